@@ -1,0 +1,141 @@
+//! The two traits: a [`StageKind`] reads settings, a [`Stage`] runs with them.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::{Artifact, ArtifactKind, Context, KeySettings, Reader, StageError};
+
+/// An input of a stage kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputPort {
+    /// As in `inputs: { PORT: ... }`.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: ArtifactKind,
+    /// Whether it must be connected.
+    pub is_required: bool,
+}
+
+/// An output of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputPort {
+    /// As in `STAGE.PORT`.
+    pub name: &'static str,
+    /// What it gives.
+    pub kind: ArtifactKind,
+}
+
+/// How many threads a stage is best run with, where `resources.cpu` does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpu {
+    /// One thread: it waits for the network or the disk.
+    One,
+    /// Its share of what is free: it uses what it gets.
+    Share,
+    /// All of the run's threads: it is worth waiting for.
+    All,
+}
+
+/// What fixes a stage's bytes besides its settings and inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing: an ordinary stage.
+    Computed,
+    /// The content of files on this machine, `root` left out of the key: the runner digests them.
+    Files {
+        /// Absolute folder.
+        root: PathBuf,
+        /// Names below `root`, `/` between folders, sorted.
+        names: Vec<String>,
+    },
+    /// What a mutable name stands for, such as a branch on a hub: resolved once, then kept in the lock file.
+    Remote {
+        /// One line that identifies the question: `datasets/tatsu-lab/alpaca@main`.
+        request: String,
+    },
+}
+
+/// The answer to a [`Source::Remote`] request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// An immutable id: a commit of 40 hex digits.
+    pub id: String,
+}
+
+/// A kind of stage: what `uses:` selects. Stateless; one static value per kind, listed in the runner's registry.
+pub trait StageKind: Send + Sync {
+    /// The word after `uses:`.
+    fn name(&self) -> &'static str;
+
+    /// One line for `pipe stages`: what it turns into what.
+    fn summary(&self) -> &'static str;
+
+    /// The implementation version: bumped, with one line of reason beside it, when the same key would give other bytes.
+    fn version(&self) -> u32;
+
+    /// The inputs it can take.
+    fn inputs(&self) -> &'static [InputPort];
+
+    /// Every output it can have; [`Stage::outputs`] says which ones it has with its settings.
+    fn outputs(&self) -> &'static [OutputPort];
+
+    /// Reads `with:`. Never fails: problems go to the reader, a value that cannot be read is replaced by its default.
+    fn read(&self, reader: &mut Reader) -> Box<dyn Stage>;
+
+    /// Text for `pipe show`: the first `n_rows` rows, or what else is worth looking at. Lines wrapped by the stage.
+    ///
+    /// # Errors
+    /// When the artifact cannot be read.
+    fn show(&self, port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
+        let _ = (port, n_rows);
+        let mut text = String::new();
+        for (name, file) in &artifact.files {
+            writeln!(text, "{:>12}  {name}", file.size_bytes).expect("writing to a String cannot fail");
+        }
+        Ok(text)
+    }
+}
+
+/// A stage with its settings read.
+pub trait Stage: Send + Sync {
+    /// The outputs it has with these settings.
+    fn outputs(&self) -> Vec<OutputPort>;
+
+    /// The class of hardware and library its bytes depend on, `candle-0.11.1/cpu-avx2`; `None` if they do not.
+    fn compute_class(&self) -> Option<String> {
+        None
+    }
+
+    /// How many threads it is best run with.
+    fn cpu(&self) -> Cpu {
+        Cpu::Share
+    }
+
+    /// Settings that extend a run instead of changing it are taken out of `key` here, which then names the checkpoints.
+    fn trajectory(&self, key: &KeySettings) -> KeySettings {
+        key.clone()
+    }
+
+    /// What fixes its bytes besides settings and inputs. `base_dir`: the pipeline file's folder.
+    ///
+    /// # Errors
+    /// When a local source does not exist.
+    fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
+        let _ = base_dir;
+        Ok(Source::Computed)
+    }
+
+    /// Answers a [`Source::Remote`] request over the network.
+    ///
+    /// # Errors
+    /// When the name is unknown or the network does not answer.
+    fn resolve(&self) -> Result<Resolved, StageError> {
+        Err(StageError::user("nothing-to-resolve", "this stage has no remote source"))
+    }
+
+    /// Does the work, inside a rayon pool of `ctx.n_threads`.
+    ///
+    /// # Errors
+    /// Whatever stops it, with what to do about it.
+    fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError>;
+}

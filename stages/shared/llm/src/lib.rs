@@ -1,0 +1,1 @@
+//! Programs, LoRA, loss and optimizer.

@@ -1,0 +1,1 @@
+//! Arrow schemas and deterministic Parquet.

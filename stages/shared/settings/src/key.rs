@@ -1,0 +1,76 @@
+//! Settings as they enter a semantic key: values with one meaning and one encoding.
+
+use std::collections::BTreeMap;
+
+/// The settings of a stage that determine its bytes: defaults left out, sorted by name.
+pub type KeySettings = BTreeMap<String, KeyValue>;
+
+/// A value of a setting. Floats are compared and encoded by their bits; NaN cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyValue {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// The bits of an f64 (see [`KeyValue::float`]).
+    FloatBits(u64),
+    /// Text.
+    Text(String),
+    /// In the order given: the order has meaning.
+    List(Vec<KeyValue>),
+    /// Sorted by name: the order has none.
+    Map(BTreeMap<String, KeyValue>),
+}
+
+impl KeyValue {
+    /// A float by its bits; -0.0 becomes 0.0. `None` for NaN.
+    pub fn float(value: f64) -> Option<Self> {
+        (!value.is_nan()).then(|| KeyValue::FloatBits(if value == 0.0 { 0 } else { value.to_bits() }))
+    }
+}
+
+/// Types that a setting can have, with their way into the key.
+pub trait ToKey {
+    /// The value as it enters the key.
+    fn to_key(&self) -> KeyValue;
+}
+
+impl ToKey for bool {
+    fn to_key(&self) -> KeyValue {
+        KeyValue::Bool(*self)
+    }
+}
+impl ToKey for u64 {
+    fn to_key(&self) -> KeyValue {
+        KeyValue::Int(i64::try_from(*self).expect("settings are read as i64, so they fit"))
+    }
+}
+impl ToKey for i64 {
+    fn to_key(&self) -> KeyValue {
+        KeyValue::Int(*self)
+    }
+}
+impl ToKey for f64 {
+    fn to_key(&self) -> KeyValue {
+        KeyValue::float(*self).expect("the reader refuses NaN")
+    }
+}
+impl ToKey for String {
+    fn to_key(&self) -> KeyValue {
+        KeyValue::Text(self.clone())
+    }
+}
+impl<T: ToKey> ToKey for Vec<T> {
+    fn to_key(&self) -> KeyValue {
+        KeyValue::List(self.iter().map(ToKey::to_key).collect())
+    }
+}
+impl<T: ToKey> ToKey for Option<T> {
+    fn to_key(&self) -> KeyValue {
+        match self {
+            None => KeyValue::Text("null".into()),
+            Some(value) => KeyValue::List(vec![value.to_key()]),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Settings: YAML in, typed values, a canonical key and all problems out.
+//!
+//! A stage kind declares its settings by reading them; see [`Reader`] for an example. The same declaration gives
+//! the type, the default, the range, the nearest right name and what enters the semantic key.
+//!
+//! It deliberately knows nothing of stages, files or lines.
+
+pub mod key;
+pub mod reader;
+
+pub use key::{KeySettings, KeyValue};
+pub use reader::{Problem, ProblemKind, Reader, nearest};

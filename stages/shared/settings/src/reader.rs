@@ -1,0 +1,375 @@
+//! Reading a block of settings: one declaration gives type, default, range, nearest name and the way into the key.
+//!
+//! ```
+//! # use pipe_settings::Reader;
+//! let yaml = serde_yaml::from_str("{ max_length: 0, pakcing: true }").unwrap();
+//! let mut reader = Reader::new(&yaml);
+//! let max_length = reader.integer("max_length", 1024, 1..=1_048_576);
+//! let packing = reader.bool("packing", false);
+//! let (key, problems) = reader.finish();
+//! assert_eq!((max_length, packing), (1024, false));
+//! assert_eq!(problems.len(), 2); // out of range, and an unknown setting: did you mean `packing`?
+//! # let _ = key;
+//! ```
+//!
+//! All problems of a block are collected. It does not know lines: a [`Problem`] carries the path of keys, the runner adds
+//! file, line and column.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use serde_yaml::Value;
+
+use crate::key::{KeySettings, KeyValue, ToKey};
+
+/// What is wrong with a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ProblemKind {
+    UnknownSetting,
+    MissingSetting,
+    WrongType,
+    OutOfRange,
+    Unsupported,
+}
+
+impl ProblemKind {
+    /// The stable slug shown in brackets.
+    pub fn slug(self) -> &'static str {
+        match self {
+            ProblemKind::UnknownSetting => "unknown-setting",
+            ProblemKind::MissingSetting => "missing-setting",
+            ProblemKind::WrongType => "wrong-type",
+            ProblemKind::OutOfRange => "out-of-range",
+            ProblemKind::Unsupported => "unsupported-setting",
+        }
+    }
+}
+
+/// One problem, at a path of keys below `with:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Keys (and list positions as decimal numbers) from `with:` down.
+    pub path: Vec<String>,
+    /// Whether to point at the key instead of its value.
+    pub at_key: bool,
+    /// What is wrong.
+    pub kind: ProblemKind,
+    /// The message, in the form of all messages.
+    pub message: String,
+    /// How to fix it.
+    pub help: Option<String>,
+}
+
+/// Reads one `with:` block or a section of it.
+pub struct Reader<'a> {
+    value: &'a Value,
+    path: Vec<String>,
+    known: Vec<&'static str>,
+    key: KeySettings,
+    problems: Vec<Problem>,
+}
+
+static NULL: Value = Value::Null;
+
+impl<'a> Reader<'a> {
+    /// Reads `value`, a mapping or null.
+    pub fn new(value: &'a Value) -> Self {
+        Reader::at(value, Vec::new())
+    }
+
+    fn at(value: &'a Value, path: Vec<String>) -> Self {
+        let mut reader = Reader { value, path, known: Vec::new(), key: KeySettings::new(), problems: Vec::new() };
+        if !matches!(value, Value::Mapping(_) | Value::Null) {
+            reader.problems.push(Problem {
+                path: reader.path.clone(),
+                at_key: false,
+                kind: ProblemKind::WrongType,
+                message: format!("expected a mapping, found {}", describe(value)),
+                help: None,
+            });
+        }
+        reader
+    }
+
+    /// The raw value of `name`, marked as known; null where absent.
+    pub fn raw(&mut self, name: &'static str) -> &'a Value {
+        self.known.push(name);
+        self.value.as_mapping().and_then(|map| map.get(name)).unwrap_or(&NULL)
+    }
+
+    /// Whether `name` is given, and not null. Does not mark it as known.
+    pub fn has(&self, name: &str) -> bool {
+        self.value.as_mapping().and_then(|map| map.get(name)).is_some_and(|v| !v.is_null())
+    }
+
+    /// Records a problem at the value of `name`.
+    pub fn problem(&mut self, name: &str, kind: ProblemKind, message: impl Into<String>, help: Option<String>) {
+        let mut path = self.path.clone();
+        path.push(name.to_string());
+        self.problems.push(Problem { path, at_key: kind == ProblemKind::UnknownSetting, kind, message: message.into(), help });
+    }
+
+    /// Puts `name` into the key unless it equals the default.
+    fn record<T: ToKey + PartialEq>(&mut self, name: &str, value: &T, default: &T) {
+        if value != default {
+            self.key.insert(name.to_string(), value.to_key());
+        }
+    }
+
+    /// Puts a derived value into the key under `name`.
+    pub fn record_key(&mut self, name: &str, value: KeyValue) {
+        self.key.insert(name.to_string(), value);
+    }
+
+    /// Takes `name` out of the key: it does not change the bytes (logging, memory, speed).
+    pub fn not_in_key(&mut self, name: &str) {
+        self.key.remove(name);
+    }
+
+    /// `true` or `false`.
+    pub fn bool(&mut self, name: &'static str, default: bool) -> bool {
+        let value = match self.raw(name) {
+            Value::Null => default,
+            Value::Bool(value) => *value,
+            other => self.wrong_type(name, "`true` or `false`", other, default),
+        };
+        self.record(name, &value, &default);
+        value
+    }
+
+    /// A whole number in `range`. YAML's `1e3` and `8.0` are taken as the whole numbers they are.
+    pub fn integer(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.optional_integer(name, range).map_or(default, |value| {
+            self.key.remove(name);
+            self.record(name, &value, &default);
+            value
+        })
+    }
+
+    /// A whole number in `range`, or nothing.
+    pub fn optional_integer(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let raw = self.raw(name);
+        let value = match raw {
+            Value::Null => return None,
+            Value::Number(number) => number
+                .as_u64()
+                .or_else(|| number.as_f64().filter(|x| x.fract() == 0.0 && *x >= 0.0 && *x < 9.0e15).map(|x| x as u64)),
+            _ => return self.wrong_type(name, "a whole number", raw, None),
+        };
+        match value {
+            Some(value) if range.contains(&value) => {
+                self.key.insert(name.to_string(), value.to_key());
+                Some(value)
+            }
+            _ => {
+                let message = format!("`{name}` is {}, but must be a whole number from {} to {}", show(raw), range.start(), range.end());
+                self.problem(name, ProblemKind::OutOfRange, message, None);
+                None
+            }
+        }
+    }
+
+    /// A number in `range`; NaN and infinities are refused. Text such as `2e-4`, which YAML 1.2 core readers take as text
+    /// where there is no dot, is read as the number it is.
+    pub fn float(&mut self, name: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
+        let raw = self.raw(name);
+        let value = match raw {
+            Value::Null => return default,
+            Value::Number(number) => number.as_f64(),
+            Value::String(text) => text.parse::<f64>().ok(),
+            _ => None,
+        };
+        let Some(value) = value else { return self.wrong_type(name, "a number", raw, default) };
+        if !range.contains(&value) {
+            let message = format!("`{name}` is {}, but must be a number from {} to {}", show(raw), range.start(), range.end());
+            self.problem(name, ProblemKind::OutOfRange, message, None);
+            return default;
+        }
+        self.record(name, &value, &default);
+        value
+    }
+
+    /// Text, or nothing.
+    pub fn optional_text(&mut self, name: &'static str) -> Option<String> {
+        let value = match self.raw(name) {
+            Value::Null => return None,
+            Value::String(value) => value.clone(),
+            other => return self.wrong_type(name, "text", other, None),
+        };
+        self.key.insert(name.to_string(), value.to_key());
+        Some(value)
+    }
+
+    /// Text with a default.
+    pub fn text(&mut self, name: &'static str, default: &str) -> String {
+        let value = self.optional_text(name).unwrap_or_else(|| default.to_string());
+        self.key.remove(name);
+        self.record(name, &value, &default.to_string());
+        value
+    }
+
+    /// One of `choices`; the first is not special, `default` is.
+    pub fn choice(&mut self, name: &'static str, default: &'static str, choices: &[&'static str]) -> &'static str {
+        let raw = self.raw(name);
+        let found = match raw {
+            Value::Null => Some(default),
+            Value::String(text) => choices.iter().copied().find(|choice| choice == text),
+            _ => None,
+        };
+        let Some(value) = found else {
+            let listed: Vec<String> = choices.iter().map(|c| format!("`{c}`")).collect();
+            let help = raw.as_str().and_then(|text| nearest(text, choices)).map(|near| format!("did you mean `{near}`?"));
+            let message = format!("`{name}` is {}, but must be one of {}", show(raw), listed.join(", "));
+            self.problem(name, ProblemKind::OutOfRange, message, help);
+            return default;
+        };
+        if value != default {
+            self.key.insert(name.to_string(), KeyValue::Text(value.to_string()));
+        }
+        value
+    }
+
+    /// A list of texts, or one text as a list of one; `None` where absent.
+    pub fn text_list(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let raw = self.raw(name);
+        let items: Option<Vec<String>> = match raw {
+            Value::Null => return None,
+            Value::String(text) => Some(vec![text.clone()]),
+            Value::Sequence(items) => items.iter().map(|item| item.as_str().map(str::to_string)).collect(),
+            _ => None,
+        };
+        let Some(items) = items else { return self.wrong_type(name, "a list of texts", raw, None) };
+        self.key.insert(name.to_string(), items.to_key());
+        Some(items)
+    }
+
+    /// A nested mapping, read by `read`; its key settings are nested in ours.
+    pub fn section<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Reader<'a>) -> T) -> T {
+        let raw = self.raw(name);
+        let mut path = self.path.clone();
+        path.push(name.to_string());
+        let mut inner = Reader::at(raw, path);
+        let result = read(&mut inner);
+        let (key, problems) = inner.finish();
+        self.problems.extend(problems);
+        if !key.is_empty() {
+            self.key.insert(name.to_string(), KeyValue::Map(key.into_iter().collect::<BTreeMap<_, _>>()));
+        }
+        result
+    }
+
+    /// Ends the block: unknown settings become problems. Returns the key settings and all problems.
+    pub fn finish(mut self) -> (KeySettings, Vec<Problem>) {
+        let Some(map) = self.value.as_mapping() else { return (self.key, self.problems) };
+        for name in map.keys() {
+            let shown = match name {
+                Value::String(text) if self.known.contains(&text.as_str()) => continue,
+                Value::String(text) => text.clone(),
+                other => show(other),
+            };
+            let help = nearest(&shown, &self.known).map_or_else(
+                || format!("the settings here are {}", quoted_list(&self.known)),
+                |near| format!("did you mean `{near}`?"),
+            );
+            let mut path = self.path.clone();
+            path.push(shown.clone());
+            self.problems.push(Problem {
+                path,
+                at_key: true,
+                kind: ProblemKind::UnknownSetting,
+                message: format!("unknown setting `{shown}`"),
+                help: Some(help),
+            });
+        }
+        (self.key, self.problems)
+    }
+
+    fn wrong_type<T>(&mut self, name: &str, expected: &str, found: &Value, fallback: T) -> T {
+        let message = format!("`{name}` must be {expected}, found {}", describe(found));
+        self.problem(name, ProblemKind::WrongType, message, None);
+        fallback
+    }
+}
+
+/// The name nearest to `wrong`, if one is near enough to be meant (Jaro-Winkler similarity of at least 0.8).
+pub fn nearest<'n>(wrong: &str, names: &[&'n str]) -> Option<&'n str> {
+    names
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wrong, name), *name))
+        .filter(|(similarity, _)| *similarity >= 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+fn quoted_list(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_string() } else { names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ") }
+}
+
+/// A value as the user may recognize it: `"text"`, `12`, `a list`.
+fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("`{text}`"),
+        Value::Number(number) => format!("`{number}`"),
+        Value::Bool(value) => format!("`{value}`"),
+        other => describe(other),
+    }
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".into(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(number) => format!("the number `{number}`"),
+        Value::String(text) => format!("the text `{text}`"),
+        Value::Sequence(_) => "a list".into(),
+        Value::Mapping(_) => "a mapping".into(),
+        Value::Tagged(_) => "a tagged value".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T>(yaml: &str, read: impl FnOnce(&mut Reader) -> T) -> (T, KeySettings, Vec<Problem>) {
+        let value: Value = serde_yaml::from_str(yaml).expect("the test's YAML parses");
+        let mut reader = Reader::new(&value);
+        let result = read(&mut reader);
+        let (key, problems) = reader.finish();
+        (result, key, problems)
+    }
+
+    #[test]
+    fn a_default_written_out_is_not_in_the_key() {
+        let (value, key, problems) = read("{ max_length: 1024 }", |r| r.integer("max_length", 1024, 1..=4096));
+        assert_eq!((value, key.len(), problems.len()), (1024, 0, 0));
+    }
+
+    #[test]
+    fn two_spellings_of_a_number_have_one_key() {
+        let float = |yaml: &str| read(yaml, |r| r.float("learning_rate", 2e-5, 0.0..=1.0)).1;
+        assert_eq!(float("{ learning_rate: 2.0e-4 }"), float("{ learning_rate: 0.0002 }"));
+        assert_eq!(float("{ learning_rate: 2e-4 }"), float("{ learning_rate: 0.0002 }"));
+        assert_ne!(float("{ learning_rate: 2e-4 }"), float("{ learning_rate: 3e-4 }"));
+    }
+
+    #[test]
+    fn every_problem_of_a_block_is_reported() {
+        let (_, _, problems) = read("{ r: 0, lora_alpa: 3, bias: [1] }", |r| {
+            r.integer("r", 8, 1..=1024);
+            r.float("lora_alpha", 8.0, 0.0..=1e6);
+            r.text("bias", "none");
+        });
+        let slugs: Vec<&str> = problems.iter().map(|p| p.kind.slug()).collect();
+        assert_eq!(slugs, ["out-of-range", "wrong-type", "unknown-setting"]);
+        assert_eq!(problems[2].help.as_deref(), Some("did you mean `lora_alpha`?"));
+    }
+
+    #[test]
+    fn sections_nest_in_path_and_key() {
+        let (_, key, problems) = read("{ lora: { r: 4, x: 1 } }", |r| r.section("lora", |l| l.integer("r", 8, 1..=64)));
+        assert_eq!(key["lora"], KeyValue::Map([("r".to_string(), KeyValue::Int(4))].into()));
+        assert_eq!(problems[0].path, ["lora", "x"]);
+    }
+}

@@ -1,0 +1,1 @@
+//! A model folder's tokenizer and its special ids.
