@@ -1,0 +1,112 @@
+//! What can go wrong with a model, an adapter or a training run.
+
+use std::path::PathBuf;
+
+use pipe_contract::StageError;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum LlmError {
+    /// `config.json` is not JSON.
+    #[error("config.json is not valid JSON")]
+    ConfigSyntax {
+        /// The parser's words.
+        source: serde_json::Error,
+    },
+    /// A field of `config.json` that cannot be used.
+    #[error("config.json: `{field}` {why}")]
+    Config {
+        /// Its name.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An architecture without a program.
+    #[error("config.json: unknown architecture `{name}`; supported are `LlamaForCausalLM` and `Qwen2ForCausalLM`")]
+    UnknownArchitecture {
+        /// As written.
+        name: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("failed to {verb} `{}`", path.display())]
+    Io {
+        /// `read` or `write`.
+        verb: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A weight file that is not what it should be.
+    #[error("`{file}`: {why}")]
+    Weights {
+        /// Name of the file.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// An adapter that does not fit, or that asks for what is not supported.
+    #[error("adapter: {why}")]
+    Adapter {
+        /// What is wrong.
+        why: String,
+    },
+    /// Input that a model cannot take.
+    #[error("{why}")]
+    Input {
+        /// What is wrong.
+        why: String,
+    },
+    /// One of the gates that stop a run that learns nothing.
+    #[error("{why}")]
+    Gate {
+        /// A stable word: `not-finite`, `no-gradient`, `nothing-to-learn`.
+        slug: &'static str,
+        /// What was seen, where.
+        why: String,
+        /// What to do.
+        help: String,
+    },
+    /// candle could not compute.
+    #[error("tensor operation failed")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl LlmError {
+    pub(crate) fn config(field: &str, why: impl Into<String>) -> Self {
+        LlmError::Config { field: field.to_string(), why: why.into() }
+    }
+
+    pub(crate) fn io(verb: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        LlmError::Io { verb, path: path.to_path_buf(), source }
+    }
+
+    fn slug(&self) -> &'static str {
+        match self {
+            LlmError::ConfigSyntax { .. } | LlmError::Config { .. } => "model-config",
+            LlmError::UnknownArchitecture { .. } => "unknown-architecture",
+            LlmError::Io { .. } => "io",
+            LlmError::Weights { .. } => "weights",
+            LlmError::Adapter { .. } => "adapter",
+            LlmError::Input { .. } => "model-input",
+            LlmError::Gate { slug, .. } => slug,
+            LlmError::Tensor(_) => "tensor",
+        }
+    }
+}
+
+impl From<LlmError> for StageError {
+    fn from(error: LlmError) -> Self {
+        let stage_error = StageError::user(error.slug(), error.to_string());
+        let stage_error = match &error {
+            LlmError::Gate { help, .. } => stage_error.help(help.clone()),
+            _ => stage_error,
+        };
+        match error {
+            LlmError::ConfigSyntax { source } => stage_error.because(source),
+            LlmError::Io { source, .. } => stage_error.because(source),
+            LlmError::Tensor(source) => stage_error.because(source),
+            _ => stage_error,
+        }
+    }
+}
