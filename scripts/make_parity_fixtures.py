@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Write tests/fixtures/parity/{llama,qwen2}: what PyTorch, transformers and PEFT compute, for our engine to match.
+
+    python3 -m venv venv && venv/bin/pip install 'torch==2.15.0' 'transformers==5.23.0' 'peft==0.21.2'
+    venv/bin/python scripts/make_parity_fixtures.py            # a minute; rewrites the folders
+
+Random models of 2 layers with unit-scale logits, seeded; nothing is downloaded. float32, eager attention, LoRA dropout 0.
+The two cover what the architectures differ in:
+
+    llama   grouped-query attention, untied head, theta 50,000; LoRA on q_proj and v_proj (PEFT's default for it)
+    qwen2   bias on q, k and v, tied head, theta 1,000,000; LoRA on all seven linear layers
+
+Files of a folder (tensor names are PEFT's and transformers' own):
+
+    config.json           transformers 5: `rope_parameters`, `dtype`
+    config_classic.json   the same model as older releases wrote it: `rope_theta`, `torch_dtype`
+    model.safetensors     the base
+    adapter_init/         a fresh PEFT adapter (B = 0);   adapter/   the same with B ~ N(0, 0.05)
+    io.safetensors        input_ids, labels, position_ids, doc_ids, packed_labels: int64 (4 batches, 2, 32), -100 = ignored
+    expected.safetensors  results, by the prefixes below
+    meta.json             versions, cases, and the reference's own errors
+
+    base.{logits,loss}                      no adapter, plain causal, batch 0
+    base_packed.{logits_row1,loss}          no adapter, documents apart (position_ids restart), packed_labels
+    init_plain.{loss,grad.*}                adapter_init; the gradient of every lora_A is exactly 0
+    lora_plain.{logits_row0,loss,grad.*}    adapter, plain causal
+    lora_packed.{logits_row0,loss,grad.*}   adapter, documents apart
+    t_sched_wd001.{losses,grad_norms,lrs}   20 optimizer steps of AdamW from adapter_init, packed, step s on batch s % 4;
+    t_sched_wd001.step20.*                  losses before the update, norms before clipping, the adapter afterwards
+
+The loss is transformers' causal loss: labels shifted by one, mean over the labels that are not -100.
+"""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+
+OUT = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "parity"
+VOCAB, HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, POSITIONS = 128, 32, 88, 2, 4, 2, 64
+BATCHES, ROWS, T = 4, 2, 32
+LORA_RANK, LORA_ALPHA = 4, 8
+STEPS, WARMUP, LEARNING_RATE, WEIGHT_DECAY, CLIP = 20, 2, 2e-3, 0.01, 1.0
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# Lengths of the documents of each row: one alone, very short ones, many equal ones.
+DOCUMENTS = [[[10, 15, 7], [20, 5, 7]], [[32], [1, 16, 15]], [[5, 5, 22], [15, 17]], [[3, 29], [8, 8, 8, 8]]]
+
+
+def llama():
+    config = transformers.LlamaConfig(
+        **sizes(), rms_norm_eps=1e-5, tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 50000.0}
+    )
+    return transformers.LlamaForCausalLM, config, ["q_proj", "v_proj"]
+
+
+def qwen2():
+    config = transformers.Qwen2Config(
+        **sizes(), rms_norm_eps=1e-6, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1000000.0}
+    )
+    return transformers.Qwen2ForCausalLM, config, ALL_LINEAR
+
+
+def sizes():
+    return dict(
+        vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=MLP, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS, max_position_embeddings=POSITIONS, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        attn_implementation="eager", dtype=torch.float32,
+    )  # fmt: skip
+
+
+def fill_unit_scale(model, generator):
+    """Weights N(0, 1 / hidden), norms 1 + N(0, 0.1^2), biases N(0, 0.1^2): logits get a standard deviation near 1."""
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "norm" in name:
+                parameter.copy_(1.0 + 0.1 * noise)
+            elif name.endswith("bias"):
+                parameter.copy_(0.1 * noise)
+            else:
+                parameter.copy_(noise / math.sqrt(HIDDEN))
+
+
+def make_io(generator):
+    """Random ids; a prompt of random length is unlabelled in each row (`labels`) and in each document (`packed_labels`)."""
+    shape = (BATCHES, ROWS, T)
+    input_ids = torch.randint(3, VOCAB, shape, generator=generator)
+    labels, packed_labels = input_ids.clone(), input_ids.clone()
+    position_ids, doc_ids = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    draw = lambda low, high: int(torch.randint(low, high, (1,), generator=generator))
+    for b in range(BATCHES):
+        for row in range(ROWS):
+            labels[b, row, : draw(4, 12)] = -100
+            start = 0
+            for doc, length in enumerate(DOCUMENTS[b][row]):
+                end = start + length
+                position_ids[b, row, start:end] = torch.arange(length)
+                doc_ids[b, row, start:end] = doc
+                # At least the first token: it can only be predicted from another document.
+                packed_labels[b, row, start : start + draw(1, max(2, length // 2))] = -100
+                start = end
+            assert start == T
+    return dict(input_ids=input_ids, labels=labels, position_ids=position_ids, doc_ids=doc_ids, packed_labels=packed_labels)
+
+
+def forward(model, io, batch, packed):
+    """(logits, loss) of one batch. Packed: transformers reads the documents' borders from the restarting positions."""
+    ids = io["input_ids"][batch]
+    if packed:
+        out = model(ids, position_ids=io["position_ids"][batch], labels=io["packed_labels"][batch], use_cache=False)
+    else:
+        out = model(ids, labels=io["labels"][batch], use_cache=False)
+    return out.logits, out.loss
+
+
+def packed_error(model, io):
+    """Largest difference between the packed logits of all batches and those of each document run alone."""
+    worst = 0.0
+    with torch.no_grad():
+        for b in range(BATCHES):
+            logits, _ = forward(model, io, b, packed=True)
+            for row in range(ROWS):
+                start = 0
+                for length in DOCUMENTS[b][row]:
+                    alone = model(io["input_ids"][b, row : row + 1, start : start + length], use_cache=False).logits[0]
+                    worst = max(worst, (alone - logits[row, start : start + length]).abs().max().item())
+                    start += length
+    return worst
+
+
+def lora_parameters(model):
+    """PEFT name as in adapter_model.safetensors -> parameter, sorted."""
+    named = ((n.replace(".default", ""), p) for n, p in model.named_parameters() if p.requires_grad)
+    return dict(sorted(named))
+
+
+def gradients(model, io, packed, prefix, expected, cases):
+    model.zero_grad()
+    logits, loss = forward(model, io, 0, packed)
+    loss.backward()
+    squares = 0.0
+    for name, parameter in lora_parameters(model).items():
+        expected[f"{prefix}.grad.{name}"] = parameter.grad.clone()
+        squares += parameter.grad.double().pow(2).sum().item()
+    expected[f"{prefix}.loss"] = loss.detach()
+    cases[prefix] = {"loss": loss.item(), "grad_norm": math.sqrt(squares)}
+    return logits.detach()
+
+
+def train(model, io, expected, cases):
+    """20 optimizer steps: linear schedule with 2 warmup steps (so the first has learning rate 0), clipping at 1."""
+    prefix = "t_sched_wd001"
+    parameters = list(lora_parameters(model).values())
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8, weight_decay=WEIGHT_DECAY)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
+    losses, norms, rates = [], [], []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        _, loss = forward(model, io, step % BATCHES, packed=True)
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters, CLIP).item())
+        losses.append(loss.item())
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected[f"{prefix}.losses"] = torch.tensor(losses)
+    expected[f"{prefix}.grad_norms"] = torch.tensor(norms)
+    expected[f"{prefix}.lrs"] = torch.tensor(rates, dtype=torch.float64)
+    for name, parameter in lora_parameters(model).items():
+        expected[f"{prefix}.step{STEPS}.{name}"] = parameter.detach().clone()
+    cases[prefix] = {
+        "start": "adapter_init", "packed": True, "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "betas": [0.9, 0.999],
+        "eps": 1e-8, "clip": CLIP, "schedule": f"linear, {WARMUP} warm-up of {STEPS} (lr at first step is 0)",
+        "batches": f"step s uses batch s%{BATCHES}", "snapshots": [STEPS],
+    }  # fmt: skip
+
+
+def classic_config(config):
+    """The same config in the keys that transformers before 5 wrote."""
+    config = dict(config)
+    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    config["rope_scaling"] = None
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.46.0"
+    return dict(sorted(config.items()))
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def save_adapter(model, folder):
+    """As PEFT saves it, without its README, and with the target modules sorted (PEFT writes a set, in any order)."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["target_modules"] = sorted(config["target_modules"])
+    config["base_model_name_or_path"] = None
+    write_json(folder / "adapter_config.json", config)
+
+
+def make(name, recipe, seed):
+    folder = OUT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model_class, config, targets = recipe()
+    generator = torch.Generator().manual_seed(seed)
+    base = model_class(config).eval()
+    fill_unit_scale(base, generator)
+    io = make_io(generator)
+    state = {k: v.clone() for k, v in base.state_dict().items() if not (config.tie_word_embeddings and k == "lm_head.weight")}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    base.config.save_pretrained(folder)
+    shown = json.loads((folder / "config.json").read_text())
+    shown["architectures"] = [model_class.__name__]
+    write_json(folder / "config.json", shown)
+    write_json(folder / "config_classic.json", classic_config(shown))
+    save_file(io, folder / "io.safetensors", metadata={"format": "pt"})
+
+    expected, cases = {}, {}
+    with torch.no_grad():
+        logits, loss = forward(base, io, 0, packed=False)
+        expected["base.logits"], expected["base.loss"] = logits, loss
+        packed_logits, packed_loss = forward(base, io, 0, packed=True)
+        expected["base_packed.logits_row1"], expected["base_packed.loss"] = packed_logits[1], packed_loss
+        separate_error = packed_error(base, io)
+        assert separate_error <= 5e-6, separate_error
+        logits_f64, loss_f64 = forward(base.double(), io, 0, packed=False)
+        f64_error = (logits_f64 - logits).abs().max().item()
+        base.float().load_state_dict(state, strict=not config.tie_word_embeddings)
+
+    torch.manual_seed(seed)  # PEFT draws A from the global generator.
+    lora = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora).train()
+    save_adapter(model, folder / "adapter_init")
+    start = {n: p.detach().clone() for n, p in lora_parameters(model).items()}
+    gradients(model, io, False, "init_plain", expected, cases)
+    train(model, io, expected, cases)
+    with torch.no_grad():
+        for n, p in lora_parameters(model).items():
+            p.copy_(start[n] if "lora_A" in n else 0.05 * torch.randn(p.shape, generator=generator))
+    save_adapter(model, folder / "adapter")
+    expected["lora_plain.logits_row0"] = gradients(model, io, False, "lora_plain", expected, cases)[0]
+    expected["lora_packed.logits_row0"] = gradients(model, io, True, "lora_packed", expected, cases)[0]
+    effect = (expected["lora_plain.logits_row0"] - expected["base.logits"][0]).abs().max().item()
+    assert effect > 1e-2, "the adapter must change the logits"
+    expected = {k: v.contiguous().clone() for k, v in sorted(expected.items())}
+    save_file(expected, folder / "expected.safetensors", metadata={"format": "pt"})
+    write_json(folder / "meta.json", {
+        "name": name, "arch": [model_class.__name__], "torch": torch.__version__.split("+")[0], "attn": "eager",
+        "transformers": transformers.__version__, "peft": peft.__version__, "dtype": "float32", "doc_lengths": DOCUMENTS,
+        "targets": sorted(targets), "cases": cases, "packed_vs_separate_docs_max_abs": separate_error,
+        "f32_vs_f64_logits_max_abs": f64_error, "base_loss_f64": loss_f64.item(), "logits_std": logits.std().item(),
+        "adapter_vs_base_logits_max_abs": effect,
+    })  # fmt: skip
+    bytes_all = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    print(f"{name}: {bytes_all} bytes, base loss {loss.item():.6f}, f32 error {f64_error:.1e}, packed error {separate_error:.1e}, "
+          f"losses {expected['t_sched_wd001.losses'][0]:.4f} -> {expected['t_sched_wd001.losses'][-1]:.4f}")  # fmt: skip
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    make("llama", llama, seed=11)
+    make("qwen2", qwen2, seed=12)
+
+
+if __name__ == "__main__":
+    main()
