@@ -1,1 +1,15 @@
-//! The runner as a library.
+//! The runner as a library: a pipeline file in, finished artifacts and a report out.
+//!
+//! ```text
+//! FILE --spec--> Pipeline --graph--> DAG --plan--> verdicts --schedule--> starts --execute--> artifacts in the store
+//!                                                                             |
+//!                                                                           events --report--> terminal, summary, JSON Lines
+//! ```
+//!
+//! Reading order is the order of the modules below. A module imports only modules above it.
+//!
+//! Architecture invariant: no tensors, record batches or tokenizers here; stages are known by `pipe_contract` only, and
+//! only [`registry`] names their crates. Only `cli` reads the environment or knows that there is a terminal.
+
+pub mod exit_code;
+pub mod registry;
