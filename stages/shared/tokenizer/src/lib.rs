@@ -1,1 +1,23 @@
-//! A model folder's tokenizer and its special ids.
+//! A model folder becomes a tokenizer, a text becomes ids with the characters they cover; texts become a new tokenizer.
+//!
+//! ```text
+//! model artifact --ModelTokenizer::load--> encode("Hi there") -> ids   [  1, 9906,  1070]
+//!                                                                spans [0..0, 0..2, 2..8]   characters of the text
+//! texts --BpeTrainer--> tokenizer.json
+//! ```
+//!
+//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`bpe`] (training).
+//!
+//! Two rules hold for every text: it can never create a special id (`</s>` in a text is four ordinary characters), and
+//! the beginning-of-sequence id appears at most once, at the front.
+//!
+//! It deliberately has no chat templates, no truncation, no padding and no labels.
+
+pub mod bpe;
+mod error;
+pub mod model_tokenizer;
+pub mod special;
+
+pub use bpe::{BpeTrainer, train_bpe};
+pub use error::TokenizerError;
+pub use model_tokenizer::{Encoded, ModelTokenizer};

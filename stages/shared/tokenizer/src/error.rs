@@ -1,0 +1,78 @@
+//! What can go wrong with a model folder's tokenizer.
+
+use std::path::PathBuf;
+
+use pipe_contract::StageError;
+
+/// Why a tokenizer could not be loaded, used or trained.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what the variant and its fields mean")]
+pub enum TokenizerError {
+    #[error("the model has no `tokenizer.json`")]
+    NoTokenizer,
+    #[error("the model has no `config.json`")]
+    NoConfig,
+    #[error("failed to read `{}`", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("`{file}` is not valid JSON")]
+    Json { file: String, source: serde_json::Error },
+    #[error("`tokenizer.json` cannot be used: {message}")]
+    Tokenizer { message: String },
+    #[error("`{file}` has `{key}`: `{value}`, which is not {expected}")]
+    Field { file: &'static str, key: &'static str, value: String, expected: &'static str },
+    #[error("`{file}` names `{token}` as `{key}`, but `tokenizer.json` has no such token")]
+    UnknownToken { file: &'static str, key: &'static str, token: String },
+    #[error("the tokenizer gives id {id} (`{token}`), but `vocab_size` in `config.json` is {vocab_size}")]
+    IdOutsideVocabulary { id: u32, token: String, vocab_size: usize },
+    #[error("the text makes the special token `{token}` (id {id}), which only a template may do")]
+    SpecialFromText { id: u32, token: String },
+    #[error("a text of {n_characters} characters is too long for one document")]
+    TextTooLong { n_characters: usize },
+    #[error("a vocabulary of {vocab_size} is too small: {n_special} special tokens and 256 bytes come first")]
+    VocabularyTooSmall { vocab_size: usize, n_special: usize },
+    #[error("the special token `{token}` is given twice or is empty")]
+    BadSpecialToken { token: String },
+}
+
+impl TokenizerError {
+    /// The stable word for tools and tests.
+    fn slug(&self) -> &'static str {
+        match self {
+            TokenizerError::NoTokenizer | TokenizerError::NoConfig => "missing-file",
+            TokenizerError::Io { .. } => "io",
+            TokenizerError::Json { .. } | TokenizerError::Field { .. } => "bad-model",
+            TokenizerError::Tokenizer { .. } | TokenizerError::UnknownToken { .. } => "bad-tokenizer",
+            TokenizerError::IdOutsideVocabulary { .. } => "id-outside-vocabulary",
+            TokenizerError::SpecialFromText { .. } => "special-from-text",
+            TokenizerError::TextTooLong { .. } => "text-too-long",
+            TokenizerError::VocabularyTooSmall { .. } | TokenizerError::BadSpecialToken { .. } => "out-of-range",
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            TokenizerError::NoTokenizer => Some(
+                "a model with only `tokenizer.model` or tiktoken code is not supported yet: convert it with `AutoTokenizer.from_pretrained(..).save_pretrained(..)`",
+            ),
+            TokenizerError::IdOutsideVocabulary { .. } => {
+                Some("the tokenizer and the weights are not from the same model")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<TokenizerError> for StageError {
+    fn from(error: TokenizerError) -> Self {
+        let plain = StageError::user(error.slug(), error.to_string());
+        let helped = match error.help() {
+            Some(help) => plain.help(help),
+            None => plain,
+        };
+        match error {
+            TokenizerError::Io { source, .. } => helped.because(source),
+            TokenizerError::Json { source, .. } => helped.because(source),
+            _ => helped,
+        }
+    }
+}

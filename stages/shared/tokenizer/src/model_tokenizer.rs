@@ -1,0 +1,252 @@
+//! A model folder's `tokenizer.json`, made safe for training data.
+//!
+//! The tokenizer's post-processor is taken off and its constant part kept: the ids it puts before and after every text.
+//! Spans then come from the text alone; a byte-level post-processor would trim the white space off them, and a token
+//! that is only a line break would cover nothing and never be supervised.
+
+use pipe_contract::Artifact;
+use rayon::prelude::*;
+use tokenizers::Tokenizer;
+
+use crate::TokenizerError;
+use crate::special::{BOS, EOS, ModelFiles};
+
+/// A text's ids, and the characters each covers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// Below the model's vocabulary size.
+    pub ids: Vec<u32>,
+    /// Start and end of each id in characters (Unicode scalar values) of the text, end excluded. An id that the
+    /// post-processor added covers nothing: `(0, 0)` at the front, `(n, n)` at the back. A character whose bytes are
+    /// several ids is covered by each of them.
+    pub spans: Vec<(u32, u32)>,
+}
+
+/// A tokenizer with the limits and special ids of its model.
+pub struct ModelTokenizer {
+    tokenizer: Tokenizer,
+    prefix: Vec<u32>,
+    suffix: Vec<u32>,
+    special_ids: Vec<u32>,
+    unknown_id: Option<u32>,
+    bos_id: Option<u32>,
+    eos_id: Option<u32>,
+    vocab_size: usize,
+    max_positions: Option<usize>,
+}
+
+impl ModelTokenizer {
+    /// Loads the tokenizer of a `model` artifact.
+    ///
+    /// # Errors
+    /// A missing `tokenizer.json` or `config.json`, one that cannot be read, or a special token that does not exist.
+    pub fn load(model: &Artifact) -> Result<Self, TokenizerError> {
+        let path = model.get("tokenizer.json").ok_or(TokenizerError::NoTokenizer)?;
+        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })?;
+        ModelTokenizer::from_parts(&bytes, &ModelFiles::read(model)?)
+    }
+
+    fn from_parts(tokenizer_json: &[u8], files: &ModelFiles) -> Result<Self, TokenizerError> {
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(|e| unusable(&*e))?;
+        // A file may carry the truncation and padding of whoever saved it; both would be silent here.
+        tokenizer.with_truncation(None).map_err(|e| unusable(&*e))?;
+        tokenizer.with_padding(None);
+        tokenizer.set_encode_special_tokens(true);
+        let (prefix, suffix) = surrounding_ids(&tokenizer)?;
+        tokenizer.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+
+        let added = tokenizer.get_added_tokens_decoder();
+        let mut special_ids: Vec<u32> = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        special_ids.sort_unstable();
+        let token_to_id = |token: &str| tokenizer.token_to_id(token);
+        let vocab_size = files.config_number("vocab_size")?.ok_or(TokenizerError::Field {
+            file: "config.json",
+            key: "vocab_size",
+            value: "null".to_string(),
+            expected: "a whole number above 0",
+        })?;
+        let mut loaded = ModelTokenizer {
+            bos_id: files.special_id(BOS, token_to_id)?,
+            eos_id: files.special_id(EOS, token_to_id)?,
+            unknown_id: unknown_id(tokenizer_json, &tokenizer),
+            max_positions: files.config_number("max_position_embeddings")?,
+            tokenizer,
+            prefix,
+            suffix,
+            special_ids,
+            vocab_size,
+        };
+        // At most one beginning: some files ask for it in the template and in the model's settings.
+        if let Some(bos_id) = loaded.bos_id {
+            let n_leading = loaded.prefix.iter().take_while(|id| **id == bos_id).count();
+            loaded.prefix.drain(..n_leading.saturating_sub(1));
+        }
+        let constant = loaded.prefix.iter().chain(&loaded.suffix).chain(&loaded.bos_id).chain(&loaded.eos_id);
+        constant.copied().try_for_each(|id| loaded.check_id(id))?;
+        Ok(loaded)
+    }
+
+    /// The ids of `text` with what the tokenizer's post-processor adds (a beginning-of-sequence id, where it does).
+    ///
+    /// # Errors
+    /// An id at or above the model's `vocab_size`, or a tokenizer that fails on the text.
+    pub fn encode(&self, text: &str) -> Result<Encoded, TokenizerError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|e| unusable(&*e))?;
+        let characters = CharacterIndex::new(text)?;
+        let n_ids = self.prefix.len() + encoding.len() + self.suffix.len();
+        let mut encoded = Encoded { ids: Vec::with_capacity(n_ids), spans: Vec::with_capacity(n_ids) };
+        encoded.push_all(&self.prefix, 0);
+        for (id, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            self.check_id(*id)?;
+            self.check_ordinary(*id)?;
+            encoded.ids.push(*id);
+            encoded.spans.push(characters.span(*start, *end));
+        }
+        encoded.push_all(&self.suffix, characters.n_characters);
+        Ok(encoded)
+    }
+
+    /// [`ModelTokenizer::encode`] of each text, in order, on the threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// The position of the first text that fails, and its error.
+    pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Encoded>, (usize, TokenizerError)> {
+        let results: Vec<Result<Encoded, TokenizerError>> =
+            texts.par_iter().map(|text| self.encode(text.as_ref())).collect();
+        results.into_iter().enumerate().map(|(i, result)| result.map_err(|error| (i, error))).collect()
+    }
+
+    /// The text of `ids`, special tokens written out.
+    ///
+    /// # Errors
+    /// A decoder that fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        self.tokenizer.decode(ids, false).map_err(|e| unusable(&*e))
+    }
+
+    /// The id that ends a sequence, where the model has one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos_id
+    }
+
+    /// The id that begins a sequence, where the model has one. Whether texts get it is the post-processor's choice.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos_id
+    }
+
+    /// Rows of the model's embedding: `vocab_size` of `config.json`.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The longest sequence the model was made for: `max_position_embeddings` of `config.json`.
+    pub fn max_positions(&self) -> Option<usize> {
+        self.max_positions
+    }
+
+    fn check_id(&self, id: u32) -> Result<(), TokenizerError> {
+        if (id as usize) < self.vocab_size {
+            return Ok(());
+        }
+        Err(TokenizerError::IdOutsideVocabulary { id, token: self.token(id), vocab_size: self.vocab_size })
+    }
+
+    /// Special ids other than the unknown one are not for texts. The added vocabulary already leaves them alone;
+    /// a vocabulary that holds them as ordinary pieces may still match them.
+    fn check_ordinary(&self, id: u32) -> Result<(), TokenizerError> {
+        if Some(id) == self.unknown_id || self.special_ids.binary_search(&id).is_err() {
+            return Ok(());
+        }
+        Err(TokenizerError::SpecialFromText { id, token: self.token(id) })
+    }
+
+    fn token(&self, id: u32) -> String {
+        self.tokenizer.id_to_token(id).unwrap_or_else(|| "?".to_string())
+    }
+}
+
+impl Encoded {
+    fn push_all(&mut self, ids: &[u32], at: u32) {
+        self.ids.extend_from_slice(ids);
+        self.spans.extend(ids.iter().map(|_| (at, at)));
+    }
+}
+
+/// The ids that the post-processor puts before and after every text: those it marks as special around a probe.
+fn surrounding_ids(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+    let probe = tokenizer.encode("a", true).map_err(|e| unusable(&*e))?;
+    let is_added: Vec<bool> = probe.get_special_tokens_mask().iter().map(|mask| *mask == 1).collect();
+    let n_before = is_added.iter().take_while(|added| **added).count();
+    let n_after = is_added[n_before..].iter().rev().take_while(|added| **added).count();
+    let ids = probe.get_ids();
+    Ok((ids[..n_before].to_vec(), ids[ids.len() - n_after..].to_vec()))
+}
+
+/// The id for what the vocabulary does not cover: a special token that a text may well create.
+fn unknown_id(tokenizer_json: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
+    let json: serde_json::Value = serde_json::from_slice(tokenizer_json).ok()?;
+    let model = &json["model"];
+    match model["unk_token"].as_str() {
+        Some(token) => tokenizer.token_to_id(token),
+        None => model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok()),
+    }
+}
+
+/// Byte offsets of a text to character offsets.
+struct CharacterIndex {
+    /// Byte to the index of the character it belongs to; nothing where every character is one byte.
+    of_byte: Option<Vec<u32>>,
+    n_characters: u32,
+}
+
+impl CharacterIndex {
+    fn new(text: &str) -> Result<Self, TokenizerError> {
+        let n_characters = text.chars().count();
+        if n_characters > (u32::MAX / 2) as usize {
+            return Err(TokenizerError::TextTooLong { n_characters });
+        }
+        let of_byte = (n_characters != text.len()).then(|| {
+            let indexed = text.chars().zip(0u32..);
+            indexed.flat_map(|(c, i)| std::iter::repeat_n(i, c.len_utf8())).collect()
+        });
+        Ok(CharacterIndex { of_byte, n_characters: n_characters as u32 })
+    }
+
+    /// The characters that bytes `start..end` touch.
+    fn span(&self, start: usize, end: usize) -> (u32, u32) {
+        let Some(of_byte) = &self.of_byte else { return (start as u32, end as u32) };
+        let first = of_byte.get(start).copied().unwrap_or(self.n_characters);
+        if end <= start {
+            return (first, first);
+        }
+        (first, of_byte.get(end - 1).map_or(self.n_characters, |last| last + 1))
+    }
+}
+
+fn unusable(error: &(dyn std::error::Error + Send + Sync)) -> TokenizerError {
+    TokenizerError::Tokenizer { message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_the_characters_they_touch() {
+        let text = "aé😀b"; // 1 + 2 + 4 + 1 bytes
+        let index = CharacterIndex::new(text).unwrap();
+        assert_eq!(index.span(0, 1), (0, 1));
+        assert_eq!(index.span(1, 2), (1, 2)); // half of é is all of é
+        assert_eq!(index.span(2, 4), (1, 3)); // the end of é and the start of 😀
+        assert_eq!(index.span(3, 8), (2, 4));
+        assert_eq!(index.span(7, 7), (3, 3));
+        assert_eq!(index.span(8, 8), (4, 4));
+    }
+
+    #[test]
+    fn one_byte_characters_need_no_table() {
+        let index = CharacterIndex::new("plain").unwrap();
+        assert!(index.of_byte.is_none());
+        assert_eq!(index.span(2, 5), (2, 5));
+    }
+}

@@ -1,0 +1,149 @@
+//! Real tokenizers and trained ones, through the public interface.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use pipe_contract::{Artifact, ArtifactKind, StageError};
+use pipe_tokenizer::{ModelTokenizer, TokenizerError, train_bpe};
+
+/// The folder of shared test data, or a line on stderr that says what was skipped.
+fn test_data(test: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
+    if folder.is_none() {
+        writeln!(std::io::stderr(), "SKIPPED {test}: PIPE_TEST_DATA is not set").expect("stderr can be written to");
+    }
+    folder
+}
+
+fn load(folder: &Path) -> Result<ModelTokenizer, TokenizerError> {
+    ModelTokenizer::load(&Artifact::from_folder(ArtifactKind::Model, folder).unwrap())
+}
+
+/// A model folder with a tokenizer trained on `texts` and one special token, `<|endoftext|>`.
+fn trained(texts: &[&str], vocab_size: usize, config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), train_bpe(texts, vocab_size, &["<|endoftext|>"]).unwrap())
+        .unwrap();
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "<|endoftext|>"}"#).unwrap();
+    folder
+}
+
+const TEXTS: [&str; 3] = ["the cat sat on the mat, the end", "the cat 你好 the mat", "a theatre of cats and mats"];
+
+#[test]
+fn stories260k_begins_once_and_covers_the_text() {
+    let Some(data) = test_data("stories260k_begins_once_and_covers_the_text") else { return };
+    let tokenizer = load(&data.join("models/stories260K")).unwrap();
+    assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(1), Some(2)));
+    assert_eq!((tokenizer.vocab_size(), tokenizer.max_positions()), (512, Some(512)));
+
+    let text = "Once upon a time, é was 😀 here";
+    let encoded = tokenizer.encode(text).unwrap();
+    assert_eq!(encoded.ids.iter().filter(|id| **id == 1).count(), 1);
+    assert_eq!((encoded.ids[0], encoded.spans[0]), (1, (0, 0)));
+    // Every character is covered, in order, and the four bytes of 😀 each cover it.
+    let n_characters = text.chars().count() as u32;
+    let covered: std::collections::BTreeSet<u32> = encoded.spans.iter().flat_map(|(start, end)| *start..*end).collect();
+    assert_eq!(covered.len() as u32, n_characters);
+    assert!(encoded.spans.windows(2).all(|pair| pair[0].0 <= pair[1].0));
+    let smiley = text.chars().position(|c| c == '😀').unwrap() as u32;
+    assert_eq!(encoded.spans.iter().filter(|span| **span == (smiley, smiley + 1)).count(), 4);
+    assert_eq!(tokenizer.decode(&encoded.ids[1..]).unwrap(), text);
+}
+
+#[test]
+fn a_text_cannot_create_a_special_id() {
+    let Some(data) = test_data("a_text_cannot_create_a_special_id") else { return };
+    let tokenizer = load(&data.join("models/stories260K")).unwrap();
+    for text in ["</s>", "<s></s><unk>", "a </s> b", "<s> at the front"] {
+        let ids = tokenizer.encode(text).unwrap().ids;
+        assert_eq!(ids[0], 1);
+        assert!(ids[1..].iter().all(|id| ![1, 2].contains(id)), "{text}: {ids:?}");
+    }
+}
+
+#[test]
+fn the_gpt2_family_leaves_the_end_of_text_to_templates() {
+    let Some(data) = test_data("the_gpt2_family_leaves_the_end_of_text_to_templates") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(data.join("tokenizers/gpt2").join(name), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("config.json"), r#"{"vocab_size": 50257}"#).unwrap();
+    let tokenizer = load(folder.path()).unwrap();
+    assert_eq!(tokenizer.eos_id(), Some(50256));
+    let encoded = tokenizer.encode("a<|endoftext|>b").unwrap();
+    assert!(!encoded.ids.contains(&50256), "{:?}", encoded.ids);
+    assert_eq!(tokenizer.decode(&encoded.ids).unwrap(), "a<|endoftext|>b");
+    // White space is covered too: a line break that covers nothing would never be supervised.
+    assert_eq!(tokenizer.encode("a\n\nb").unwrap().spans, [(0, 1), (1, 2), (2, 3), (3, 4)]);
+    assert_eq!(tokenizer.encode("a b").unwrap().spans, [(0, 1), (1, 3)]);
+}
+
+#[test]
+fn a_batch_is_the_texts_in_order() {
+    let folder = trained(&TEXTS, 300, r#"{"vocab_size": 300}"#);
+    let tokenizer = load(folder.path()).unwrap();
+    let texts: Vec<String> = (0..500).map(|i| format!("the cat {i} sat on mat {}", i * 7)).collect();
+    let batch = tokenizer.encode_batch(&texts).unwrap();
+    for (text, encoded) in texts.iter().zip(&batch) {
+        assert_eq!(*encoded, tokenizer.encode(text).unwrap());
+    }
+}
+
+#[test]
+fn what_was_trained_decodes_to_the_same_text() {
+    let folder = trained(&TEXTS, 320, r#"{"vocab_size": 320}"#);
+    let tokenizer = load(folder.path()).unwrap();
+    assert_eq!(tokenizer.eos_id(), Some(0));
+    for text in ["the cat", "", "  two  spaces\n\ttab\r\n", "Ünïcödé 你好 😀 \u{0}\u{200b}", "<|endoftext|>", "</s>"]
+    {
+        let encoded = tokenizer.encode(text).unwrap();
+        assert!(!encoded.ids.contains(&0), "{text:?} created the end of text");
+        assert_eq!(tokenizer.decode(&encoded.ids).unwrap(), text);
+    }
+    // It learned something: frequent words are one token.
+    assert_eq!(tokenizer.encode("the").unwrap().ids.len(), 1);
+}
+
+#[test]
+fn training_gives_the_same_bytes_on_any_number_of_threads() {
+    let texts: Vec<String> = (0..3000u64)
+        .map(|i| {
+            format!("row {} of the {} table: {}", i % 97, ["small", "large", "first"][i as usize % 3], i * i % 1013)
+        })
+        .collect();
+    let train = |n_threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        pool.install(|| train_bpe(&texts, 600, &["<|endoftext|>"]).unwrap())
+    };
+    let one = train(1);
+    assert_eq!(one, train(1));
+    assert_eq!(one, train(2));
+    assert_eq!(one, train(3));
+}
+
+#[test]
+fn an_id_outside_the_vocabulary_is_refused() {
+    let folder = trained(&TEXTS, 300, r#"{"vocab_size": 259}"#);
+    let tokenizer = load(folder.path()).unwrap();
+    let message = tokenizer.encode("the").unwrap_err().to_string();
+    assert!(message.contains("but `vocab_size` in `config.json` is 259"), "{message}");
+    let (at, _) = tokenizer.encode_batch(&["a", "b", "the"]).unwrap_err();
+    assert_eq!(at, 2);
+}
+
+#[test]
+fn missing_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    let error = StageError::from(load(folder.path()).err().unwrap());
+    assert_eq!((error.slug, error.message.as_str()), ("missing-file", "the model has no `tokenizer.json`"));
+
+    let folder = trained(&TEXTS, 300, "{}");
+    let message = load(folder.path()).err().unwrap().to_string();
+    assert!(message.contains("`vocab_size`"), "{message}");
+    std::fs::remove_file(folder.path().join("config.json")).unwrap();
+    assert_eq!(load(folder.path()).err().unwrap().to_string(), "the model has no `config.json`");
+}
