@@ -1,0 +1,146 @@
+//! Elementary functions with pinned bits.
+//!
+//! [`exp`] and [`sigmoid`] are written so that a loop over them vectorizes: no branch, no table, no float-to-integer conversion.
+//! [`ln`], [`cos`], [`sin`] and [`pow`] are the `libm` crate's in f64 (plain software, the same on every host); use them once per row,
+//! not once per element. The functions of std call the host's C library and are not used in kernels.
+
+/// `1 / ln 2`.
+const LOG2_E: f32 = std::f32::consts::LOG2_E;
+/// `ln 2` rounded to f32, and what the rounding left.
+const LN_2_HIGH: f32 = std::f32::consts::LN_2;
+const LN_2_LOW: f32 = -1.904_654_3e-9;
+/// `1.5 * 2^23`: adding it rounds to an integer (ties to even), which then stands in the low bits.
+const ROUNDER: f32 = 12_582_912.0;
+/// `(e^r - 1 - r) / r^2` on `|r| <= ln 2 / 2`, interpolated at the 5 Chebyshev nodes: error below 2e-9.
+const EXP_C2: f32 = 0.5;
+const EXP_C3: f32 = 0.166_665_76;
+const EXP_C4: f32 = 0.041_666_552;
+const EXP_C5: f32 = 0.008_363_233;
+const EXP_C6: f32 = 0.001_392_625;
+
+/// `e^x`, less than 1.1 ulp off over the whole range; subnormal results, 0 below -103.98, +infinity above 88.73, NaN for NaN.
+///
+/// `x = n ln 2 + r` with an integer `n`, then `2^n e^r`. The power is applied in two factors, so that `n` may leave the
+/// exponent range of f32 and a subnormal result is rounded once.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // e^-104 rounds to 0 and e^89 to infinity. Comparisons that are false for NaN leave it as it is.
+    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let rounded = x.mul_add(LOG2_E, ROUNDER);
+    let n = rounded - ROUNDER;
+    // Exact: both terms are multiples of 2^-25 and the difference is below 1/2.
+    let r = n.mul_add(-LN_2_HIGH, x);
+    let r = n.mul_add(-LN_2_LOW, r);
+    let tail = EXP_C6.mul_add(r, EXP_C5).mul_add(r, EXP_C4).mul_add(r, EXP_C3).mul_add(r, EXP_C2);
+    let power = (r * r).mul_add(tail, r) + 1.0;
+    let n = (rounded.to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32);
+    let half = n >> 1;
+    power * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// `2^n` for `-126 <= n <= 127`, from its bits. Anything else is meaningless (only a NaN in [`exp`] gets there).
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Natural logarithm, computed in f64 and rounded once.
+#[inline]
+pub fn ln(x: f32) -> f32 {
+    libm::log(f64::from(x)) as f32
+}
+
+/// Cosine of `x` radians, computed in f64 and rounded once.
+#[inline]
+pub fn cos(x: f32) -> f32 {
+    libm::cos(f64::from(x)) as f32
+}
+
+/// Sine of `x` radians, computed in f64 and rounded once.
+#[inline]
+pub fn sin(x: f32) -> f32 {
+    libm::sin(f64::from(x)) as f32
+}
+
+/// `x` to the power `y`, computed in f64 and rounded once.
+#[inline]
+pub fn pow(x: f32, y: f32) -> f32 {
+    libm::pow(f64::from(x), f64::from(y)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Distance in units of the last place between `got` and the f64 value, for finite positive results.
+    fn ulps(got: f32, exact: f64) -> f64 {
+        let nearest = exact as f32;
+        let ulp = if nearest < f32::MIN_POSITIVE {
+            f64::from(f32::from_bits(1))
+        } else {
+            f64::from(f32::from_bits(nearest.to_bits() + 1)) - f64::from(nearest)
+        };
+        (f64::from(got) - exact).abs() / ulp
+    }
+
+    /// Measured: 1.03, where `1 + r` has just lost a bit below 1.
+    const EXP_ULPS_MAX: f64 = 1.1;
+
+    #[test]
+    fn exp_is_close_to_libm() {
+        let mut worst = (0.0, 0.0);
+        let mut check = |x: f32| {
+            let error = ulps(exp(x), libm::exp(f64::from(x)));
+            if error > worst.0 {
+                worst = (error, x);
+            }
+        };
+        // Every 1009th f32 between -103.9 and 88.7, both signs.
+        for bits in (0..88.7_f32.to_bits()).step_by(1009) {
+            check(f32::from_bits(bits));
+        }
+        for bits in (0..103.9_f32.to_bits()).step_by(1009) {
+            check(-f32::from_bits(bits));
+        }
+        assert!(worst.0 <= EXP_ULPS_MAX, "{} ulp at {}", worst.0, worst.1);
+        writeln_stderr(format_args!("exp: at most {:.3} ulp, at {:e}", worst.0, worst.1));
+    }
+
+    #[test]
+    fn exp_at_the_ends_of_the_range() {
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f32::MIN), 0.0);
+        assert_eq!(exp(-104.0), 0.0);
+        assert_eq!(exp(-103.97), f32::from_bits(1), "the smallest subnormal");
+        assert_eq!(exp(88.722_84), libm::exp(f64::from(88.722_84_f32)) as f32, "the last finite value");
+        assert_eq!(exp(88.73), f32::INFINITY);
+        assert_eq!(exp(f32::MAX), f32::INFINITY);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sigmoid_saturates_and_is_symmetric_enough() {
+        assert_eq!(sigmoid(0.0), 0.5);
+        assert_eq!(sigmoid(200.0), 1.0);
+        assert_eq!(sigmoid(-200.0), 0.0);
+        for x in [-20.0_f32, -3.0, -0.1, 0.7, 5.0, 30.0] {
+            let exact = 1.0 / (1.0 + libm::exp(-f64::from(x)));
+            assert!((f64::from(sigmoid(x)) - exact).abs() <= 2e-7 * exact, "sigmoid({x})");
+        }
+    }
+
+    fn writeln_stderr(line: std::fmt::Arguments<'_>) {
+        use std::io::Write;
+        writeln!(std::io::stderr(), "{line}").expect("stderr is open in tests");
+    }
+}

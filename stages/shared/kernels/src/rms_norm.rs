@@ -1,0 +1,195 @@
+//! Root mean square normalization (Zhang and Sennrich, arXiv 1910.07467, equation 4), as in Llama.
+//!
+//! `y = x * r * weight`, where `r = 1 / sqrt(mean(x^2) + eps)` for each row.
+//!
+//! The weight is frozen: there is no gradient for it here.
+
+use crate::dispatch::{self, Body, rows_per_task};
+use crate::lanes::{self, LANES, tree_sum};
+use rayon::prelude::*;
+
+/// Normalizes each row.
+///
+/// - x: (N, D), weight: (D), y: (N, D), inv_rms: (N), which keeps `r` for the backward; D is the weight's length, at least 1.
+/// - eps: at least 0; the model config's `rms_norm_eps`.
+///
+/// The same bits as [`reference::forward`].
+pub fn forward(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], inv_rms: &mut [f32]) {
+    let d = weight.len();
+    assert!(d > 0, "rms_norm: the weight is empty");
+    assert_eq!(x.len(), inv_rms.len() * d, "rms_norm: x is not (N, D)");
+    assert_eq!(y.len(), x.len(), "rms_norm: y is not (N, D)");
+    (x.par_chunks(d), y.par_chunks_mut(d), inv_rms.par_iter_mut())
+        .into_par_iter()
+        .with_min_len(rows_per_task(d))
+        .for_each(|(x, y, inv_rms)| *inv_rms = dispatch::run(ForwardRow { x, weight, eps, y }));
+}
+
+struct ForwardRow<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    y: &'a mut [f32],
+}
+
+impl Body for ForwardRow<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let inv_rms = inverse_rms(lanes::dot(self.x, self.x), self.x.len(), self.eps);
+        for ((y, x), weight) in self.y.iter_mut().zip(self.x).zip(self.weight) {
+            *y = x * inv_rms * weight;
+        }
+        inv_rms
+    }
+}
+
+#[inline(always)]
+fn inverse_rms(sum_of_squares: f32, d: usize, eps: f32) -> f32 {
+    1.0 / (sum_of_squares / d as f32 + eps).sqrt()
+}
+
+/// The gradient of each row of x; `dx` is overwritten.
+///
+/// - dy, x, dx: (N, D), weight: (D), inv_rms: (N) as the forward left it.
+///
+/// With `g = dy * weight`: `dx = r g - x r^3 mean(g x)`; the second term is what x does to `r`.
+/// The same bits as [`reference::backward`].
+pub fn backward(dy: &[f32], x: &[f32], weight: &[f32], inv_rms: &[f32], dx: &mut [f32]) {
+    let d = weight.len();
+    assert!(d > 0, "rms_norm: the weight is empty");
+    assert_eq!(x.len(), inv_rms.len() * d, "rms_norm: x is not (N, D)");
+    assert_eq!(dy.len(), x.len(), "rms_norm: dy is not (N, D)");
+    assert_eq!(dx.len(), x.len(), "rms_norm: dx is not (N, D)");
+    (dy.par_chunks(d), x.par_chunks(d), dx.par_chunks_mut(d), inv_rms.par_iter())
+        .into_par_iter()
+        .with_min_len(rows_per_task(d))
+        .for_each(|(dy, x, dx, inv_rms)| dispatch::run(BackwardRow { dy, x, weight, inv_rms: *inv_rms, dx }));
+}
+
+struct BackwardRow<'a> {
+    dy: &'a [f32],
+    x: &'a [f32],
+    weight: &'a [f32],
+    inv_rms: f32,
+    dx: &'a mut [f32],
+}
+
+impl Body for BackwardRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (dy_chunks, dy_tail) = self.dy.as_chunks::<LANES>();
+        let (x_chunks, x_tail) = self.x.as_chunks::<LANES>();
+        let (weight_chunks, weight_tail) = self.weight.as_chunks::<LANES>();
+        let mut acc = [0.0; LANES];
+        let tail = (lanes::padded(dy_tail, 0.0), lanes::padded(x_tail, 0.0), lanes::padded(weight_tail, 0.0));
+        let full = dy_chunks.iter().zip(x_chunks).zip(weight_chunks).map(|((dy, x), weight)| (dy, x, weight));
+        for (dy, x, weight) in full.chain([(&tail.0, &tail.1, &tail.2)]) {
+            for lane in 0..LANES {
+                acc[lane] = (dy[lane] * weight[lane]).mul_add(x[lane], acc[lane]);
+            }
+        }
+        let through_rms = row_term(tree_sum(acc), self.inv_rms, self.x.len());
+        for (((dx, dy), x), weight) in self.dx.iter_mut().zip(self.dy).zip(self.x).zip(self.weight) {
+            *dx = (dy * weight).mul_add(self.inv_rms, x * through_rms);
+        }
+    }
+}
+
+/// `-r^3 mean(g x)`, the factor of x in the gradient.
+#[inline(always)]
+fn row_term(sum_g_x: f32, inv_rms: f32, d: usize) -> f32 {
+    -(inv_rms * inv_rms * inv_rms) * (sum_g_x / d as f32)
+}
+
+/// The plain versions.
+pub mod reference {
+    use super::{inverse_rms, row_term};
+    use crate::lanes::reference::dot;
+
+    /// As [`super::forward`].
+    pub fn forward(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], inv_rms: &mut [f32]) {
+        let d = weight.len();
+        for row in 0..inv_rms.len() {
+            let x = &x[row * d..(row + 1) * d];
+            inv_rms[row] = inverse_rms(dot(x, x), d, eps);
+            for i in 0..d {
+                y[row * d + i] = x[i] * inv_rms[row] * weight[i];
+            }
+        }
+    }
+
+    /// As [`super::backward`].
+    pub fn backward(dy: &[f32], x: &[f32], weight: &[f32], inv_rms: &[f32], dx: &mut [f32]) {
+        let d = weight.len();
+        for (row, inv_rms) in inv_rms.iter().enumerate() {
+            let at = row * d..(row + 1) * d;
+            let g: Vec<f32> = dy[at.clone()].iter().zip(weight).map(|(dy, weight)| dy * weight).collect();
+            let x = &x[at.clone()];
+            let through_rms = row_term(dot(&g, x), *inv_rms, d);
+            for (i, dx) in dx[at].iter_mut().enumerate() {
+                *dx = g[i].mul_add(*inv_rms, x[i] * through_rms);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_same_bits, central_differences, noise, on_every_pool, relative_difference, wide};
+
+    const EPS: f32 = 1e-5;
+    const SHAPES: [(usize, usize); 5] = [(1, 1), (3, 17), (5, 64), (97, 131), (64, 576)];
+
+    #[test]
+    fn forward_and_backward_equal_the_reference_to_the_bit() {
+        for (n, d) in SHAPES {
+            let (x, dy, weight) = (noise("x", n * d), noise("dy", n * d), noise("weight", d));
+            let (mut y, mut inv_rms, mut dx) = (vec![0.0; n * d], vec![0.0; n], vec![f32::NAN; n * d]);
+            reference::forward(&x, &weight, EPS, &mut y, &mut inv_rms);
+            reference::backward(&dy, &x, &weight, &inv_rms, &mut dx);
+            let fast = || {
+                let (mut y, mut inv_rms, mut dx) = (vec![0.0; n * d], vec![0.0; n], vec![f32::NAN; n * d]);
+                forward(&x, &weight, EPS, &mut y, &mut inv_rms);
+                backward(&dy, &x, &weight, &inv_rms, &mut dx);
+                (y, inv_rms, dx)
+            };
+            for (pool, (fast_y, fast_inv_rms, fast_dx)) in on_every_pool(fast) {
+                assert_same_bits(&fast_y, &y, &format!("y of ({n}, {d}) on {pool}"));
+                assert_same_bits(&fast_inv_rms, &inv_rms, &format!("inv_rms of ({n}, {d}) on {pool}"));
+                assert_same_bits(&fast_dx, &dx, &format!("dx of ({n}, {d}) on {pool}"));
+            }
+        }
+    }
+
+    /// The loss `sum(dy * y)` of one row in f64.
+    fn loss(x: &[f64], weight: &[f64], dy: &[f64]) -> f64 {
+        let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        let inv_rms = 1.0 / (mean + f64::from(EPS)).sqrt();
+        x.iter().zip(weight).zip(dy).map(|((x, weight), dy)| x * inv_rms * weight * dy).sum()
+    }
+
+    #[test]
+    fn backward_matches_central_differences() {
+        /// f32 rounding of sums of 33 terms.
+        const TOLERANCE: f64 = 1e-6;
+        let d = 33;
+        let (x, dy, weight) = (noise("x", d), noise("dy", d), noise("weight", d));
+        let (mut y, mut inv_rms, mut dx) = (vec![0.0; d], vec![0.0; 1], vec![0.0; d]);
+        forward(&x, &weight, EPS, &mut y, &mut inv_rms);
+        backward(&dy, &x, &weight, &inv_rms, &mut dx);
+        let expected = central_differences(&x, |x| loss(x, &wide(&weight), &wide(&dy)));
+        let difference = relative_difference(&dx, &expected);
+        assert!(difference < TOLERANCE, "relative difference {difference:e}");
+    }
+
+    #[test]
+    #[should_panic(expected = "x is not (N, D)")]
+    fn a_wrong_length_is_refused() {
+        forward(&[0.0; 5], &[1.0; 2], EPS, &mut [0.0; 5], &mut [0.0; 2]);
+    }
+}
