@@ -1,0 +1,71 @@
+//! `uses:` and `with:` of a stage: the stage kind is looked up and reads its settings.
+
+use std::sync::Arc;
+
+use pipe_contract::{KeySettings, Problem, ProblemKind, Reader, Stage, StageKind};
+use serde_yaml::Value;
+
+use super::findings::{Findings, nearest_or_list};
+use super::node::{Body, Entry, Span, Use};
+use super::stage_text::StageText;
+use crate::registry::Registry;
+
+/// A stage kind with the settings of one stage.
+pub(super) struct Built {
+    pub(super) kind: &'static dyn StageKind,
+    pub(super) stage: Arc<dyn Stage>,
+    pub(super) key_settings: KeySettings,
+    /// Whether a setting has a problem, so that the stage may not have the outputs it was meant to have.
+    pub(super) has_problems: bool,
+}
+
+/// Reads the settings of a stage. `None` where its kind is not known.
+pub(super) fn build(written: &StageText, registry: &Registry, findings: &mut Findings) -> Option<Built> {
+    let (name, node) = written.uses.as_ref()?;
+    let Some(kind) = registry.get(name) else {
+        let help = nearest_or_list(name, &registry.names(), "stage kinds");
+        let message = format!("stage `{}` uses `{name}`, but there is no such stage kind", written.name);
+        findings.error_at_value("unknown-kind", node, message).help = Some(help);
+        return None;
+    };
+    let with = written.with.as_ref();
+    let value = with.map_or(Value::Null, |entry| entry.value.to_value());
+    let mut reader = Reader::new(&value);
+    let stage: Arc<dyn Stage> = Arc::from(kind.read(&mut reader));
+    let (key_settings, mut problems) = reader.finish();
+    let has_unknown = with.is_some_and(|entry| entry.value.has_unknown());
+    let has_problems = has_unknown || !problems.is_empty();
+    if has_unknown {
+        problems.retain(|problem| problem.kind != ProblemKind::MissingSetting);
+    }
+    problems.into_iter().for_each(|problem| report(written, problem, findings));
+    Some(Built { kind, stage, key_settings, has_problems })
+}
+
+fn report(written: &StageText, problem: Problem, findings: &mut Findings) {
+    let (span, used) = match &written.with {
+        Some(with) => locate(with, &problem.path, problem.at_key),
+        None => (written.uses.as_ref().map_or(written.name_span, |(_, node)| node.span), None),
+    };
+    let message = format!("stage `{}`: {}", written.name, problem.message);
+    findings.error_at_use(problem.kind.slug(), span, used, message).help = problem.help;
+}
+
+/// Where the value (or key) at `path` below `with:` was written; where it is not there, the key of what it should be in.
+fn locate<'w>(with: &'w Entry, path: &[String], at_key: bool) -> (Span, Option<&'w Use>) {
+    let (mut key_span, mut node) = (with.key_span, &with.value);
+    let mut used = node.used.as_deref();
+    for part in path {
+        let found = match &node.body {
+            Body::Mapping(_) => node.get(part).map(|entry| (entry.key_span, &entry.value)),
+            Body::Sequence(items) => {
+                part.parse().ok().and_then(|idx: usize| items.get(idx)).map(|item| (item.span, item))
+            }
+            Body::Scalar(_) | Body::Unknown => None,
+        };
+        let Some(found) = found else { return (key_span, used) };
+        (key_span, node) = found;
+        used = node.used.as_deref().or(used);
+    }
+    if at_key { (key_span, used) } else { (node.span, used) }
+}

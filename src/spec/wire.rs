@@ -1,0 +1,321 @@
+//! `inputs:` and `needs:`: names become positions, ports are connected, and the stages are put in order.
+//!
+//! `PORT: STAGE.OUTPUT` takes that output; `PORT: STAGE` takes the only output whose artifact kind fits the port.
+
+use std::collections::{BTreeMap, HashMap};
+
+use pipe_contract::{ArtifactKind, InputPort, OutputPort};
+
+use super::findings::{Findings, listed, nearest_or_list};
+use super::kind::Built;
+use super::node::{Node, Span};
+use super::order::sort_stages;
+use super::stage_text::{InputText, StageText};
+use super::{InputRef, StageSpec};
+
+/// A stage as written, and what its kind made of it.
+pub(super) struct Part {
+    pub(super) written: StageText,
+    /// `None` where the kind is not known.
+    pub(super) built: Option<Built>,
+}
+
+/// All stages, while their names are looked up.
+struct Wiring<'p> {
+    parts: &'p [Part],
+    positions: HashMap<&'p str, usize>,
+    names: Vec<&'p str>,
+    edges: Vec<Edge<'p>>,
+}
+
+/// A stage that waits for another one.
+struct Edge<'p> {
+    from: usize,
+    to: usize,
+    /// The port that connects them; `None` for `needs:`.
+    port: Option<&'p str>,
+    /// Where `from` was written.
+    span: Span,
+}
+
+/// Connects the stages. `None` when a problem was reported, here or before.
+pub(super) fn wire(parts: Vec<Part>, findings: &mut Findings) -> Option<(Vec<StageSpec>, Vec<usize>)> {
+    let names: Vec<&str> = parts.iter().map(|part| part.written.name.as_str()).collect();
+    let positions = names.iter().enumerate().map(|(position, name)| (*name, position)).collect();
+    let mut wiring = Wiring { parts: &parts, positions, names, edges: Vec::new() };
+    let mut connected = Vec::with_capacity(parts.len());
+    for stage in 0..parts.len() {
+        let inputs = wiring.inputs(stage, findings);
+        connected.push((inputs, wiring.needs(stage, findings)));
+    }
+    let order = wiring.order(findings);
+    if !findings.is_empty() {
+        return None;
+    }
+    let specs = parts.into_iter().zip(connected).map(|(part, (inputs, needs))| spec(part, inputs, needs, findings));
+    Some((specs.collect::<Option<Vec<_>>>()?, order?))
+}
+
+fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findings: &Findings) -> Option<StageSpec> {
+    let Part { written, built } = part;
+    let built = built?;
+    Some(StageSpec {
+        location: findings.location(written.name_span),
+        name: written.name,
+        kind: built.kind,
+        stage: built.stage,
+        key_settings: built.key_settings,
+        inputs,
+        needs,
+        resources: written.resources,
+        to: written.to,
+    })
+}
+
+impl<'p> Wiring<'p> {
+    fn inputs(&mut self, stage: usize, findings: &mut Findings) -> BTreeMap<String, InputRef> {
+        let part = &self.parts[stage];
+        let mut inputs = BTreeMap::new();
+        for input in &part.written.inputs {
+            let port = part.built.as_ref().map(|built| port(&part.written, built, input, findings));
+            let producer = self.producer(stage, input, findings);
+            if let (Some(Some(port)), Some((producer, output, node))) = (port, producer)
+                && let Some(output) = self.output(stage, port, producer, output, node, findings)
+            {
+                inputs.insert(
+                    input.port.clone(),
+                    InputRef { stage: producer, port: output.name.into(), kind: output.kind },
+                );
+            }
+        }
+        if let Some(built) = &part.built {
+            let is_missing =
+                |port: &&InputPort| port.is_required && part.written.inputs.iter().all(|input| input.port != port.name);
+            built.kind.inputs().iter().filter(is_missing).for_each(|port| self.missing(stage, built, port, findings));
+        }
+        inputs
+    }
+
+    fn needs(&mut self, stage: usize, findings: &mut Findings) -> Vec<usize> {
+        let written = &self.parts[stage].written;
+        let mut needs = Vec::new();
+        for (name, node) in &written.needs {
+            let what = format!("stage `{}` needs `{name}`", written.name);
+            if let Some(from) = self.look_up(stage, name, node, &what, findings) {
+                self.edges.push(Edge { from, to: stage, port: None, span: node.span });
+                if !needs.contains(&from) {
+                    needs.push(from);
+                }
+            }
+        }
+        needs
+    }
+
+    /// The stage that `input` names, the output that it names, if any, and where.
+    fn producer(
+        &mut self,
+        stage: usize,
+        input: &'p InputText,
+        findings: &mut Findings,
+    ) -> Option<(usize, Option<&'p str>, &'p Node)> {
+        let (reference, node) = input.reference.as_ref()?;
+        let (name, output) = match reference.split_once('.') {
+            Some((name, output)) => (name, Some(output)),
+            None => (reference.as_str(), None),
+        };
+        let what = format!("stage `{}` takes `{}` from `{name}`", self.names[stage], input.port);
+        let from = self.look_up(stage, name, node, &what, findings)?;
+        self.edges.push(Edge { from, to: stage, port: Some(&input.port), span: node.span });
+        Some((from, output, node))
+    }
+
+    /// The position of the stage called `name`, which is not `stage` itself.
+    fn look_up(&self, stage: usize, name: &str, node: &Node, what: &str, findings: &mut Findings) -> Option<usize> {
+        let span = findings.narrow(node.span, name);
+        match self.positions.get(name) {
+            Some(&position) if position == stage => {
+                findings.error_at_use(
+                    "self-dependency",
+                    span,
+                    node.used.as_deref(),
+                    format!("{what}, which is itself"),
+                );
+                None
+            }
+            Some(&position) => Some(position),
+            None => {
+                let others: Vec<&str> =
+                    self.names.iter().copied().filter(|other| *other != self.names[stage]).collect();
+                let mut help = nearest_or_list(name, &others, "other stages");
+                if let Some(near) = pipe_settings::nearest(name, &others) {
+                    let declared = self.parts[self.positions[near]].written.name_span;
+                    help.push_str(&format!(" (declared at {})", findings.place(declared)));
+                }
+                let message = format!("{what}, but no stage has that name");
+                findings.error_at_use("unknown-stage", span, node.used.as_deref(), message).help = Some(help);
+                None
+            }
+        }
+    }
+
+    /// The output of `producer` that `port` takes. `None` where it has none that fits, or none is known.
+    fn output(
+        &self,
+        stage: usize,
+        port: InputPort,
+        producer: usize,
+        wanted: Option<&str>,
+        node: &Node,
+        findings: &mut Findings,
+    ) -> Option<OutputPort> {
+        let built = self.parts[producer].built.as_ref()?;
+        let outputs = outputs(built);
+        let (to, from) = (self.names[stage], self.names[producer]);
+        let Some(wanted) = wanted else {
+            let fitting: Vec<&OutputPort> = outputs.iter().filter(|output| output.kind == port.kind).collect();
+            return match fitting.as_slice() {
+                [only] => Some(**only),
+                [] => {
+                    let given: Vec<String> =
+                        outputs.iter().map(|output| format!("`{}` ({})", output.name, output.kind)).collect();
+                    let given =
+                        if given.is_empty() { "has no output".into() } else { format!("gives {}", given.join(", ")) };
+                    let message =
+                        format!("stage `{to}` takes `{}` ({}) from `{from}`, which {given}", port.name, port.kind);
+                    self.wrong_kind(stage, port.kind, message, node, findings);
+                    None
+                }
+                several => {
+                    let names: Vec<String> = several.iter().map(|output| format!("`{from}.{}`", output.name)).collect();
+                    let message = format!(
+                        "stage `{to}` takes `{}` ({}) from `{from}`, which has {} outputs of that kind",
+                        port.name,
+                        port.kind,
+                        several.len()
+                    );
+                    findings.error_at_value("ambiguous-output", node, message).help =
+                        Some(format!("write {}", names.join(" or ")));
+                    None
+                }
+            };
+        };
+        match outputs.iter().find(|output| output.name == wanted) {
+            Some(output) if output.kind == port.kind => Some(*output),
+            Some(output) => {
+                let message = format!(
+                    "stage `{to}` takes `{}` ({}) from `{from}.{wanted}`, which is {}",
+                    port.name, port.kind, output.kind
+                );
+                self.wrong_kind(stage, port.kind, message, node, findings);
+                None
+            }
+            None => {
+                let span = findings.narrow(node.span, wanted);
+                let names: Vec<&str> = outputs.iter().map(|output| output.name).collect();
+                let message = format!(
+                    "stage `{to}` takes `{}` from `{from}.{wanted}`, but `{from}` has no such output",
+                    port.name
+                );
+                let help = if built.kind.outputs().iter().any(|output| output.name == wanted) {
+                    format!("the settings of `{from}` leave it out; its outputs are {}", listed(&names))
+                } else {
+                    nearest_or_list(wanted, &names, &format!("outputs of `{from}`"))
+                };
+                findings.error_at_use("unknown-output", span, node.used.as_deref(), message).help = Some(help);
+                None
+            }
+        }
+    }
+
+    fn wrong_kind(&self, stage: usize, kind: ArtifactKind, message: String, node: &Node, findings: &mut Findings) {
+        findings.error_at_value("wrong-artifact-kind", node, message).help = Some(self.candidates(stage, kind));
+    }
+
+    fn missing(&self, stage: usize, built: &Built, port: &InputPort, findings: &mut Findings) {
+        let written = &self.parts[stage].written;
+        let span = written.inputs_span.unwrap_or(written.name_span);
+        let message = format!(
+            "stage `{}` (`{}`) has nothing connected to its input `{}` ({})",
+            written.name,
+            built.kind.name(),
+            port.name,
+            port.kind
+        );
+        findings.error("missing-input", span, message).help = Some(self.candidates(stage, port.kind));
+    }
+
+    /// Which outputs of other stages have this kind.
+    fn candidates(&self, stage: usize, kind: ArtifactKind) -> String {
+        let mut found = Vec::new();
+        for (position, part) in self.parts.iter().enumerate().filter(|(position, _)| *position != stage) {
+            let outputs = part.built.as_ref().map(outputs).unwrap_or_default();
+            let fitting: Vec<&OutputPort> = outputs.iter().filter(|output| output.kind == kind).collect();
+            match fitting.as_slice() {
+                [_] => found.push(self.names[position].to_string()),
+                several => {
+                    found.extend(several.iter().map(|output| format!("{}.{}", self.names[position], output.name)))
+                }
+            }
+        }
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        if found.is_empty() {
+            format!("no other stage gives {kind}")
+        } else {
+            format!("{kind} comes from {}", listed(&found))
+        }
+    }
+
+    /// A topological order; cycles are reported.
+    fn order(&self, findings: &mut Findings) -> Option<Vec<usize>> {
+        let mut waits_for = vec![Vec::new(); self.parts.len()];
+        self.edges.iter().for_each(|edge| waits_for[edge.to].push(edge.from));
+        match sort_stages(&waits_for) {
+            Ok(order) => Some(order),
+            Err(cycles) => {
+                cycles.iter().for_each(|cycle| self.cycle(cycle, findings));
+                None
+            }
+        }
+    }
+
+    fn cycle(&self, cycle: &[usize], findings: &mut Findings) {
+        let closed = || cycle.iter().chain(&cycle[..1]);
+        let path: Vec<String> = closed().map(|&stage| format!("`{}`", self.names[stage])).collect();
+        let edge = |from: usize, to: usize| {
+            let found = self.edges.iter().find(|edge| (edge.from, edge.to) == (from, to));
+            found.expect("a cycle is made of edges")
+        };
+        let edges: Vec<&Edge> = cycle.iter().zip(closed().skip(1)).map(|(&from, &to)| edge(from, to)).collect();
+        let last = edges[edges.len() - 1];
+        let notes: Vec<String> = edges.iter().map(|edge| self.edge_note(edge, findings)).collect();
+        let span = findings.narrow(last.span, self.names[last.from]);
+        let message = format!("these stages wait for each other: {}", path.join(" -> "));
+        findings.error("cycle", span, message).notes = notes;
+    }
+
+    fn edge_note(&self, edge: &Edge, findings: &Findings) -> String {
+        let (from, to, place) = (self.names[edge.from], self.names[edge.to], findings.place(edge.span));
+        match edge.port {
+            Some(port) => format!("`{to}` takes `{port}` from `{from}` at {place}"),
+            None => format!("`{to}` needs `{from}` at {place}"),
+        }
+    }
+}
+
+/// The outputs a stage has; all that its kind can have where its settings are in doubt.
+fn outputs(built: &Built) -> Vec<OutputPort> {
+    if built.has_problems { built.kind.outputs().to_vec() } else { built.stage.outputs() }
+}
+
+/// The port of the kind that `input` names.
+fn port(written: &StageText, built: &Built, input: &InputText, findings: &mut Findings) -> Option<InputPort> {
+    let ports = built.kind.inputs();
+    let found = ports.iter().find(|port| port.name == input.port).copied();
+    if found.is_none() {
+        let names: Vec<&str> = ports.iter().map(|port| port.name).collect();
+        let help = nearest_or_list(&input.port, &names, &format!("inputs of `{}`", built.kind.name()));
+        let message = format!("stage `{}` (`{}`) has no input `{}`", written.name, built.kind.name(), input.port);
+        findings.error("unknown-port", input.port_span, message).help = Some(help);
+    }
+    found
+}
