@@ -1,1 +1,46 @@
-//! The content-addressed store of `pipe`.
+//! The content-addressed store of `pipe`: finished artifacts in, the same artifacts out, or a plain "not there".
+//!
+//! A stage that ran leaves files in a private folder; [`Store::publish`] turns them into blobs named by their digest and
+//! one [`Manifest`] named by the stage's fingerprint. The next run asks [`Store::lookup`] and gets the manifest back.
+//!
+//! ```text
+//! begin(fingerprint) -> tmp/<attempt>/outputs/PORT/...   the stage writes here
+//! publish(attempt)   -> blobs/ab/<digest>                each file, synced, then read-only for ever
+//!                    -> manifests/ab/<fingerprint>       last of all: the single commit point
+//! lookup(fingerprint), missing(manifest), artifact(manifest, port)
+//! ```
+//!
+//! Reading order: [`manifest`] (what is recorded), `layout` (where), [`disk`] (the operations that change a store),
+//! `store` (opening, recovery), `attempt`, `publish`, `lookup`, and then the parts that stand alone: `stat_memo`,
+//! `lock`, `restore`, `index`, `inspect`.
+//!
+//! It deliberately knows no pipelines, no stage kinds and no network, and it never decides what to keep: collecting
+//! garbage and a remote tier are separate parts that build on this one.
+
+pub mod disk;
+pub mod error;
+pub mod manifest;
+
+mod attempt;
+mod digest;
+mod index;
+mod inspect;
+mod layout;
+mod lock;
+mod lookup;
+mod publish;
+mod restore;
+mod stat_memo;
+mod store;
+
+pub use attempt::Attempt;
+pub use digest::{FileDigest, artifact_digest};
+pub use disk::{Disk, RealDisk};
+pub use error::CacheError;
+pub use inspect::{Corruption, CorruptionKind, SizeOf, StoreSize};
+pub use lock::StageLock;
+pub use lookup::{MissingFile, MissingReason};
+pub use manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
+pub use publish::{ManifestDraft, Publication};
+pub use restore::Restored;
+pub use store::Store;

@@ -1,0 +1,104 @@
+//! The disposable index below `idx/`: manifests by semantic key, and answers about remote names.
+//!
+//! ```text
+//! idx/semantic/ab/<semantic key>   fingerprints, one per line, in the order of their publishing
+//! idx/semantic/complete            made once all manifests are listed; without it the lists are made again
+//! idx/memo/<digest of the name>    { "format_version": 1, "name": .., "value": .. }
+//! ```
+//!
+//! Deleting any of it loses time, never truth. It deliberately decides nothing: what it lists is read and checked.
+
+use std::fs;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::inspect::files_below;
+use crate::layout::{check_key, fanned};
+use crate::manifest::Manifest;
+use crate::{CacheError, Store};
+
+/// The version of the notes in `idx/memo/`.
+const MEMO_VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    format_version: u32,
+    name: String,
+    value: String,
+}
+
+impl Store {
+    /// The manifest with this semantic key that was published first, on whatever compute class.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the key cannot be one.
+    pub fn lookup_semantic(&self, semantic_key: &str) -> Result<Option<Manifest>, CacheError> {
+        check_key(semantic_key)?;
+        if !self.inner.layout.semantic().join("complete").exists() {
+            self.list_all_manifests()?;
+        }
+        for fingerprint in self.listed(semantic_key) {
+            let manifest = if check_key(&fingerprint).is_ok() { self.lookup(&fingerprint)? } else { None };
+            if manifest.as_ref().is_some_and(|manifest| manifest.semantic_key == semantic_key) {
+                return Ok(manifest);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value noted for a name, such as the commit that `datasets/tatsu-lab/alpaca@main` was resolved to.
+    pub fn memo_get(&self, name: &str) -> Option<String> {
+        let bytes = fs::read(self.inner.layout.memo(name)).ok()?;
+        let note: Note = serde_json::from_slice(&bytes).ok()?;
+        (note.format_version == MEMO_VERSION && note.name == name).then_some(note.value)
+    }
+
+    /// Notes a value for a name, replacing an earlier one.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn memo_put(&self, name: &str, value: &str) -> Result<(), CacheError> {
+        let note = Note { format_version: MEMO_VERSION, name: name.to_owned(), value: value.to_owned() };
+        let text = serde_json::to_vec(&note).expect("three plain fields");
+        self.write_index(&self.inner.layout.memo(name), &text)
+    }
+
+    /// Lists a fingerprint under its semantic key unless it is listed.
+    pub(crate) fn add_to_semantic_index(&self, semantic_key: &str, fingerprint: &str) -> Result<(), CacheError> {
+        if self.listed(semantic_key).iter().any(|listed| listed == fingerprint) {
+            return Ok(());
+        }
+        let path = fanned(self.inner.layout.semantic(), semantic_key);
+        let folder = path.parent().expect("a fanned path has a folder");
+        let disk = &self.inner.disk;
+        disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
+        disk.append(&path, format!("{fingerprint}\n").as_bytes()).map_err(CacheError::io("write", &path))
+    }
+
+    /// Makes the lists from the manifests, oldest first. Another process may publish meanwhile: it adds its own.
+    fn list_all_manifests(&self) -> Result<(), CacheError> {
+        let mut found: Vec<(SystemTime, String, String)> = Vec::new();
+        for path in files_below(&self.inner.layout.manifests())? {
+            let written = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            if let (Ok(bytes), Ok(written)) = (fs::read(&path), written)
+                && let Ok(manifest) = Manifest::decode(&bytes)
+            {
+                found.push((written, manifest.fingerprint, manifest.semantic_key));
+            }
+        }
+        found.sort();
+        for (_, fingerprint, semantic_key) in &found {
+            if check_key(semantic_key).is_ok() {
+                self.add_to_semantic_index(semantic_key, fingerprint)?;
+            }
+        }
+        self.write_index(&self.inner.layout.semantic().join("complete"), b"")
+    }
+
+    fn listed(&self, semantic_key: &str) -> Vec<String> {
+        let text = fs::read_to_string(fanned(self.inner.layout.semantic(), semantic_key)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}

@@ -1,0 +1,181 @@
+//! Locks that die with their process: `flock` on a file that is there only while it is held or waited for.
+//!
+//! The holder removes the file before it lets go. Whoever then gets the lock on the removed file notices that the name
+//! leads elsewhere, and starts over; so `locks/` stays empty and no lock is ever stale.
+//!
+//! It deliberately has no `unlock` command and no time-out: the kernel releases a lock when its process ends.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::layout::check_key;
+use crate::{CacheError, Store};
+
+/// How long a waiter sleeps between tries: short for people, long enough to cost nothing.
+const POLL_PERIOD: Duration = Duration::from_millis(20);
+
+/// The right to run a stage: held by one thread of one process per fingerprint and store, until dropped.
+#[derive(Debug)]
+pub struct StageLock {
+    _file: FileLock,
+}
+
+impl Store {
+    /// Waits until nobody else runs the stage with this fingerprint. `on_wait` gets the holder's process id, once per
+    /// holder seen; 0 where it is not known.
+    ///
+    /// # Errors
+    /// When the lock file cannot be made.
+    pub fn stage_lock(&self, fingerprint: &str, on_wait: &mut dyn FnMut(u32)) -> Result<StageLock, CacheError> {
+        let lock = self.stage_lock_unless(fingerprint, on_wait, &|| false)?;
+        Ok(lock.expect("waiting ends with the lock where nothing else can end it"))
+    }
+
+    /// The same; gives up with `None` once `is_cancelled` says so, within 20 ms.
+    ///
+    /// # Errors
+    /// When the lock file cannot be made.
+    pub fn stage_lock_unless(
+        &self,
+        fingerprint: &str,
+        on_wait: &mut dyn FnMut(u32),
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<StageLock>, CacheError> {
+        check_key(fingerprint)?;
+        let path = self.lock_path(fingerprint)?;
+        let mut holder_seen = None;
+        loop {
+            if let Some(file) = FileLock::try_new(&path)? {
+                return Ok(Some(StageLock { _file: file }));
+            }
+            let holder = read_holder(&path);
+            if holder_seen != Some(holder) {
+                on_wait(holder);
+                holder_seen = Some(holder);
+            }
+            if is_cancelled() {
+                return Ok(None);
+            }
+            thread::sleep(POLL_PERIOD);
+        }
+    }
+
+    /// Held while a manifest is compared with the one that is there and put in its place.
+    pub(crate) fn commit_lock(&self, fingerprint: &str) -> Result<FileLock, CacheError> {
+        let path = self.lock_path(&format!("{fingerprint}.commit"))?;
+        loop {
+            if let Some(lock) = FileLock::try_new(&path)? {
+                return Ok(lock);
+            }
+            thread::sleep(POLL_PERIOD);
+        }
+    }
+
+    fn lock_path(&self, name: &str) -> Result<PathBuf, CacheError> {
+        let locks = self.inner.layout.locks();
+        fs::create_dir_all(&locks).map_err(CacheError::io("create", &locks))?;
+        Ok(locks.join(name))
+    }
+}
+
+/// A held lock on a file of its own, which goes away with it.
+pub(crate) struct FileLock {
+    path: PathBuf,
+    file: File,
+}
+
+impl FileLock {
+    /// Makes the file if needed and takes its lock; `None` if another holds it.
+    pub(crate) fn try_new(path: &Path) -> Result<Option<FileLock>, CacheError> {
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .map_err(CacheError::io("open", path))?;
+            match Self::take(file, path)? {
+                Taken::Held(lock) => return Ok(Some(lock)),
+                Taken::ByOther => return Ok(None),
+                Taken::Removed => {}
+            }
+        }
+    }
+
+    /// Takes the lock of a file that is there; `None` if another holds it or nothing is there.
+    pub(crate) fn try_existing(path: &Path) -> Result<Option<FileLock>, CacheError> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CacheError::Io { verb: "open", path: path.to_path_buf(), source }),
+        };
+        match Self::take(file, path)? {
+            Taken::Held(lock) => Ok(Some(lock)),
+            Taken::ByOther | Taken::Removed => Ok(None),
+        }
+    }
+
+    fn take(mut file: File, path: &Path) -> Result<Taken, CacheError> {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(Taken::ByOther),
+            Err(error) => return Err(CacheError::io("lock", path)(error.into())),
+        }
+        if !is_at(&file, path) {
+            return Ok(Taken::Removed);
+        }
+        write_holder(&mut file).map_err(CacheError::io("write", path))?;
+        Ok(Taken::Held(FileLock { path: path.to_path_buf(), file }))
+    }
+}
+
+enum Taken {
+    Held(FileLock),
+    ByOther,
+    /// The last holder removed the file between our opening and locking it.
+    Removed,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Only our own file: if someone cleared the folder, the name may already be another's.
+        if is_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl fmt::Debug for FileLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FileLock").field(&self.path).finish()
+    }
+}
+
+/// Whether `path` still leads to the open `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+fn write_holder(file: &mut File) -> io::Result<()> {
+    file.rewind()?;
+    file.set_len(0)?;
+    file.write_all(std::process::id().to_string().as_bytes())
+}
+
+fn read_holder(path: &Path) -> u32 {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    read.ok().and_then(|_| text.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,319 @@
+//! Publishing: the files of an attempt become blobs, and a manifest makes them count.
+//!
+//! ```text
+//! tmp/<attempt>/outputs/PORT/FILE   1 digest   2 fdatasync, read-only   3 rename to blobs/ab/<digest>
+//!                                   4 fsync the blob folders
+//! tmp/<attempt>/manifest            5 write, fdatasync   6 rename to manifests/ab/<fingerprint>, fsync the folder
+//! ```
+//!
+//! Killed before 6, the store holds some blobs that nothing names, and no lie. From 6 on, everything the manifest names
+//! survives a power cut. A blob that is there already is not written again, but its folder is synced all the same:
+//! the process that wrote it may not have come that far.
+//!
+//! The first manifest of a fingerprint stays. One with other digests is a divergence: recorded in `divergences/`, its
+//! blobs kept. It deliberately does not judge why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use pipe_contract::{ArtifactKind, ExternalFile};
+
+use crate::digest::is_digest;
+use crate::layout::{check_key, fanned, is_safe_name};
+use crate::manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
+use crate::stat_memo::stat;
+use crate::store::unique_word;
+use crate::{Attempt, CacheError, Store, artifact_digest};
+
+/// What the runner knows of a finished stage; the store adds the files. Fields as in [`Manifest`].
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "as in the manifest")]
+pub struct ManifestDraft {
+    pub fingerprint: String,
+    pub semantic_key: String,
+    pub compute_class: Option<String>,
+    pub kind: String,
+    pub kind_version: u32,
+    pub preimage: serde_json::Value,
+    pub resolved: Option<String>,
+    /// Every output port of the stage; each must have at least one file.
+    pub outputs: BTreeMap<String, ArtifactKind>,
+    /// What the stage published by reference: [`pipe_contract::Context::take_external`].
+    pub external: Vec<ExternalFile>,
+    pub facts: Vec<(String, String)>,
+}
+
+/// What came of publishing.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// The manifest that now stands under the fingerprint: what later stages and later runs see.
+    pub manifest: Manifest,
+    /// If the fingerprint had other digests before: the manifest of the two that does not stand. That is the new one,
+    /// unless the files of the earlier one are gone.
+    pub divergence: Option<Manifest>,
+}
+
+/// A file on its way into the store.
+struct Found {
+    path: PathBuf,
+    digest: String,
+    size_bytes: u64,
+}
+
+type Outputs = BTreeMap<String, BTreeMap<String, ManifestFile>>;
+
+impl Store {
+    /// Makes the outputs of an attempt part of the store and removes the attempt.
+    ///
+    /// # Errors
+    /// When an output is empty, undeclared, or holds something else than regular files, or the disk refuses. The store
+    /// then answers as if the attempt had never been.
+    pub fn publish(&self, attempt: Attempt, draft: ManifestDraft) -> Result<Publication, CacheError> {
+        check_key(&draft.fingerprint)?;
+        check_key(&draft.semantic_key)?;
+        let found = self.collect(&attempt, &draft)?;
+        self.store_blobs(found.values().flat_map(BTreeMap::values))?;
+        let mut outputs = to_manifest_files(found);
+        self.add_external(&mut outputs, draft.external.iter())?;
+        let manifest = to_manifest(draft, outputs)?;
+        self.commit(&attempt, manifest)
+    }
+
+    /// Port to name to file, for what the stage wrote.
+    fn collect(
+        &self,
+        attempt: &Attempt,
+        draft: &ManifestDraft,
+    ) -> Result<BTreeMap<String, BTreeMap<String, Found>>, CacheError> {
+        let outputs_dir = attempt.outputs_dir();
+        for path in crate::store::entries(&outputs_dir)? {
+            let port = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if !draft.outputs.contains_key(&port) {
+                return Err(CacheError::UndeclaredOutput { port });
+            }
+        }
+        let mut found = BTreeMap::new();
+        for port in draft.outputs.keys() {
+            let mut files = BTreeMap::new();
+            for (name, path) in walk(port, &outputs_dir.join(port))? {
+                self.unshare(&path)?;
+                let size_bytes = stat(&path)?.size_bytes;
+                let digest = self.hash_now(&path, size_bytes)?;
+                files.insert(name, Found { path, digest, size_bytes });
+            }
+            found.insert(port.clone(), files);
+        }
+        Ok(found)
+    }
+
+    /// Gives a file that has a second name elsewhere (a hard link) an inode of its own: a blob has one name.
+    fn unshare(&self, path: &Path) -> Result<(), CacheError> {
+        let n_names = fs::symlink_metadata(path).map_err(CacheError::io("read", path))?.nlink();
+        if n_names == 1 {
+            return Ok(());
+        }
+        let mut copy = path.as_os_str().to_owned();
+        copy.push(unique_word());
+        let copy = PathBuf::from(copy);
+        self.inner.disk.copy(path, &copy).map_err(CacheError::io("copy", path))?;
+        self.inner.disk.rename(&copy, path).map_err(CacheError::io("rename", path))
+    }
+
+    /// Steps 2 to 4 of the drawing.
+    fn store_blobs<'a>(&self, files: impl Iterator<Item = &'a Found>) -> Result<(), CacheError> {
+        let disk = &self.inner.disk;
+        let by_digest: BTreeMap<&str, &Found> = files.map(|file| (file.digest.as_str(), file)).collect();
+        let mut to_move = Vec::new();
+        for (digest, file) in &by_digest {
+            if !self.has_blob(digest, file.size_bytes)? {
+                disk.sync_file(&file.path).map_err(CacheError::io("sync", &file.path))?;
+                disk.seal(&file.path).map_err(CacheError::io("seal", &file.path))?;
+                to_move.push((&file.path, self.inner.layout.blob(digest)));
+            }
+        }
+        let folders: BTreeSet<PathBuf> =
+            by_digest.keys().map(|digest| folder_of(&self.inner.layout.blob(digest))).collect();
+        for folder in &folders {
+            disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
+        }
+        for (from, to) in to_move {
+            disk.rename(from, &to).map_err(CacheError::io("rename", &to))?;
+        }
+        self.sync_folders(&folders)
+    }
+
+    /// Syncs the folders, the folder they lie in, and the store's own: any of them may be new.
+    fn sync_folders(&self, folders: &BTreeSet<PathBuf>) -> Result<(), CacheError> {
+        let parents: BTreeSet<PathBuf> = folders.iter().map(|folder| folder_of(folder)).collect();
+        let root = (!folders.is_empty()).then(|| self.root().to_path_buf());
+        for folder in folders.iter().chain(&parents).chain(&root) {
+            self.inner.disk.sync_folder(folder).map_err(CacheError::io("sync", folder))?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the stage published by reference.
+    fn add_external<'a>(
+        &self,
+        outputs: &mut Outputs,
+        external: impl Iterator<Item = &'a ExternalFile>,
+    ) -> Result<(), CacheError> {
+        for file in external {
+            let Some(files) = outputs.get_mut(&file.port) else {
+                return Err(CacheError::UndeclaredOutput { port: file.port.clone() });
+            };
+            if !is_safe_name(&file.name) {
+                return Err(CacheError::BadName { port: file.port.clone(), name: file.name.clone() });
+            }
+            let entry = self.refer(file)?;
+            if files.insert(file.name.clone(), entry).is_some() {
+                return Err(CacheError::DuplicateName { port: file.port.clone(), name: file.name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Digests an external file unless the stage did, and notes how it looks.
+    fn refer(&self, file: &ExternalFile) -> Result<ManifestFile, CacheError> {
+        let path = std::path::absolute(&file.path).map_err(CacheError::io("find", &file.path))?;
+        let Some(path_text) = path.to_str() else {
+            return Err(CacheError::BadName { port: file.port.clone(), name: path.to_string_lossy().into_owned() });
+        };
+        let before = stat(&path)?;
+        let digest = match &file.digest {
+            Some(digest) if is_digest(digest) => digest.clone(),
+            Some(digest) => {
+                return Err(CacheError::BadDigest { name: file.name.clone(), digest: digest.clone() });
+            }
+            None => self.digest_file(&path)?.digest,
+        };
+        let seen = stat(&path)?;
+        if seen != before {
+            return Err(CacheError::ChangedWhileReading { path });
+        }
+        self.remember_settled(&seen, &digest);
+        Ok(ManifestFile {
+            digest,
+            size_bytes: seen.size_bytes,
+            external: Some(ExternalRef {
+                path: path_text.to_owned(),
+                dev: seen.dev,
+                ino: seen.ino,
+                mtime_ns: seen.mtime_ns,
+                ctime_ns: seen.ctime_ns,
+            }),
+        })
+    }
+
+    /// Puts `new` under its fingerprint unless an earlier manifest stays.
+    fn commit(&self, attempt: &Attempt, new: Manifest) -> Result<Publication, CacheError> {
+        let _lock = self.commit_lock(&new.fingerprint)?;
+        let Some(first) = self.lookup(&new.fingerprint)? else {
+            self.write_standing(attempt, &new)?;
+            return Ok(Publication { manifest: new, divergence: None });
+        };
+        if first.has_outputs_of(&new) {
+            // The same bytes; if they lie elsewhere now (a file downloaded again), the new manifest says where.
+            if first.outputs == new.outputs {
+                return Ok(Publication { manifest: first, divergence: None });
+            }
+            self.write_standing(attempt, &new)?;
+            return Ok(Publication { manifest: new, divergence: None });
+        }
+        // An earlier manifest whose files are gone would be made again and diverge again, for ever.
+        if self.missing(&first)?.is_empty() {
+            self.write_divergence(attempt, &new)?;
+            return Ok(Publication { manifest: first, divergence: Some(new) });
+        }
+        self.write_divergence(attempt, &first)?;
+        self.write_standing(attempt, &new)?;
+        Ok(Publication { manifest: new, divergence: Some(first) })
+    }
+
+    /// Steps 5 and 6. The index comes first: an entry without a manifest is skipped, the other way round is a lost reuse.
+    fn write_standing(&self, attempt: &Attempt, manifest: &Manifest) -> Result<(), CacheError> {
+        let _ = self.add_to_semantic_index(&manifest.semantic_key, &manifest.fingerprint);
+        self.write_manifest(attempt, &manifest.encode(), &self.inner.layout.manifest(&manifest.fingerprint))
+    }
+
+    fn write_divergence(&self, attempt: &Attempt, manifest: &Manifest) -> Result<(), CacheError> {
+        let text = manifest.encode();
+        let content = blake3::hash(text.as_bytes()).to_hex();
+        let name = format!("{}-{}", manifest.fingerprint, &content[..16]);
+        self.write_manifest(attempt, &text, &fanned(self.inner.layout.divergences(), &name))
+    }
+
+    fn write_manifest(&self, attempt: &Attempt, text: &str, to: &Path) -> Result<(), CacheError> {
+        let disk = &self.inner.disk;
+        let folder = folder_of(to);
+        disk.create_folders(&folder).map_err(CacheError::io("create", &folder))?;
+        let temporary = attempt.dir().join("manifest");
+        disk.write(&temporary, text.as_bytes()).map_err(CacheError::io("write", &temporary))?;
+        disk.sync_file(&temporary).map_err(CacheError::io("sync", &temporary))?;
+        disk.rename(&temporary, to).map_err(CacheError::io("rename", to))?;
+        self.sync_folders(&BTreeSet::from([folder]))
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().expect("every file and folder of the store lies below its root").to_path_buf()
+}
+
+fn to_manifest_files(found: BTreeMap<String, BTreeMap<String, Found>>) -> Outputs {
+    let to_file = |file: Found| ManifestFile { digest: file.digest, size_bytes: file.size_bytes, external: None };
+    found
+        .into_iter()
+        .map(|(port, files)| (port, files.into_iter().map(|(name, file)| (name, to_file(file))).collect()))
+        .collect()
+}
+
+fn to_manifest(draft: ManifestDraft, outputs: Outputs) -> Result<Manifest, CacheError> {
+    let mut artifacts = BTreeMap::new();
+    for (port, files) in outputs {
+        if files.is_empty() {
+            return Err(CacheError::EmptyOutput { port });
+        }
+        let kind = draft.outputs[&port];
+        let digest = artifact_digest(kind, files.iter().map(|(name, file)| (name.as_str(), file.digest.as_str())));
+        artifacts.insert(port, ManifestArtifact { kind, digest, files });
+    }
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        fingerprint: draft.fingerprint,
+        semantic_key: draft.semantic_key,
+        compute_class: draft.compute_class,
+        kind: draft.kind,
+        kind_version: draft.kind_version,
+        preimage: draft.preimage,
+        resolved: draft.resolved,
+        outputs: artifacts,
+        facts: draft.facts,
+    })
+}
+
+/// Name and path of every file below `folder`; folders without files leave nothing.
+fn walk(port: &str, folder: &Path) -> Result<BTreeMap<String, PathBuf>, CacheError> {
+    let mut files = BTreeMap::new();
+    let mut pending = vec![(String::new(), folder.to_path_buf())];
+    while let Some((prefix, current)) = pending.pop() {
+        for path in crate::store::entries(&current)? {
+            let part = path.file_name().expect("an entry of a folder has a name");
+            let name = format!("{prefix}{}", part.to_string_lossy());
+            if part.to_str().is_none() || !is_safe_name(&name) {
+                return Err(CacheError::BadName { port: port.to_owned(), name });
+            }
+            let file_type = fs::symlink_metadata(&path).map_err(CacheError::io("read", &path))?.file_type();
+            if file_type.is_dir() {
+                pending.push((format!("{name}/"), path));
+            } else if file_type.is_file() {
+                files.insert(name, path);
+            } else {
+                let what = if file_type.is_symlink() { "symlink" } else { "special file" };
+                return Err(CacheError::NotAFile { port: port.to_owned(), name, what });
+            }
+        }
+    }
+    Ok(files)
+}

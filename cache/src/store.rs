@@ -1,0 +1,165 @@
+//! A store: its folder opened, its format checked, what a killed process left behind removed.
+
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::layout::Layout;
+use crate::{CacheError, Disk, RealDisk};
+
+/// What `FORMAT` says.
+const FORMAT: &str = "pipe-store 1";
+
+/// A content-addressed store in a folder. Clones share one store; all of it works from any thread, and next to other
+/// processes that use the same folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) layout: Layout,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) n_files_read: AtomicU64,
+}
+
+impl Store {
+    /// Opens the store at `root`, makes it if the folder is empty or not there, and removes what killed processes left
+    /// in `tmp/`. An existing store costs three system calls.
+    ///
+    /// # Errors
+    /// When the folder holds something else, or a store of another version, or cannot be written.
+    pub fn open(root: &Path) -> Result<Store, CacheError> {
+        Store::open_on(root, Arc::new(RealDisk))
+    }
+
+    /// The same with every change to the store going through `disk`: for tests of crashes.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(root: &Path, disk: Arc<dyn Disk>) -> Result<Store, CacheError> {
+        let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
+        let inner = Inner { layout: Layout::new(root), disk, n_files_read: AtomicU64::new(0) };
+        let store = Store { inner: Arc::new(inner) };
+        store.check_format()?;
+        store.recover()?;
+        Ok(store)
+    }
+
+    /// The store's folder, absolute.
+    pub fn root(&self) -> &Path {
+        self.inner.layout.root()
+    }
+
+    /// The folder for resumable training state of a trajectory; not made here.
+    ///
+    /// # Panics
+    /// Never for digests; a trajectory is one.
+    pub fn checkpoint_dir(&self, trajectory: &str) -> PathBuf {
+        self.inner.layout.checkpoints().join(trajectory)
+    }
+
+    /// The folder for the events and logs of a run; not made here.
+    pub fn run_dir(&self, run_id: &str) -> PathBuf {
+        self.inner.layout.runs().join(run_id)
+    }
+
+    /// The ids of all runs, sorted; oldest first, as ids begin with their time.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list_runs(&self) -> Result<Vec<String>, CacheError> {
+        let mut ids: Vec<String> = entries(&self.inner.layout.runs())?
+            .into_iter()
+            .filter(|path| path.is_dir())
+            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The id of the run that started last.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn latest_run(&self) -> Result<Option<String>, CacheError> {
+        Ok(self.list_runs()?.pop())
+    }
+
+    fn check_format(&self) -> Result<(), CacheError> {
+        let root = self.root();
+        if self.has_format()? {
+            return Ok(());
+        }
+        // The second look: another process may have made the store between our looking for `FORMAT` and listing.
+        if !only_beginnings(root)? && !self.has_format()? {
+            return Err(CacheError::NotAStore { root: root.to_path_buf() });
+        }
+        let disk = &self.inner.disk;
+        disk.create_folders(root).map_err(CacheError::io("create", root))?;
+        // The store lies in the user's project, and nothing of it belongs into their repository.
+        let ignore = root.join(".gitignore");
+        disk.write(&ignore, b"*\n").map_err(CacheError::io("write", &ignore))?;
+        let format = self.inner.layout.format();
+        let temporary = root.join(format!("FORMAT-{}", unique_word()));
+        disk.write(&temporary, format!("{FORMAT}\n").as_bytes()).map_err(CacheError::io("write", &temporary))?;
+        disk.sync_file(&temporary).map_err(CacheError::io("sync", &temporary))?;
+        disk.rename(&temporary, &format).map_err(CacheError::io("rename", &format))?;
+        disk.sync_folder(root).map_err(CacheError::io("sync", root))
+    }
+
+    fn has_format(&self) -> Result<bool, CacheError> {
+        let path = self.inner.layout.format();
+        let found = match fs::read_to_string(&path) {
+            Ok(text) => text.trim_end().to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(CacheError::Io { verb: "read", path, source }),
+        };
+        if found == FORMAT {
+            return Ok(true);
+        }
+        Err(CacheError::UnknownFormat { root: self.root().to_path_buf(), found, expected: FORMAT })
+    }
+
+    /// Replaces a file below `idx/` in one step. Not synced: the index may be lost at any time.
+    pub(crate) fn write_index(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        let disk = &self.inner.disk;
+        let folder = path.parent().expect("every file of the index lies in a folder");
+        let temporary = folder.join(format!(".{}", unique_word()));
+        if disk.write(&temporary, bytes).is_err() {
+            disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
+            disk.write(&temporary, bytes).map_err(CacheError::io("write", &temporary))?;
+        }
+        disk.rename(&temporary, path).map_err(CacheError::io("rename", path))
+    }
+}
+
+/// The paths in a folder in no order; none if it is not there.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let listing = match fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(CacheError::Io { verb: "read", path: folder.to_path_buf(), source }),
+    };
+    let paths: io::Result<Vec<PathBuf>> = listing.map(|entry| Ok(entry?.path())).collect();
+    paths.map_err(CacheError::io("read", folder))
+}
+
+/// 16 hex digits that no other process or thread comes up with: for names that do not last.
+pub(crate) fn unique_word() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+/// Whether the folder is absent, empty, or holds only what a killed first opening leaves.
+fn only_beginnings(root: &Path) -> Result<bool, CacheError> {
+    let is_beginning = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name == ".gitignore" || name.starts_with("FORMAT-")
+    };
+    Ok(entries(root)?.iter().all(is_beginning))
+}
