@@ -11,5 +11,16 @@
 //! Architecture invariant: no tensors, record batches or tokenizers here; stages are known by `pipe_contract` only, and
 //! only [`registry`] names their crates. Only `cli` reads the environment or knows that there is a terminal.
 
+pub mod diagnostic;
+pub mod error;
 pub mod exit_code;
 pub mod registry;
+
+pub mod spec;
+
+pub mod graph;
+
+pub mod key;
+pub mod lockfile;
+
+pub mod schedule;
