@@ -22,5 +22,8 @@ pub mod graph;
 
 pub mod key;
 pub mod lockfile;
+pub mod place;
+
+pub mod plan;
 
 pub mod schedule;
