@@ -27,3 +27,7 @@ pub mod place;
 pub mod plan;
 
 pub mod schedule;
+
+pub mod events;
+
+pub mod execute;

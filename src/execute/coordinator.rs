@@ -1,0 +1,358 @@
+//! The coordinator: takes commands of the scheduler and messages of running stages, one at a time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use pipe_cache::Manifest;
+use pipe_contract::{CancelToken, Cpu, StageEvent};
+
+use super::job::{Job, JobEnd};
+use crate::error::{RunnerError, chain};
+use crate::events::{Event, EventBus, Failure};
+use crate::graph::StageGraph;
+use crate::place;
+use crate::plan::{Judgement, Keys, Obstacle, Plan, Planner, Verdict};
+use crate::schedule::{Command, CpuWish, Outcome, Scheduler, SchedulerEvent, Slots, Wish};
+use crate::spec::StageSpec;
+
+/// How often the terminal moves and the cancel token is looked at while nothing happens.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a run left.
+#[derive(Debug)]
+pub struct RunEnd {
+    /// By position in the pipeline.
+    pub outcomes: Vec<Outcome>,
+    /// The manifest of every stage that was reused or ran.
+    pub manifests: Vec<Option<Arc<Manifest>>>,
+    /// What remote names were resolved to in this run.
+    pub resolutions: Vec<(String, String)>,
+    /// Whether a stage failed by a mistake in pipe.
+    pub has_bug: bool,
+    /// Whether the files of a `to:` could not be written.
+    pub has_unplaced: bool,
+}
+
+impl RunEnd {
+    /// How many stages ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.outcomes.iter().filter(|&&other| other == outcome).count()
+    }
+}
+
+/// Runs what the plan says and places what `to:` names.
+///
+/// # Errors
+/// When the store cannot be read. What goes wrong inside a stage is its outcome instead.
+pub fn execute(
+    planner: Planner<'_>,
+    plan: &Plan,
+    slots: Slots,
+    cancel: &CancelToken,
+    bus: &mut EventBus<'_>,
+) -> Result<RunEnd, RunnerError> {
+    let n_stages = planner.pipeline.stages.len();
+    let (sender, receiver) = channel();
+    let mut coordinator = Coordinator {
+        planner,
+        plan,
+        cancel,
+        bus,
+        sender,
+        manifests: vec![None; n_stages],
+        outcomes: vec![None; n_stages],
+        is_remade: vec![false; n_stages],
+        prepared: (0..n_stages).map(|_| None).collect(),
+        started_at: vec![None; n_stages],
+        first_failed: None,
+        resolutions: Vec::new(),
+        has_bug: false,
+    };
+    if plan.is_all_reuse() {
+        for stage in 0..n_stages {
+            coordinator.reuse(stage, plan.stages[stage].manifest.clone().expect("what is reused has a manifest"));
+        }
+    } else {
+        coordinator.run(slots, &receiver)?;
+    }
+    let has_unplaced = if cancel.is_cancelled() { false } else { coordinator.place() };
+    Ok(RunEnd {
+        outcomes: coordinator.outcomes.into_iter().map(|outcome| outcome.expect("the scheduler ends every stage")).collect(),
+        manifests: coordinator.manifests,
+        resolutions: coordinator.resolutions,
+        has_bug: coordinator.has_bug,
+        has_unplaced,
+    })
+}
+
+/// From a stage's thread.
+enum Message {
+    Told(usize, StageEvent),
+    Ended(usize, Box<JobEnd>),
+}
+
+struct Coordinator<'a, 'bus, 'sinks> {
+    planner: Planner<'a>,
+    plan: &'a Plan,
+    cancel: &'a CancelToken,
+    bus: &'bus mut EventBus<'sinks>,
+    sender: Sender<Message>,
+    manifests: Vec<Option<Arc<Manifest>>>,
+    outcomes: Vec<Option<Outcome>>,
+    /// Stages whose files another one misses.
+    is_remade: Vec<bool>,
+    /// The keys of stages that must run; the inner `None` where they are not resolved.
+    prepared: Vec<Option<Option<Box<Keys>>>>,
+    started_at: Vec<Option<Instant>>,
+    first_failed: Option<usize>,
+    resolutions: Vec<(String, String)>,
+    has_bug: bool,
+}
+
+impl<'a> Coordinator<'a, '_, '_> {
+    fn run(&mut self, slots: Slots, receiver: &Receiver<Message>) -> Result<(), RunnerError> {
+        let stages = &self.planner.pipeline.stages;
+        let wishes = stages.iter().map(wish).collect();
+        let mut scheduler = Scheduler::new(StageGraph::new(self.planner.pipeline), wishes, slots);
+        let mut is_interrupted = false;
+        thread::scope(|scope| {
+            let mut commands = VecDeque::from(scheduler.on(SchedulerEvent::Begin));
+            loop {
+                while let Some(command) = commands.pop_front() {
+                    let answer = match command {
+                        Command::Examine(stage) => Some(self.examine(stage)?),
+                        Command::Start { stage, grant } => self.start(scope, stage, grant),
+                        Command::Close(stage, outcome) => {
+                            self.close(stage, outcome);
+                            None
+                        }
+                        Command::Finish => return Ok(()),
+                    };
+                    commands.extend(answer.map(|event| scheduler.on(event)).unwrap_or_default());
+                }
+                match receiver.recv_timeout(TICK) {
+                    Ok(Message::Told(stage, event)) => self.tell(stage, event),
+                    Ok(Message::Ended(stage, end)) => {
+                        let outcome = self.end(stage, *end);
+                        commands.extend(scheduler.on(SchedulerEvent::Ended(stage, outcome)));
+                    }
+                    Err(RecvTimeoutError::Timeout) => self.bus.tick(),
+                    Err(RecvTimeoutError::Disconnected) => unreachable!("the coordinator holds a sender itself"),
+                }
+                if self.cancel.is_cancelled() && !is_interrupted {
+                    is_interrupted = true;
+                    commands.extend(scheduler.on(SchedulerEvent::Interrupt));
+                }
+            }
+        })
+    }
+
+    /// Finds out whether a stage must run, now that all its inputs are known.
+    fn examine(&mut self, stage: usize) -> Result<SchedulerEvent, RunnerError> {
+        let planned = &self.plan.stages[stage];
+        if let Verdict::Blocked(Obstacle::Source { slug, message, help }) = &planned.verdict {
+            let (message, help) = (message.clone(), help.clone());
+            return Ok(self.unusable(stage, Failure { slug: (*slug).to_string(), message, help, is_bug: false }));
+        }
+        let has_new_inputs = self.planner.producers(stage).iter().any(|&p| self.outcomes[p] == Some(Outcome::Ran));
+        if let (Verdict::Reuse { .. }, Some(manifest), false, false) =
+            (&planned.verdict, &planned.manifest, has_new_inputs, self.is_remade[stage])
+        {
+            self.reuse(stage, manifest.clone());
+            return Ok(SchedulerEvent::Found(stage));
+        }
+        match self.planner.judge(stage, &self.manifests_for(stage), None) {
+            Ok(Judgement::Keyed(keys, found)) => {
+                let is_demanded = self.is_remade[stage] || matches!(planned.verdict, Verdict::Run(_));
+                if let Some(manifest) = found.filter(|_| !is_demanded)
+                    && !self.planner.lacks_files_for_to(stage, &manifest)?
+                {
+                    self.reuse(stage, manifest);
+                    return Ok(SchedulerEvent::Found(stage));
+                }
+                self.prepared[stage] = Some(Some(keys));
+            }
+            Ok(Judgement::Unresolved { .. }) => self.prepared[stage] = Some(None),
+            Err(error) => {
+                let failure =
+                    Failure { slug: error.slug.to_string(), message: error.chain(), help: error.help, is_bug: false };
+                return Ok(self.unusable(stage, failure));
+            }
+        }
+        let remake = self.producers_without_files(stage)?;
+        remake.iter().for_each(|&producer| self.is_remade[producer] = true);
+        Ok(SchedulerEvent::MustRun { stage, remake })
+    }
+
+    fn manifests_for(&self, stage: usize) -> BTreeMap<usize, Arc<Manifest>> {
+        let manifest = |producer: usize| self.manifests[producer].clone().expect("a stage is examined after its needs");
+        self.planner.producers(stage).into_iter().map(|producer| (producer, manifest(producer))).collect()
+    }
+
+    /// Those that did not run in this run: what was just made is there. One that is being made again already is named too,
+    /// so that the scheduler waits for it.
+    fn producers_without_files(&self, stage: usize) -> Result<Vec<usize>, RunnerError> {
+        let mut without = Vec::new();
+        for (producer, manifest) in self.manifests_for(stage) {
+            let is_fresh = self.outcomes[producer] == Some(Outcome::Ran);
+            if !is_fresh && !self.planner.store.missing(&manifest)?.is_empty() {
+                without.push(producer);
+            }
+        }
+        Ok(without)
+    }
+
+    /// Starts a thread; answers the scheduler only if there is none.
+    fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, stage: usize, grant: Slots) -> Option<SchedulerEvent>
+    where
+        'a: 'scope,
+    {
+        let keys = self.prepared[stage].take().expect("a stage is examined before it starts");
+        let manifests = self.manifests_for(stage);
+        let job = Job { planner: self.planner, stage, keys, manifests, grant, cancel: self.cancel };
+        self.started_at[stage] = Some(Instant::now());
+        self.bus.emit(&Event::StageStarted {
+            stage: self.name(stage),
+            n_threads: grant.threads,
+            n_gpus: grant.gpus,
+        });
+        let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;
+        if grant.gpus < n_wanted {
+            let line = match grant.gpus {
+                0 => format!("it asks for {n_wanted} GPU, and none can be used here: it runs on the CPU"),
+                n => format!("it asks for {n_wanted} GPUs, and {n} can be used here"),
+            };
+            self.bus.emit(&Event::Log { stage: self.name(stage), line });
+        }
+        let sender = self.sender.clone();
+        let spawned = thread::Builder::new().name(job.thread_name()).spawn_scoped(scope, move || {
+            let tell = |event| drop(sender.send(Message::Told(stage, event)));
+            let end = job.run(&tell);
+            drop(sender.send(Message::Ended(stage, Box::new(end))));
+        });
+        let error = spawned.err()?;
+        let message = format!("failed to start a thread for it: {error}");
+        let help = Some("fewer threads may be allowed here: try `--threads 1`".to_string());
+        let failure = Failure { slug: "threads".into(), message, help, is_bug: false };
+        self.finish(stage, Outcome::Failed, Some(failure));
+        Some(SchedulerEvent::Ended(stage, Outcome::Failed))
+    }
+
+    fn tell(&mut self, stage: usize, event: StageEvent) {
+        let stage = self.name(stage);
+        self.bus.emit(&match event {
+            StageEvent::Progress { done, total, unit } => Event::Progress { stage, done, total, unit },
+            StageEvent::Log { line } => Event::Log { stage, line },
+            StageEvent::Warning { line } => Event::Warning { stage: Some(stage), line },
+            StageEvent::Fact { name, value } => Event::Fact { stage, name, value },
+        });
+    }
+
+    fn end(&mut self, stage: usize, end: JobEnd) -> Outcome {
+        self.resolutions.extend(end.resolution);
+        match end.result {
+            Ok(done) if end.outcome == Outcome::Reused => self.reuse(stage, done.manifest),
+            Ok(done) => {
+                if done.is_divergent {
+                    let line = "it gave other bytes than an earlier run with the same fingerprint".to_string();
+                    self.bus.emit(&Event::Warning { stage: Some(self.name(stage)), line });
+                }
+                self.manifests[stage] = Some(done.manifest);
+                self.finish(stage, end.outcome, None);
+            }
+            Err(failure) => self.finish(stage, end.outcome, Some(failure)),
+        }
+        end.outcome
+    }
+
+    fn reuse(&mut self, stage: usize, manifest: Arc<Manifest>) {
+        for (name, value) in &manifest.facts {
+            self.bus.emit(&Event::Fact { stage: self.name(stage), name: name.clone(), value: value.clone() });
+        }
+        self.manifests[stage] = Some(manifest);
+        self.finish(stage, Outcome::Reused, None);
+    }
+
+    fn unusable(&mut self, stage: usize, failure: Failure) -> SchedulerEvent {
+        self.finish(stage, Outcome::Failed, Some(failure));
+        SchedulerEvent::Unusable(stage)
+    }
+
+    /// A stage that does not run any more, and why.
+    fn close(&mut self, stage: usize, outcome: Outcome) {
+        let failed = self.first_failed.filter(|_| outcome == Outcome::Skipped);
+        let failure = failed.map(|failed| {
+            let failed_name = &self.planner.pipeline.stages[failed].name;
+            let is_dependent = StageGraph::new(self.planner.pipeline).descendants(failed).contains(&stage);
+            let message = if is_dependent {
+                format!("it needs `{failed_name}`, which failed")
+            } else {
+                format!("nothing new was started after `{failed_name}` failed")
+            };
+            Failure { slug: "skipped".into(), message, help: None, is_bug: false }
+        });
+        self.finish(stage, outcome, failure);
+    }
+
+    fn finish(&mut self, stage: usize, outcome: Outcome, failure: Option<Failure>) {
+        if outcome == Outcome::Failed {
+            self.first_failed.get_or_insert(stage);
+            self.has_bug |= failure.as_ref().is_some_and(|failure| failure.is_bug);
+        }
+        self.outcomes[stage] = Some(outcome);
+        let duration = self.started_at[stage].take().map(|begin| begin.elapsed()).unwrap_or_default();
+        let duration_ms = duration.as_millis() as u64;
+        self.bus.emit(&Event::StageFinished { stage: self.name(stage), outcome, duration_ms, failure });
+    }
+
+    /// Copies outputs to where `to:` says. Returns whether that failed somewhere.
+    fn place(&mut self) -> bool {
+        let mut has_unplaced = false;
+        for stage in 0..self.planner.pipeline.stages.len() {
+            let (Some(to), Some(manifest)) = (self.planner.to(stage), self.manifests[stage].clone()) else { continue };
+            let name = self.name(stage);
+            match place::place(self.planner.store, &manifest, &to) {
+                Ok(placed) => {
+                    for path in &placed.edited {
+                        let line = format!("`{}` was edited since it was copied there: it is left as it is", self.show(path));
+                        self.bus.emit(&Event::Warning { stage: Some(name.clone()), line });
+                    }
+                    for path in &placed.stale {
+                        let line = format!("`{}` is of an earlier run and no longer part of the outputs", self.show(path));
+                        self.bus.emit(&Event::Warning { stage: Some(name.clone()), line });
+                    }
+                    let to = self.planner.pipeline.stages[stage].to.clone().unwrap_or(to);
+                    self.bus.emit(&Event::Placed { stage: name, to, n_written: placed.n_written });
+                }
+                Err(error) => {
+                    has_unplaced = true;
+                    let line = format!("its outputs are in the store, but not in `{}`: {}", self.show(&to), chain(&error));
+                    self.bus.emit(&Event::Warning { stage: Some(name), line });
+                }
+            }
+        }
+        has_unplaced
+    }
+
+    /// A path as the user would write it.
+    fn show(&self, path: &std::path::Path) -> String {
+        path.strip_prefix(self.planner.current_dir).unwrap_or(path).display().to_string()
+    }
+
+    fn name(&self, stage: usize) -> String {
+        self.planner.pipeline.stages[stage].name.clone()
+    }
+}
+
+fn wish(spec: &StageSpec) -> Wish {
+    let cpu = match (spec.resources.cpu, spec.stage.cpu()) {
+        (Some(threads), _) => CpuWish::Exactly(threads),
+        (None, Cpu::One) => CpuWish::One,
+        (None, Cpu::Share) => CpuWish::Share,
+        (None, Cpu::All) => CpuWish::All,
+    };
+    Wish { cpu, memory_bytes: spec.resources.memory_bytes.unwrap_or(0), gpus: spec.resources.gpu }
+}

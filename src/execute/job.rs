@@ -1,0 +1,221 @@
+//! One stage, from its start to its manifest, on the thread that was made for it.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pipe_cache::{Attempt, CacheError, Manifest, ManifestDraft};
+use pipe_contract::{CancelToken, Context, StageError, StageEvent};
+
+use super::panics;
+use crate::events::Failure;
+use crate::plan::{Judgement, Keys, Planner, store_error};
+use crate::schedule::{Outcome, Slots};
+use crate::spec::StageSpec;
+
+/// Progress is passed on at most this often, except for the last one: enough for eyes.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a thread needs to run a stage.
+pub(super) struct Job<'a> {
+    pub(super) planner: Planner<'a>,
+    pub(super) stage: usize,
+    /// `None` where its remote name is not resolved yet.
+    pub(super) keys: Option<Box<Keys>>,
+    /// Of every stage that feeds it.
+    pub(super) manifests: BTreeMap<usize, Arc<Manifest>>,
+    pub(super) grant: Slots,
+    pub(super) cancel: &'a CancelToken,
+}
+
+/// How a job ended.
+pub(super) struct JobEnd {
+    /// The outcome with its manifest, or why there is none.
+    pub(super) result: Result<Done, Failure>,
+    /// `Ran`, `Reused`, `Failed` or `Cancelled`.
+    pub(super) outcome: Outcome,
+    /// What a remote name was resolved to.
+    pub(super) resolution: Option<(String, String)>,
+}
+
+/// What a job that succeeded has.
+pub(super) struct Done {
+    pub(super) manifest: Arc<Manifest>,
+    /// Whether the same fingerprint gave other bytes before.
+    pub(super) is_divergent: bool,
+    /// Whether the files were made now, or by another process in the meantime.
+    pub(super) is_new: bool,
+}
+
+/// Why a job stopped.
+enum Stop {
+    Error(StageError),
+    Bug(String),
+}
+
+impl From<StageError> for Stop {
+    fn from(error: StageError) -> Self {
+        Stop::Error(error)
+    }
+}
+
+impl From<CacheError> for Stop {
+    fn from(error: CacheError) -> Self {
+        match error {
+            // What a stage must not do: the user cannot repair it.
+            CacheError::EmptyOutput { .. }
+            | CacheError::UndeclaredOutput { .. }
+            | CacheError::DuplicateName { .. }
+            | CacheError::BadDigest { .. } => Stop::Bug(error.to_string()),
+            _ => Stop::Error(store_error(&error)),
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Runs it. `tell` passes on what the stage says.
+    pub(super) fn run(mut self, tell: &(dyn Fn(StageEvent) + Sync)) -> JobEnd {
+        let mut resolution = None;
+        let result = self.make(&mut resolution, tell);
+        let (outcome, result) = match result {
+            Ok(done) => (if done.is_new { Outcome::Ran } else { Outcome::Reused }, Ok(done)),
+            Err(Stop::Error(error)) if error.is_cancelled => (Outcome::Cancelled, Err(to_failure(error))),
+            Err(Stop::Error(error)) => (Outcome::Failed, Err(to_failure(error))),
+            Err(Stop::Bug(message)) => (Outcome::Failed, Err(to_bug(message))),
+        };
+        JobEnd { result, outcome, resolution }
+    }
+
+    fn spec(&self) -> &StageSpec {
+        &self.planner.pipeline.stages[self.stage]
+    }
+
+    fn make(
+        &mut self,
+        resolution: &mut Option<(String, String)>,
+        tell: &(dyn Fn(StageEvent) + Sync),
+    ) -> Result<Done, Stop> {
+        let store = self.planner.store;
+        let keys = match self.keys.take() {
+            Some(keys) => keys,
+            None => self.resolve(resolution, tell)?,
+        };
+        let mut say_who = |holder: u32| {
+            tell(StageEvent::Log { line: format!("process {holder} makes the same outputs: waiting for it") });
+        };
+        let _lock = store
+            .stage_lock_unless(&keys.fingerprint, &mut say_who, &|| self.cancel.is_cancelled())?
+            .ok_or_else(StageError::cancelled)?;
+        if let Some(manifest) = store.lookup(&keys.fingerprint)?
+            && store.missing(&manifest)?.is_empty()
+        {
+            return Ok(Done { manifest: Arc::new(manifest), is_divergent: false, is_new: false });
+        }
+        let attempt = store.begin(&keys.fingerprint)?;
+        let draft = self.compute(&keys, &attempt, tell)?;
+        let publication = store.publish(attempt, draft)?;
+        Ok(Done { is_divergent: publication.divergence.is_some(), manifest: Arc::new(publication.manifest), is_new: true })
+    }
+
+    /// Asks what the remote name stands for, and makes the keys with the answer.
+    fn resolve(
+        &self,
+        resolution: &mut Option<(String, String)>,
+        tell: &(dyn Fn(StageEvent) + Sync),
+    ) -> Result<Box<Keys>, Stop> {
+        let Judgement::Unresolved { request } = self.planner.judge(self.stage, &self.manifests, None)? else {
+            return Err(Stop::Bug("a stage without a remote source has no keys".into()));
+        };
+        tell(StageEvent::Log { line: format!("asking for the revision of {request}") });
+        let id = guard(&self.thread_name(), || self.spec().stage.resolve())??.id;
+        tell(StageEvent::Log { line: format!("{request} is {id}") });
+        *resolution = Some((request.clone(), id.clone()));
+        // The memory of this store, for when there is no lock file; the next run asks again where it cannot be written.
+        let _ = self.planner.store.memo_put(&request, &id);
+        match self.planner.judge(self.stage, &self.manifests, Some(&id))? {
+            Judgement::Keyed(keys, _) => Ok(keys),
+            Judgement::Unresolved { .. } => Err(Stop::Bug("a stage was resolved and still is not".into())),
+        }
+    }
+
+    /// Runs the stage in the folder of the attempt.
+    fn compute(&self, keys: &Keys, attempt: &Attempt, tell: &(dyn Fn(StageEvent) + Sync)) -> Result<ManifestDraft, Stop> {
+        let spec = self.spec();
+        let facts: Mutex<Vec<(String, String)>> = Mutex::default();
+        let begin = Instant::now();
+        let told_ms = AtomicU64::new(0);
+        let emit = |event: StageEvent| {
+            match &event {
+                StageEvent::Fact { name, value } => {
+                    let mut facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+                    facts.retain(|(known, _)| known != name);
+                    facts.push((name.clone(), value.clone()));
+                }
+                StageEvent::Progress { done, total, .. } if done != total || *total == 0 => {
+                    let now_ms = begin.elapsed().as_millis() as u64 + 1;
+                    let last_ms = told_ms.load(Ordering::Relaxed);
+                    if last_ms != 0 && now_ms - last_ms.min(now_ms) < PROGRESS_INTERVAL.as_millis() as u64 {
+                        return;
+                    }
+                    told_ms.store(now_ms, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+            tell(event);
+        };
+        let mut ctx = Context::new(attempt.dir(), &emit);
+        for (port, input) in &spec.inputs {
+            ctx.inputs.insert(port.clone(), self.planner.store.artifact(&self.manifests[&input.stage], &input.port)?);
+        }
+        ctx.resolved = keys.resolved.clone();
+        ctx.base_dir = self.planner.pipeline.base_dir.clone();
+        ctx.checkpoint_dir = self.planner.store.checkpoint_dir(&keys.trajectory);
+        ctx.n_threads = self.grant.threads;
+        ctx.cancel = self.cancel.clone();
+        ctx.check_cancelled()?;
+        let thread_name = self.thread_name();
+        let pool_thread_name = thread_name.clone();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.grant.threads)
+            .thread_name(move |_| pool_thread_name.clone())
+            .build()
+            .map_err(|error| StageError::user("threads", "failed to start the threads of its pool").because(error))?;
+        guard(&thread_name, || pool.install(|| spec.stage.run(&mut ctx)))??;
+        let external = ctx.take_external();
+        drop(ctx);
+        Ok(ManifestDraft {
+            fingerprint: keys.fingerprint.clone(),
+            semantic_key: keys.semantic_key.clone(),
+            compute_class: keys.compute_class.clone(),
+            kind: keys.stage_key.kind.clone(),
+            kind_version: keys.stage_key.kind_version,
+            preimage: keys.stage_key.preimage(),
+            resolved: keys.resolved.clone(),
+            outputs: spec.stage.outputs().iter().map(|output| (output.name.to_string(), output.kind)).collect(),
+            external,
+            facts: facts.into_inner().unwrap_or_else(PoisonError::into_inner),
+        })
+    }
+
+    pub(super) fn thread_name(&self) -> String {
+        format!("{}{}", panics::THREAD_PREFIX, self.spec().name)
+    }
+}
+
+/// Runs code of a stage; a panic in it becomes a bug.
+fn guard<T>(thread_name: &str, work: impl FnOnce() -> T) -> Result<T, Stop> {
+    panics::record_panics();
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Stop::Bug(format!("it panicked: {}", panics::take_message(thread_name))))
+}
+
+fn to_failure(error: StageError) -> Failure {
+    Failure { slug: error.slug.to_string(), message: error.chain(), help: error.help, is_bug: false }
+}
+
+/// The failure of a stage that did what no stage may do.
+pub(super) fn to_bug(message: String) -> Failure {
+    let help = "this is a mistake in pipe or in the stage kind, not in the pipeline; please report it with the log".to_string();
+    Failure { slug: "bug".to_string(), message, help: Some(help), is_bug: true }
+}

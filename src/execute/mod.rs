@@ -1,0 +1,25 @@
+//! Executing a plan: stages run, each on a thread of its own, and their outputs become part of the store.
+//!
+//! ```text
+//! scheduler --Start--> thread: stage lock -> look up again -> resolve, run in a pool of its own -> publish --Ended--> scheduler
+//!                         \--StageEvent--> coordinator --Event--> sinks
+//! ```
+//!
+//! The coordinator is the only one that knows the state of the run: it takes messages one at a time, so events have one order.
+//!
+//! - *Single flight.* Two processes that need the same stage run it once: whoever waited for the stage lock looks again.
+//! - *Interrupt.* The cancel token is set by a signal; running stages stop at their next check, nothing new starts, and what
+//!   is finished stays. Nothing has to be cleaned up for the next run.
+//! - *Panic.* Caught at the border of the stage: an outcome like any failure, marked as a bug.
+//! - *Pools.* rayon runs a stage, never the stages among each other: pools do not steal, so a waiting stage cannot pick up
+//!   the work of another one.
+//!
+//! It deliberately does not decide who runs when (`schedule`), what must run (`plan`) or how it looks (`report`).
+
+mod coordinator;
+mod job;
+mod panics;
+mod slots;
+
+pub use coordinator::{RunEnd, execute};
+pub use slots::machine_slots;
