@@ -205,11 +205,11 @@ def save_adapter(model, folder):
     write_json(folder / "adapter_config.json", config)
 
 
-def make(name, recipe, seed):
+def make(name, describe, seed):
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model_class, config, targets = recipe()
+    model_class, config, targets = describe()
     generator = torch.Generator().manual_seed(seed)
     base = model_class(config).eval()
     fill_unit_scale(base, generator)

@@ -1,0 +1,49 @@
+# The developer's commands. `just` lists them; each is one line that can also be typed.
+
+# What is here
+default:
+    @just --list --unsorted
+
+# Before each commit: formatting, lints, rules, and the runner's own tests (a minute once built)
+check: fmt lint tidy quick
+
+# Formats everything
+fmt:
+    cargo fmt --all
+
+# Lints, with warnings as errors
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# The rules that neither rustfmt nor clippy knows: imports, length, words, the stage table, versions.lock
+tidy:
+    cargo test --test tidy --test pipelines
+
+# The runner alone, without the stage crates: about 50 crates instead of 180
+quick:
+    cargo test -p pipe-lm -p pipe-cache -p pipe-contract -p pipe-settings --no-default-features
+
+# All tests; with PIPE_TEST_DATA set, those on real data too
+test:
+    cargo test --workspace
+
+# What CI runs, from formatting to a fresh quickstart
+ci:
+    .ci/run
+
+# Command one of the README
+quickstart:
+    cargo run -- run pipelines/quickstart.yaml
+
+# Acknowledges changed implementations of stage kinds in stages/versions.lock (read stages/README.md first)
+versions:
+    PIPE_UPDATE_VERSIONS=1 cargo test --test tidy versions_lock_is
+
+# Rewrites the quickstart's rows and the parity fixtures; PYTHON must have the packages that the second script names
+fixtures PYTHON="python3":
+    python3 pipelines/quickstart/make_rows.py
+    {{PYTHON}} scripts/make_parity_fixtures.py
+
+# Loads an exported adapter in the real PEFT and compares its logits with ours
+peft ADAPTER BASE LOGITS PYTHON="python3":
+    {{PYTHON}} scripts/check_peft.py {{ADAPTER}} {{BASE}} {{LOGITS}}
