@@ -25,8 +25,12 @@ use std::ops::Range;
 
 mod backward;
 mod forward;
-
+mod pack;
 pub mod reference;
+mod tile;
+
+#[cfg(test)]
+mod tests;
 
 pub use backward::backward;
 pub use forward::forward;

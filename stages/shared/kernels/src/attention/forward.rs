@@ -1,14 +1,28 @@
-//! The forward.
+//! The forward: a task is a few query tokens of a document with all their heads.
+//!
+//! A task walks over the key blocks up to its own tokens. Keys and values of a block stay in the cache for all rows and all query heads that
+//! share them; each row carries the maximum, the total and the weighted sum of values so far.
 
-use super::{Shape, check_len, reference};
+use super::pack::{Head, cut_blocks, n_channel_panels};
+use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows};
+use super::{BLOCK_LEN, Shape, check_len};
+use crate::dispatch::{self, Body};
+use crate::lanes::{self, larger, tree_sum};
+use crate::math::{exp, ln};
+use rayon::prelude::*;
 use std::ops::Range;
+
+/// Query tokens of one task, a multiple of [`N_ROWS`]. Never changes a result.
+const TASK_LEN: usize = 24;
 
 /// `o = softmax(scale q k^T) v` for every query head, causal inside documents.
 ///
 /// - documents: ranges that follow each other and cover `0..T`
 /// - scale: positive, usually `1 / sqrt(D)`
-/// - q, o: (T, H, D); k, v: (T, H_kv, D)
+/// - q, o: (T, H, D); k, v: (T, H_kv, D); finite
 /// - log_sum_exp: (T, H), `ln(sum(exp(scale q k)))` over the keys of a row, for the backward
+///
+/// The same bits as [`super::reference::forward`].
 #[expect(clippy::too_many_arguments, reason = "an attention has this many tensors")]
 pub fn forward(
     shape: Shape,
@@ -26,5 +40,165 @@ pub fn forward(
     check_len("v", v, shape.n_key_elements());
     check_len("o", o, shape.n_query_elements());
     check_len("log_sum_exp", log_sum_exp, shape.n_tokens * shape.n_heads);
-    reference::forward(shape, documents, scale, q, k, v, o, log_sum_exp);
+    let keys: Vec<Keys> = (0..documents.len() * shape.n_kv_heads)
+        .into_par_iter()
+        .map(|i| Keys::new(shape, &documents[i / shape.n_kv_heads], k, v, i % shape.n_kv_heads))
+        .collect();
+    let o = cut_blocks(o, documents, TASK_LEN, shape.n_heads * shape.head_dim);
+    let log_sum_exp = cut_blocks(log_sum_exp, documents, TASK_LEN, shape.n_heads);
+    o.into_par_iter().zip(log_sum_exp).for_each(|((document_idx, tokens, o), (_, _, log_sum_exp))| {
+        let first_token = documents[document_idx].start;
+        for (kv_head, keys) in keys[document_idx * shape.n_kv_heads..][..shape.n_kv_heads].iter().enumerate() {
+            let tokens = tokens.clone();
+            dispatch::run(Task { shape, scale, q, keys, kv_head, first_token, tokens, o, log_sum_exp });
+        }
+    });
+}
+
+/// Keys and values of one head and document.
+struct Keys {
+    n_tokens: usize,
+    /// Token panels of k.
+    k: Vec<Chunk>,
+    /// Channel panels of v.
+    v: Vec<Chunk>,
+}
+
+impl Keys {
+    fn new(shape: Shape, document: &Range<usize>, k: &[f32], v: &[f32], head: usize) -> Self {
+        let head_of = |x| Head { x, n_heads: shape.n_kv_heads, head, head_dim: shape.head_dim };
+        Self {
+            n_tokens: document.len(),
+            k: head_of(k).token_panels(document.clone()),
+            v: head_of(v).channel_panels(document.clone()),
+        }
+    }
+}
+
+/// Some query tokens of a document, with the query heads of one key head.
+struct Task<'a> {
+    shape: Shape,
+    scale: f32,
+    q: &'a [f32],
+    keys: &'a Keys,
+    kv_head: usize,
+    /// Where the document starts in the pack.
+    first_token: usize,
+    /// The query tokens, counted from the document's start.
+    tokens: Range<usize>,
+    /// Rows of the outputs that belong to the tokens: (tokens, H, D) and (tokens, H).
+    o: &'a mut [f32],
+    log_sum_exp: &'a mut [f32],
+}
+
+/// What six rows carry from one key block to the next.
+#[derive(Clone, Copy)]
+struct Running {
+    max: [f32; N_ROWS],
+    total: [f32; N_ROWS],
+}
+
+impl Body for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let n_panels = n_channel_panels(self.shape.head_dim);
+        let n_group_rows = self.tokens.len().div_ceil(N_ROWS);
+        let n_groups = self.shape.n_group_heads() * n_group_rows;
+        let mut running = vec![Running { max: [f32::NEG_INFINITY; N_ROWS], total: [0.0; N_ROWS] }; n_groups];
+        let mut sums = vec![[[0.0; N_COLUMNS]; N_ROWS]; n_groups * n_panels];
+        let zeros = vec![0.0; self.shape.head_dim];
+        for block in (0..self.tokens.end).step_by(BLOCK_LEN) {
+            for (group, (running, sums)) in running.iter_mut().zip(sums.chunks_exact_mut(n_panels)).enumerate() {
+                let head = self.kv_head * self.shape.n_group_heads() + group / n_group_rows;
+                let first = self.tokens.start + group % n_group_rows * N_ROWS;
+                if block < first + N_ROWS {
+                    let q = Head { x: self.q, n_heads: self.shape.n_heads, head, head_dim: self.shape.head_dim };
+                    let n_rows = N_ROWS.min(self.tokens.end - first);
+                    let rows = q.six_rows(self.first_token + first, n_rows, &zeros);
+                    add_block(self.scale, self.keys, block, first, rows, running, sums);
+                }
+            }
+        }
+        for (group, (running, sums)) in running.iter().zip(sums.chunks_exact(n_panels)).enumerate() {
+            let head = self.kv_head * self.shape.n_group_heads() + group / n_group_rows;
+            self.write(head, group % n_group_rows * N_ROWS, running, sums);
+        }
+    }
+}
+
+/// Lets six rows see the keys of one block: those from `block` on, at most [`BLOCK_LEN`], and for row `r` none behind token `first + r`.
+#[inline(always)]
+fn add_block(
+    scale: f32,
+    keys: &Keys,
+    block: usize,
+    first: usize,
+    q: [&[f32]; N_ROWS],
+    running: &mut Running,
+    sums: &mut [Tile],
+) {
+    let head_dim = q[0].len();
+    let n_keys = (first + N_ROWS).min(keys.n_tokens).min(block + BLOCK_LEN) - block;
+    let mut p = [[0.0_f32; BLOCK_LEN]; N_ROWS];
+    // Scores, 6 rows by 16 keys at a time.
+    for panel in 0..n_keys.div_ceil(N_COLUMNS) {
+        let mut scores = [[0.0; N_COLUMNS]; N_ROWS];
+        add_rows(&mut scores, q, &keys.k[(block / N_COLUMNS + panel) * head_dim..][..head_dim]);
+        for (p, scores) in p.iter_mut().zip(scores) {
+            p[panel * N_COLUMNS..(panel + 1) * N_COLUMNS].copy_from_slice(&scores);
+        }
+    }
+    // Probabilities relative to the new maximum; what was summed before shrinks by `keep`.
+    let mut keep = [1.0; N_ROWS];
+    for (row, p) in p.iter_mut().enumerate() {
+        let p = &mut p[..n_keys.next_multiple_of(N_COLUMNS)];
+        let n_seen = (first + row + 1).saturating_sub(block).min(n_keys);
+        if n_seen == 0 {
+            p.fill(0.0);
+            continue;
+        }
+        p[n_seen..].fill(f32::NEG_INFINITY);
+        let max = larger(lanes::max(p), running.max[row]);
+        keep[row] = exp((running.max[row] - max) * scale);
+        let shift = -(max * scale);
+        let mut acc = [0.0; N_COLUMNS];
+        for chunk in p.as_chunks_mut::<N_COLUMNS>().0 {
+            for lane in 0..N_COLUMNS {
+                chunk[lane] = exp(chunk[lane].mul_add(scale, shift));
+                acc[lane] += chunk[lane];
+            }
+        }
+        running.max[row] = max;
+        running.total[row] = running.total[row].mul_add(keep[row], tree_sum(acc));
+    }
+    // Weighted sums of values, 6 rows by 16 channels at a time.
+    for (panel, sums) in sums.iter_mut().enumerate() {
+        for (sums, keep) in sums.iter_mut().zip(keep) {
+            sums.iter_mut().for_each(|sum| *sum *= keep);
+        }
+        let rows = p.each_ref().map(|p| &p[..n_keys]);
+        add_rows(sums, rows, &keys.v[panel * keys.n_tokens + block..][..n_keys]);
+    }
+}
+
+impl Task<'_> {
+    /// Writes up to six rows of a head, from `first_row` of this task on.
+    #[inline(always)]
+    fn write(&mut self, head: usize, first_row: usize, running: &Running, sums: &[Tile]) {
+        let Shape { n_heads, head_dim, .. } = self.shape;
+        let n_rows = N_ROWS.min(self.tokens.len() - first_row);
+        for row in 0..n_rows {
+            let place = (first_row + row) * n_heads + head;
+            let (max, total) = (running.max[row], running.total[row]);
+            self.log_sum_exp[place] = max.mul_add(self.scale, ln(total));
+            let factor = 1.0 / total;
+            for (o, sums) in self.o[place * head_dim..][..head_dim].chunks_mut(N_COLUMNS).zip(sums) {
+                for (o, sum) in o.iter_mut().zip(sums[row]) {
+                    *o = sum * factor;
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,194 @@
+//! Tests of both directions, and a measurement.
+
+use super::{Shape, backward, forward, reference};
+use crate::testing::{assert_same_bits, central_differences, noise, on_every_pool, relative_difference, wide};
+use std::ops::Range;
+
+/// A shape with the lengths of its documents.
+fn case(n_heads: usize, n_kv_heads: usize, head_dim: usize, lengths: &[usize]) -> (Shape, Vec<Range<usize>>) {
+    let mut documents = Vec::new();
+    let mut end = 0;
+    for length in lengths {
+        documents.push(end..end + length);
+        end += length;
+    }
+    (Shape { n_tokens: end, n_heads, n_kv_heads, head_dim }, documents)
+}
+
+/// q, k, v and d_o.
+struct Inputs {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    d_o: Vec<f32>,
+}
+
+impl Inputs {
+    fn new(shape: Shape) -> Self {
+        Self {
+            q: noise("q", shape.n_query_elements()),
+            k: noise("k", shape.n_key_elements()),
+            v: noise("v", shape.n_key_elements()),
+            d_o: noise("d_o", shape.n_query_elements()),
+        }
+    }
+}
+
+/// o, log_sum_exp, dq, dk, dv.
+type Outputs = [Vec<f32>; 5];
+const NAMES: [&str; 5] = ["o", "log_sum_exp", "dq", "dk", "dv"];
+
+fn outputs(shape: Shape) -> Outputs {
+    let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
+    [n_queries, shape.n_tokens * shape.n_heads, n_queries, n_keys, n_keys].map(|len| vec![f32::NAN; len])
+}
+
+fn scale(shape: Shape) -> f32 {
+    1.0 / (shape.head_dim as f32).sqrt()
+}
+
+fn fast(shape: Shape, documents: &[Range<usize>], x: &Inputs) -> Outputs {
+    let [mut o, mut lse, mut dq, mut dk, mut dv] = outputs(shape);
+    forward(shape, documents, scale(shape), &x.q, &x.k, &x.v, &mut o, &mut lse);
+    backward(shape, documents, scale(shape), &x.q, &x.k, &x.v, &o, &lse, &x.d_o, &mut dq, &mut dk, &mut dv);
+    [o, lse, dq, dk, dv]
+}
+
+fn plain(shape: Shape, documents: &[Range<usize>], x: &Inputs) -> Outputs {
+    let [mut o, mut lse, mut dq, mut dk, mut dv] = outputs(shape);
+    reference::forward(shape, documents, scale(shape), &x.q, &x.k, &x.v, &mut o, &mut lse);
+    reference::backward(shape, documents, scale(shape), &x.q, &x.k, &x.v, &o, &lse, &x.d_o, &mut dq, &mut dk, &mut dv);
+    [o, lse, dq, dk, dv]
+}
+
+#[test]
+fn both_directions_equal_the_reference_to_the_bit() {
+    for (shape, documents) in [
+        case(1, 1, 1, &[1]),
+        case(2, 1, 3, &[1, 1, 5, 1]),
+        case(3, 3, 8, &[7, 97]),
+        case(4, 2, 17, &[96, 1, 31, 101]),
+        case(9, 3, 64, &[6, 205, 193]),
+    ] {
+        let x = Inputs::new(shape);
+        let expected = plain(shape, &documents, &x);
+        for (pool, got) in on_every_pool(|| fast(shape, &documents, &x)) {
+            for ((name, got), expected) in NAMES.iter().zip(&got).zip(&expected) {
+                assert_same_bits(got, expected, &format!("{name} of {shape:?} on {pool}"));
+            }
+        }
+    }
+}
+
+/// Softmax attention in f64, the textbook way; o as (T, H, D).
+fn naive(shape: Shape, documents: &[Range<usize>], q: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
+    let Shape { n_heads, n_kv_heads, head_dim: d, .. } = shape;
+    let mut o = vec![0.0; q.len()];
+    for document in documents {
+        for (query, head) in document.clone().flat_map(|query| (0..n_heads).map(move |head| (query, head))) {
+            let kv_head = head * n_kv_heads / n_heads;
+            let row = (query * n_heads + head) * d;
+            let column = |key: usize| (key * n_kv_heads + kv_head) * d;
+            let weights: Vec<f64> = (document.start..=query)
+                .map(|key| (0..d).map(|i| q[row + i] * k[column(key) + i]).sum::<f64>() * f64::from(scale(shape)))
+                .map(libm::exp)
+                .collect();
+            let total: f64 = weights.iter().sum();
+            for (key, weight) in (document.start..=query).zip(weights) {
+                for i in 0..d {
+                    o[row + i] += weight / total * v[column(key) + i];
+                }
+            }
+        }
+    }
+    o
+}
+
+#[test]
+fn the_forward_matches_a_softmax_in_f64() {
+    /// Sums of up to 300 terms in f32.
+    const TOLERANCE: f64 = 2e-6;
+    for (shape, documents) in [case(4, 2, 20, &[1, 300, 40]), case(9, 3, 64, &[205, 97])] {
+        let x = Inputs::new(shape);
+        let [o, ..] = fast(shape, &documents, &x);
+        let difference = relative_difference(&o, &naive(shape, &documents, &wide(&x.q), &wide(&x.k), &wide(&x.v)));
+        assert!(difference < TOLERANCE, "{shape:?}: relative difference {difference:e}");
+    }
+}
+
+#[test]
+fn the_backward_matches_central_differences() {
+    /// f32 sums of up to 25 terms, two of them in a row.
+    const TOLERANCE: f64 = 3e-6;
+    let (shape, documents) = case(4, 2, 5, &[1, 25, 3]);
+    let x = Inputs::new(shape);
+    let [_, _, dq, dk, dv] = fast(shape, &documents, &x);
+    let (q, k, v) = (wide(&x.q), wide(&x.k), wide(&x.v));
+    let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+        naive(shape, &documents, q, k, v).iter().zip(&x.d_o).map(|(o, d_o)| o * f64::from(*d_o)).sum()
+    };
+    let expected = [
+        central_differences(&x.q, |q| loss(q, &k, &v)),
+        central_differences(&x.k, |k| loss(&q, k, &v)),
+        central_differences(&x.v, |v| loss(&q, &k, v)),
+    ];
+    for ((name, got), expected) in ["dq", "dk", "dv"].into_iter().zip([dq, dk, dv]).zip(expected) {
+        let difference = relative_difference(&got, &expected);
+        assert!(difference < TOLERANCE, "{name}: relative difference {difference:e}");
+    }
+}
+
+#[test]
+fn a_document_does_not_see_its_neighbours() {
+    let (shape, documents) = case(2, 1, 16, &[50, 130, 20]);
+    let x = Inputs::new(shape);
+    let before = fast(shape, &documents, &x);
+    let mut changed = Inputs::new(shape);
+    for tensor in [&mut changed.q, &mut changed.k, &mut changed.v, &mut changed.d_o] {
+        let row_len = tensor.len() / shape.n_tokens;
+        tensor[..50 * row_len].iter_mut().for_each(|x| *x = *x * 3.0 + 1.0);
+        tensor[180 * row_len..].iter_mut().for_each(|x| *x = *x * 3.0 + 1.0);
+    }
+    let after = fast(shape, &documents, &changed);
+    for ((name, before), after) in NAMES.iter().zip(&before).zip(&after) {
+        let row_len = before.len() / shape.n_tokens;
+        assert_same_bits(&after[50 * row_len..180 * row_len], &before[50 * row_len..180 * row_len], name);
+        assert_ne!(after[..row_len], before[..row_len], "{name} of the changed document");
+    }
+}
+
+#[test]
+fn a_document_does_not_know_its_place() {
+    let (shape, documents) = case(2, 1, 16, &[50, 130]);
+    let x = Inputs::new(shape);
+    let packed = fast(shape, &documents, &x);
+    let (alone_shape, alone_documents) = case(2, 1, 16, &[130]);
+    let rest = |x: &[f32]| x[50 * (x.len() / 180)..].to_vec();
+    let alone_x = Inputs { q: rest(&x.q), k: rest(&x.k), v: rest(&x.v), d_o: rest(&x.d_o) };
+    for ((name, alone), packed) in NAMES.iter().zip(fast(alone_shape, &alone_documents, &alone_x)).zip(&packed) {
+        assert_same_bits(&alone, &rest(packed), name);
+    }
+}
+
+#[test]
+fn large_scores_stay_finite() {
+    let (shape, documents) = case(1, 1, 16, &[120]);
+    let mut x = Inputs::new(shape);
+    x.q.iter_mut().for_each(|q| *q *= 1e3);
+    for (name, values) in NAMES.iter().zip(fast(shape, &documents, &x)) {
+        assert!(values.iter().all(|x| x.is_finite()), "{name} is not finite");
+    }
+}
+
+#[test]
+fn no_tokens_are_no_work() {
+    let (shape, documents) = case(2, 1, 16, &[]);
+    assert!(fast(shape, &documents, &Inputs::new(shape)).iter().all(Vec::is_empty));
+}
+
+#[test]
+#[should_panic(expected = "documents do not cover the tokens")]
+fn documents_that_leave_tokens_out_are_refused() {
+    let (shape, _) = case(1, 1, 2, &[3]);
+    fast(shape, &[0..1, 1..2], &Inputs::new(shape));
+}
