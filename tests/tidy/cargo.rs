@@ -1,6 +1,6 @@
 //! What the rules need of every `Cargo.toml`, read line by line: this project writes them in one plain form.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::tree::text_files;
 
@@ -10,10 +10,12 @@ pub(crate) struct Crate {
     pub(crate) name: String,
     /// Folder below the root; empty for the root package.
     pub(crate) folder: String,
-    /// Names under `[dependencies]`.
-    pub(crate) dependencies: BTreeSet<String>,
-    /// Names under `[dev-dependencies]`.
-    pub(crate) dev_dependencies: BTreeSet<String>,
+    /// `[dependencies]`: name -> the value as written.
+    pub(crate) dependencies: BTreeMap<String, String>,
+    /// `[dev-dependencies]`, likewise.
+    pub(crate) dev_dependencies: BTreeMap<String, String>,
+    /// `[workspace.dependencies]`, likewise; in the root package only.
+    pub(crate) workspace_dependencies: BTreeMap<String, String>,
 }
 
 impl Crate {
@@ -38,8 +40,9 @@ fn read_manifest(path: &str, text: &str) -> Option<Crate> {
     let mut found = Crate {
         name: String::new(),
         folder: path.trim_end_matches("Cargo.toml").trim_end_matches('/').to_string(),
-        dependencies: BTreeSet::new(),
-        dev_dependencies: BTreeSet::new(),
+        dependencies: BTreeMap::new(),
+        dev_dependencies: BTreeMap::new(),
+        workspace_dependencies: BTreeMap::new(),
     };
     let mut section = "";
     for line in text.lines().map(str::trim) {
@@ -48,13 +51,14 @@ fn read_manifest(path: &str, text: &str) -> Option<Crate> {
             continue;
         }
         let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) else { continue };
-        let key = key.trim().trim_end_matches(".workspace").to_string();
+        let (key, value) = (key.trim().trim_end_matches(".workspace").to_string(), value.trim().to_string());
         match section {
-            "[package]" if key == "name" => found.name = value.trim().trim_matches('"').to_string(),
-            "[dependencies]" => found.dependencies.extend([key]),
-            "[dev-dependencies]" => found.dev_dependencies.extend([key]),
+            "[package]" if key == "name" => found.name = value.trim_matches('"').to_string(),
+            "[dependencies]" => found.dependencies.extend([(key, value)]),
+            "[workspace.dependencies]" => found.workspace_dependencies.extend([(key, value)]),
+            "[dev-dependencies]" => found.dev_dependencies.extend([(key, value)]),
             other if other.starts_with("[target.") && other.ends_with(".dependencies]") => {
-                found.dependencies.extend([key])
+                found.dependencies.extend([(key, value)])
             }
             _ => {}
         }
@@ -68,7 +72,7 @@ fn a_manifest_is_read() {
                 y = { workspace = true, optional = true }\n[dev-dependencies]\ninsta.workspace = true\n";
     let found = read_manifest("stages/x/Cargo.toml", text).expect("it has a name");
     assert_eq!((found.name.as_str(), found.folder.as_str()), ("pipe-x", "stages/x"));
-    assert_eq!(found.dependencies.iter().collect::<Vec<_>>(), ["serde", "y"]);
-    assert_eq!(found.dev_dependencies.iter().collect::<Vec<_>>(), ["insta"]);
+    assert_eq!(found.dependencies.keys().collect::<Vec<_>>(), ["serde", "y"]);
+    assert_eq!(found.dev_dependencies.keys().collect::<Vec<_>>(), ["insta"]);
     assert!(found.owns("stages/x/src/lib.rs") && !found.owns("stages/x2/src/lib.rs"));
 }

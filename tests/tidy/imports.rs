@@ -50,7 +50,7 @@ fn forbidden(package: &Crate, is_dev: bool) -> Vec<String> {
     let allowed = may_use(&package.name);
     let is_allowed = |name: &str| allowed.iter().any(|a| *a == name || (a.ends_with('-') && name.starts_with(a)));
     let names = if is_dev { &package.dev_dependencies } else { &package.dependencies };
-    let ours = names.iter().filter(|name| name.starts_with("pipe-") && !is_allowed(name));
+    let ours = names.keys().filter(|name| name.starts_with("pipe-") && !is_allowed(name));
     ours.map(|name| format!("{}: depends on `{name}`", package.path("Cargo.toml"))).collect()
 }
 
@@ -78,7 +78,7 @@ fn heavy_libraries_stay_in_their_crates() {
     for package in crates() {
         for (library, owners) in HEAVY {
             let is_it = |name: &String| *name == library || (library.ends_with('-') && name.starts_with(library));
-            let names = package.dependencies.iter().filter(|name| is_it(name));
+            let names = package.dependencies.keys().filter(|name| is_it(name));
             if !owners.contains(&package.name.as_str()) {
                 violations.extend(names.map(|name| format!("{}: depends on `{name}`", package.path("Cargo.toml"))));
             }
@@ -89,10 +89,9 @@ fn heavy_libraries_stay_in_their_crates() {
 
 #[test]
 fn only_the_registry_names_stage_crates() {
-    let mut violations = Vec::new();
+    let (crates, mut violations) = (crates(), Vec::new());
     for file in rust_files() {
-        let own =
-            crates().into_iter().find(|c| c.owns(&file.path)).map_or_else(String::new, |c| c.name.replace('-', "_"));
+        let own = crates.iter().find(|c| c.owns(&file.path)).map_or_else(String::new, |c| c.name.replace('-', "_"));
         if file.path == "src/registry.rs" || file.path.starts_with("tests/") {
             continue;
         }

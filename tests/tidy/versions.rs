@@ -7,7 +7,7 @@
 //!
 //! A stage's semantic key holds its version, not its code. So a change of code that changes bytes needs a new version, and
 //! nobody remembers that: this test does. The hash covers the crate, the crates of the workspace it is built from, and the
-//! packages of `Cargo.lock` they are built from. Comments, unit tests, and dev-dependencies are left out.
+//! packages of `Cargo.lock` they are built from, with their features. Comments, unit tests, and dev-dependencies are left out.
 //!
 //! `PIPE_UPDATE_VERSIONS=1 cargo test --test tidy versions` (`just versions`) writes the file. That is the acknowledgement:
 //! whoever runs it says that the same key still gives the same bytes, or that the version is a new one.
@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 
 use crate::cargo::{Crate, crates};
 use crate::lockfile::{LockedPackage, locked_packages};
-use crate::tree::{TextFile, root, rust_files};
+use crate::tree::{TextFile, all_files, root, rust_files};
 
 const FILE: &str = "stages/versions.lock";
 const HEAD: &str =
@@ -35,7 +35,7 @@ fn closure<'c>(stage: &'c Crate, all: &'c BTreeMap<String, Crate>) -> Vec<&'c Cr
     let mut pending = vec![stage];
     while let Some(next) = pending.pop() {
         if found.insert(&next.name, next).is_none() {
-            pending.extend(next.dependencies.iter().filter_map(|name| all.get(name)));
+            pending.extend(next.dependencies.keys().filter_map(|name| all.get(name)));
         }
     }
     found.into_values().collect()
@@ -79,8 +79,17 @@ fn hash_of(
             add(&code.join("\n"));
         }
     }
-    let external = members.iter().flat_map(|member| member.dependencies.iter()).filter(|name| !all.contains_key(*name));
-    for line in lock_slice(external.cloned(), packages) {
+    let is_source = |path: &str| members.iter().any(|member| path.starts_with(&member.path("src/")));
+    for (path, _) in all_files().iter().filter(|(path, _)| is_source(path) && !path.ends_with(".rs")) {
+        add(path);
+        add(&blake3::hash(&std::fs::read(root().join(path)).expect("it was just listed")).to_hex());
+    }
+    let external = || members.iter().flat_map(|m| &m.dependencies).filter(|(name, _)| !all.contains_key(*name));
+    let with_features = &all["pipe-lm"].workspace_dependencies;
+    for (name, value) in external() {
+        add(&format!("{name} {value} {}", with_features.get(name).map_or("", String::as_str)));
+    }
+    for line in lock_slice(external().map(|(name, _)| name.clone()), packages) {
         add(&line);
     }
     hasher.finalize().to_hex()[..32].to_string()
@@ -141,6 +150,7 @@ fn problems(recorded: &BTreeMap<String, Entry>, now: &BTreeMap<String, Entry>) -
 #[test]
 fn versions_lock_is_what_the_code_is() {
     let now = entries();
+    assert!(!now.is_empty(), "the registry is empty");
     let path = root().join(FILE);
     let recorded = read(&std::fs::read_to_string(&path).unwrap_or_default());
     if std::env::var_os("PIPE_UPDATE_VERSIONS").is_some() {

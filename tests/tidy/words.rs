@@ -15,7 +15,7 @@ const BANNED: [(&str, &str); 7] = [
 ];
 
 /// Names of files that say nothing.
-const EMPTY_FILES: [&str; 6] = ["util.rs", "utils.rs", "helper.rs", "helpers.rs", "misc.rs", "common.rs"];
+const EMPTY_FILES: [&str; 5] = ["util.rs", "utils.rs", "helper.rs", "helpers.rs", "misc.rs"];
 
 /// Ends of type names that say nothing.
 const EMPTY_NAMES: [&str; 4] = ["Manager", "Helper", "Util", "Handler"];
