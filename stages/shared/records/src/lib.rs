@@ -1,1 +1,27 @@
-//! Arrow schemas and deterministic Parquet.
+//! Data between stages: Arrow record batches in memory, deterministic Parquet on disk.
+//!
+//! ```text
+//! rows      *.parquet, *.jsonl, *.json --open_rows------> RecordBatch of 1,024 rows, whatever columns there are
+//! examples  examples.parquet           --read_examples--> Example { text, prompt, completion }
+//! packed    packed.parquet             --PackedReader---> Pack { input_ids, labels, position_ids, doc_ids }
+//! ```
+//!
+//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`packed`], [`show`].
+//! The same rows give the same bytes, however they were cut into batches and on any number of threads.
+//!
+//! It deliberately knows no templates, no tokenizer and no network.
+
+mod columns;
+pub mod error;
+pub mod examples;
+pub mod files;
+mod json;
+pub mod packed;
+pub mod rows;
+pub mod show;
+
+pub use error::RecordsError;
+pub use examples::{Example, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
+pub use files::{RecordWriter, parquet_writer, read_parquet};
+pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter};
+pub use rows::{RowReader, open_rows};

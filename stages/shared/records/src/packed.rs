@@ -1,0 +1,337 @@
+//! The artifact kind `packed`: `packed.parquet`, a row per pack, and `packed.json`, which counts them.
+//!
+//! ```text
+//! input_ids     12  7 99  2 | 12 30  2        two documents in one pack
+//! labels      -100  7 99  2 | -100 30 2       not shifted; -100 is not supervised, as in Hugging Face
+//! position_ids   0  1  2  3 | 0  1  2         restart with each document
+//! doc_ids        4  4  4  4 | 9  9  9         index of the document in the data set
+//! ```
+//!
+//! Packs are read in any order: row groups are small ([`PACKS_PER_GROUP`]) and one decoded group is kept. It deliberately
+//! holds no padding: a pack is as long as its documents.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, Int32Builder, ListBuilder, RecordBatch, UInt32Builder};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use pipe_contract::Artifact;
+use serde::{Deserialize, Serialize};
+
+use crate::RecordsError;
+use crate::columns::{Place, i32_lists, u32_lists};
+use crate::examples::list_field;
+use crate::files::{FORMAT_VERSION_KEY, Layout, ParquetFile, RecordWriter, parquet_writer_with};
+
+/// The packs.
+pub const PACKED_FILE: &str = "packed.parquet";
+
+/// What is in them, as [`PackedInfo`].
+pub const PACKED_INFO_FILE: &str = "packed.json";
+
+/// Version of the columns and of `packed.json`.
+pub const PACKED_FORMAT_VERSION: u32 = 1;
+
+/// The label of a token that the loss leaves out (Hugging Face's `ignore_index`).
+pub const NOT_SUPERVISED: i32 = -100;
+
+/// Packs per row group: 64 of 1,024 tokens decode in about a millisecond, far below an optimizer step.
+pub const PACKS_PER_GROUP: usize = 64;
+
+/// Tokens that are run through the model together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pack {
+    /// (T) token ids.
+    pub input_ids: Vec<u32>,
+    /// (T) the token id itself, or [`NOT_SUPERVISED`]; not shifted.
+    pub labels: Vec<i32>,
+    /// (T) position in its document, from 0.
+    pub position_ids: Vec<u32>,
+    /// (T) index of its document in the data set.
+    pub doc_ids: Vec<u32>,
+}
+
+/// `packed.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackedInfo {
+    /// [`PACKED_FORMAT_VERSION`].
+    pub format_version: u32,
+    /// Rows of `packed.parquet`.
+    pub n_packs: u64,
+    /// Documents in the packs.
+    pub n_documents: u64,
+    /// Tokens in the packs.
+    pub n_tokens: u64,
+    /// Tokens whose label is not [`NOT_SUPERVISED`].
+    pub n_supervised_tokens: u64,
+    /// Most tokens that a pack may have.
+    pub max_length: u64,
+    /// Documents that were cut at `max_length`.
+    pub n_truncated_documents: u64,
+    /// Tokens that were cut off.
+    pub n_truncated_tokens: u64,
+    /// Documents left out, because nothing of them was supervised.
+    pub n_dropped_documents: u64,
+    /// `n_tokens / (n_packs * max_length)`, 0 to 1.
+    pub fill: f64,
+    /// Token ids are below this.
+    pub vocab_size: u64,
+}
+
+/// What [`PackedWriter`] cannot count by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackedCounts {
+    /// Documents in the packs.
+    pub n_documents: u64,
+    /// Documents that were cut at `max_length`.
+    pub n_truncated_documents: u64,
+    /// Tokens that were cut off.
+    pub n_truncated_tokens: u64,
+    /// Documents left out.
+    pub n_dropped_documents: u64,
+}
+
+/// Writes a `packed` artifact.
+pub struct PackedWriter {
+    folder: PathBuf,
+    schema: SchemaRef,
+    writer: RecordWriter,
+    max_length: u64,
+    vocab_size: u64,
+    n_tokens: u64,
+    n_supervised_tokens: u64,
+}
+
+impl PackedWriter {
+    /// Creates `packed.parquet` in `folder`, the output folder of the port. `max_length`: most tokens of a pack;
+    /// `vocab_size`: token ids are below it.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be made.
+    pub fn create(folder: &Path, max_length: u64, vocab_size: u64) -> Result<Self, RecordsError> {
+        let metadata = [(FORMAT_VERSION_KEY.to_string(), PACKED_FORMAT_VERSION.to_string())];
+        let fields = vec![
+            list_field("input_ids", DataType::UInt32),
+            list_field("labels", DataType::Int32),
+            list_field("position_ids", DataType::UInt32),
+            list_field("doc_ids", DataType::UInt32),
+        ];
+        let schema: SchemaRef = Arc::new(Schema::new(fields).with_metadata(metadata));
+        let layout = Layout { rows_per_group: PACKS_PER_GROUP, delta_list_columns: &["position_ids", "doc_ids"] };
+        let writer = parquet_writer_with(&folder.join(PACKED_FILE), schema.clone(), layout)?;
+        let folder = folder.to_path_buf();
+        Ok(PackedWriter { folder, schema, writer, max_length, vocab_size, n_tokens: 0, n_supervised_tokens: 0 })
+    }
+
+    /// Adds a pack.
+    ///
+    /// # Errors
+    /// `BadRow` when it is empty, too long, has columns of different lengths, or an id or label at or above `vocab_size`.
+    pub fn write(&mut self, pack: &Pack) -> Result<(), RecordsError> {
+        let row = self.writer.num_rows();
+        check_lengths(pack, row)?;
+        let n_tokens = pack.input_ids.len() as u64;
+        if n_tokens == 0 || n_tokens > self.max_length {
+            let problem = format!("it has {n_tokens} tokens, but must have 1 to {}", self.max_length);
+            return Err(RecordsError::BadRow { row, problem });
+        }
+        let largest_label = pack.labels.iter().copied().max().and_then(|label| u32::try_from(label).ok());
+        let largest = pack.input_ids.iter().copied().chain(largest_label).max().map_or(0, u64::from);
+        if largest >= self.vocab_size {
+            let problem = format!("it has the token id {largest}, but the vocabulary has {}", self.vocab_size);
+            return Err(RecordsError::BadRow { row, problem });
+        }
+        if let Some(label) = pack.labels.iter().find(|label| **label < 0 && **label != NOT_SUPERVISED) {
+            let problem = format!("it has the label {label}, but must be a token id or {NOT_SUPERVISED}");
+            return Err(RecordsError::BadRow { row, problem });
+        }
+        self.n_tokens += n_tokens;
+        self.n_supervised_tokens += pack.labels.iter().filter(|label| **label != NOT_SUPERVISED).count() as u64;
+        let labels = {
+            let mut builder = ListBuilder::new(Int32Builder::new()).with_field(item_field(&self.schema, 1));
+            builder.values().append_slice(&pack.labels);
+            builder.append(true);
+            builder.finish()
+        };
+        let list = |values: &[u32], column: usize| -> ArrayRef {
+            let mut builder = ListBuilder::new(UInt32Builder::new()).with_field(item_field(&self.schema, column));
+            builder.values().append_slice(values);
+            builder.append(true);
+            Arc::new(builder.finish())
+        };
+        let columns =
+            vec![list(&pack.input_ids, 0), Arc::new(labels), list(&pack.position_ids, 2), list(&pack.doc_ids, 3)];
+        self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+
+    /// Closes `packed.parquet` and writes `packed.json`.
+    ///
+    /// # Errors
+    /// `Io` or `Parquet` when the disk refuses.
+    pub fn finish(self, counts: PackedCounts) -> Result<PackedInfo, RecordsError> {
+        let n_packs = self.writer.finish()?;
+        let n_places = n_packs * self.max_length;
+        let info = PackedInfo {
+            format_version: PACKED_FORMAT_VERSION,
+            n_packs,
+            n_documents: counts.n_documents,
+            n_tokens: self.n_tokens,
+            n_supervised_tokens: self.n_supervised_tokens,
+            max_length: self.max_length,
+            n_truncated_documents: counts.n_truncated_documents,
+            n_truncated_tokens: counts.n_truncated_tokens,
+            n_dropped_documents: counts.n_dropped_documents,
+            fill: if n_places == 0 { 0.0 } else { self.n_tokens as f64 / n_places as f64 },
+            vocab_size: self.vocab_size,
+        };
+        let mut text = serde_json::to_string_pretty(&info).expect("numbers serialize");
+        text.push('\n');
+        let path = self.folder.join(PACKED_INFO_FILE);
+        File::create(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|source| RecordsError::Io { verb: "write", file: path, source })?;
+        Ok(info)
+    }
+}
+
+/// Reads packs by index, from any thread.
+pub struct PackedReader {
+    file: ParquetFile,
+    info: PackedInfo,
+    /// Index of the first pack of each row group, and the number of packs at the end.
+    group_starts: Vec<usize>,
+    decoded: Mutex<Option<(usize, Arc<Vec<Pack>>)>>,
+}
+
+impl PackedReader {
+    /// Opens a `packed` artifact.
+    ///
+    /// # Errors
+    /// When a file is missing, unreadable, of another version, or the two do not belong together.
+    pub fn open(artifact: &Artifact) -> Result<Self, RecordsError> {
+        let file = ParquetFile::open(artifact.file(PACKED_FILE).map_err(RecordsError::Artifact)?, PACKED_FILE)?;
+        file.check_version(PACKED_FORMAT_VERSION)?;
+        let info = read_info(artifact)?;
+        let mut group_starts = vec![0];
+        for n_rows in file.rows_per_group() {
+            group_starts.push(group_starts[group_starts.len() - 1] + n_rows);
+        }
+        if file.num_rows() != info.n_packs {
+            let problem =
+                format!("`{PACKED_INFO_FILE}` counts {} packs, the file has {}", info.n_packs, file.num_rows());
+            return Err(RecordsError::BadRow { row: 0, problem });
+        }
+        Ok(PackedReader { file, info, group_starts, decoded: Mutex::new(None) })
+    }
+
+    /// `packed.json`.
+    pub fn info(&self) -> &PackedInfo {
+        &self.info
+    }
+
+    /// Number of packs.
+    pub fn n_packs(&self) -> usize {
+        self.group_starts[self.group_starts.len() - 1]
+    }
+
+    /// The pack at `index`, from 0 to below [`PackedReader::n_packs`].
+    ///
+    /// # Errors
+    /// `NoSuchPack`; `Decode` for a damaged file.
+    pub fn pack(&self, index: usize) -> Result<Pack, RecordsError> {
+        let n_packs = self.n_packs();
+        if index >= n_packs {
+            return Err(RecordsError::NoSuchPack { index, n_packs });
+        }
+        let group = self.group_starts.partition_point(|start| *start <= index) - 1;
+        let packs = self.group(group)?;
+        let found = packs.get(index - self.group_starts[group]);
+        found.cloned().ok_or(RecordsError::NoSuchPack { index, n_packs })
+    }
+
+    /// All packs in order; memory is one row group.
+    pub fn packs(&self) -> impl Iterator<Item = Result<Pack, RecordsError>> + '_ {
+        (0..self.n_packs()).map(|index| self.pack(index))
+    }
+
+    /// The packs of a row group, the one decoded last being kept.
+    fn group(&self, group: usize) -> Result<Arc<Vec<Pack>>, RecordsError> {
+        if let Some((kept, packs)) = self.decoded.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+            && *kept == group
+        {
+            return Ok(packs.clone());
+        }
+        let mut packs = Vec::new();
+        for batch in self.file.batches(Some(group))? {
+            let place = Place { file: PACKED_FILE, first_row: (self.group_starts[group] + packs.len()) as u64 };
+            read_packs(&batch?, place, &mut packs)?;
+        }
+        let packs = Arc::new(packs);
+        *self.decoded.lock().unwrap_or_else(PoisonError::into_inner) = Some((group, packs.clone()));
+        Ok(packs)
+    }
+}
+
+/// `packed.json` of an artifact.
+///
+/// # Errors
+/// When it is missing, not valid or of another version.
+pub fn read_info(artifact: &Artifact) -> Result<PackedInfo, RecordsError> {
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let path = artifact.file(PACKED_INFO_FILE).map_err(RecordsError::Artifact)?;
+    let bytes =
+        std::fs::read(path).map_err(|source| RecordsError::Io { verb: "read", file: path.to_path_buf(), source })?;
+    let file = PACKED_INFO_FILE.to_string();
+    // The version first: fields of another version are not this one's to complain about.
+    let bad = |source| RecordsError::BadInfo { file: file.clone(), source };
+    let Version { format_version } = serde_json::from_slice(&bytes).map_err(bad)?;
+    if format_version != PACKED_FORMAT_VERSION {
+        let found = format_version.to_string();
+        return Err(RecordsError::UnknownVersion { file, found, expected: PACKED_FORMAT_VERSION });
+    }
+    serde_json::from_slice(&bytes).map_err(bad)
+}
+
+fn item_field(schema: &Schema, column: usize) -> Arc<arrow::datatypes::Field> {
+    match schema.field(column).data_type() {
+        DataType::List(item) => item.clone(),
+        other => unreachable!("the schema above has lists only, not {other}"),
+    }
+}
+
+fn read_packs(batch: &RecordBatch, place: Place, packs: &mut Vec<Pack>) -> Result<(), RecordsError> {
+    let input_ids = u32_lists(batch, "input_ids", place)?;
+    let labels = i32_lists(batch, "labels", place)?;
+    let position_ids = u32_lists(batch, "position_ids", place)?;
+    let doc_ids = u32_lists(batch, "doc_ids", place)?;
+    for row in 0..batch.num_rows() {
+        let pack = Pack {
+            input_ids: input_ids.row(row),
+            labels: labels.row(row),
+            position_ids: position_ids.row(row),
+            doc_ids: doc_ids.row(row),
+        };
+        check_lengths(&pack, place.first_row + row as u64)?;
+        packs.push(pack);
+    }
+    Ok(())
+}
+
+fn check_lengths(pack: &Pack, row: u64) -> Result<(), RecordsError> {
+    let n_tokens = pack.input_ids.len();
+    for (name, length) in
+        [("labels", pack.labels.len()), ("position_ids", pack.position_ids.len()), ("doc_ids", pack.doc_ids.len())]
+    {
+        if length != n_tokens {
+            let problem = format!("`input_ids` has {n_tokens} entries, `{name}` {length}");
+            return Err(RecordsError::BadRow { row, problem });
+        }
+    }
+    Ok(())
+}
