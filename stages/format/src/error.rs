@@ -1,0 +1,61 @@
+//! What can be wrong with rows that are to become examples.
+
+use pipe_contract::StageError;
+use pipe_records::RecordsError;
+
+/// Why rows could not be formatted. Rows are counted from 0 over all files.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what its fields are")]
+pub enum FormatError {
+    #[error("template `{template}` needs the column `{column}`, but the rows have {}", listed(found))]
+    MissingColumn {
+        template: &'static str,
+        field: &'static str,
+        column: String,
+        found: Vec<String>,
+        nearest: Option<String>,
+    },
+    #[error("column `{column}` is {found} in every row from row 0, but template `{template}` needs {expected}")]
+    WrongType { template: &'static str, column: String, found: String, expected: &'static str },
+    #[error("column `{column}` is empty (null) in row {row}")]
+    NullCell { column: String, row: u64 },
+    #[error("column `{column}` has {value} in row {row}, but must hold numbers from {least} to {most}")]
+    OutOfRange { column: String, row: u64, value: i64, least: i64, most: i64 },
+    #[error("row {row} has {n_tokens} `input_ids`, but {found} `{column}`")]
+    LengthDiffers { column: String, row: u64, n_tokens: usize, found: usize },
+    #[error("row {row} is longer than 4,294,967,295 characters")]
+    TooLong { row: u64 },
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+}
+
+impl From<FormatError> for StageError {
+    fn from(error: FormatError) -> Self {
+        let message = error.to_string();
+        match error {
+            FormatError::Records(error) => error.into(),
+            FormatError::MissingColumn { field, nearest, .. } => {
+                StageError::user("missing-column", message).help(match nearest {
+                    Some(nearest) => {
+                        format!("did you mean `{nearest}`? say so with `columns: {{ {field}: {nearest} }}`")
+                    }
+                    None => "name the columns with `columns:`, or choose another `template:`".to_string(),
+                })
+            }
+            FormatError::WrongType { .. } => StageError::user("wrong-column-type", message),
+            FormatError::NullCell { .. } => {
+                StageError::user("null-cell", message).help("filter such rows, or write an empty text")
+            }
+            FormatError::OutOfRange { .. } => StageError::user("out-of-range", message),
+            FormatError::LengthDiffers { .. } => StageError::user("length-differs", message),
+            FormatError::TooLong { .. } => StageError::user("row-too-long", message),
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no column".to_string();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,228 @@
+//! Running `format`: record batches in parallel, a few at a time, written in their order.
+
+use std::fmt::Write as _;
+
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Schema};
+use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError, Unit};
+use pipe_records::examples::{is_pretokenized, pretokenized_writer, read_examples, read_pretokenized};
+use pipe_records::show::{SHOW_WIDTH, type_name, wrap};
+use pipe_records::{Example, ExamplesWriter, RecordsError, RowReader, open_rows};
+use rayon::prelude::*;
+
+use crate::error::FormatError;
+use crate::pretokenized;
+use crate::settings::{ColumnNames, Settings};
+use crate::template::Template;
+
+/// The stage with its settings.
+pub struct Format {
+    /// As read.
+    pub settings: Settings,
+}
+
+impl Stage for Format {
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![OutputPort { name: "examples", kind: ArtifactKind::Examples }]
+    }
+
+    fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
+        let rows = open_rows(ctx.input("rows")?)?;
+        match self.settings.template {
+            Template::Pretokenized => pass_on_tokens(rows, ctx),
+            template => write_texts(rows, template, &self.settings.columns, ctx),
+        }
+    }
+}
+
+/// The first `n_rows` examples for `pipe show`: spans, then the text wrapped at 50 columns.
+///
+/// # Errors
+/// When the artifact cannot be read.
+pub fn show(artifact: &Artifact, n_rows: usize) -> Result<String, FormatError> {
+    let mut text = String::new();
+    if is_pretokenized(artifact)? {
+        let rows = read_pretokenized(artifact)?.flat_map(split_rows).take(n_rows);
+        for (index, row) in rows.enumerate() {
+            let row = row?;
+            writeln!(text, "row {index}: {} tokens", row.input_ids.len()).expect("writing to a String cannot fail");
+            indent(&mut text, &format!("{:?}", row.input_ids));
+        }
+        return Ok(text);
+    }
+    for (index, example) in read_examples(artifact)?.flat_map(split_rows).take(n_rows).enumerate() {
+        let Example { text: of_row, prompt, completion } = example?;
+        let spans =
+            format!("prompt {}..{}, completion {}..{}", prompt.start, prompt.end, completion.start, completion.end);
+        writeln!(text, "row {index}: {spans}").expect("writing to a String cannot fail");
+        indent(&mut text, &of_row);
+    }
+    Ok(text)
+}
+
+fn indent(text: &mut String, paragraph: &str) {
+    for line in wrap(paragraph, SHOW_WIDTH) {
+        writeln!(text, "  {line}").expect("writing to a String cannot fail");
+    }
+    text.push('\n');
+}
+
+fn split_rows<T>(batch: Result<Vec<T>, RecordsError>) -> Vec<Result<T, RecordsError>> {
+    match batch {
+        Ok(rows) => rows.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
+
+/// What a batch became.
+struct Formatted {
+    examples: Vec<Example>,
+    n_empty: u64,
+    n_replaced: u64,
+    first_replaced: Option<u64>,
+}
+
+fn write_texts(rows: RowReader, template: Template, names: &ColumnNames, ctx: &Context<'_>) -> Result<(), StageError> {
+    let schema = rows.schema();
+    let columns = text_columns(&schema, template, names)?;
+    // A column that the template makes may be there already; one that is not text cannot be compared.
+    let old_text = schema
+        .field_with_name(&names.text)
+        .ok()
+        .filter(|field| template.replaces_text() && *field.data_type() == DataType::Utf8)
+        .map(|field| field.name().as_str());
+    let mut writer = ExamplesWriter::create(&ctx.output_dir("examples")?)?;
+    let (mut n_empty, mut n_replaced, mut first_replaced) = (0, 0, None);
+    let n_rows = rows.num_rows();
+    let format = |first_row: u64, batch: &RecordBatch| format_batch(batch, template, &columns, old_text, first_row);
+    for_batches_in_order(rows, n_rows, ctx, format, |formatted: Formatted| {
+        n_empty += formatted.n_empty;
+        n_replaced += formatted.n_replaced;
+        first_replaced = first_replaced.or(formatted.first_replaced);
+        formatted.examples.iter().try_for_each(|example| writer.write(example))
+    })?;
+    let n_rows = writer.finish()?;
+    ctx.fact("rows", n_rows.to_string());
+    if n_empty > 0 {
+        ctx.fact("empty completions", n_empty.to_string());
+        ctx.warn(format!("{n_empty} of {n_rows} rows have an empty completion"));
+    }
+    if let Some(name) = old_text {
+        ctx.fact("texts replaced", n_replaced.to_string());
+        match first_replaced {
+            None => ctx.log(format!("column `{name}` equals the template in all {n_rows} rows")),
+            Some(row) => {
+                ctx.log(format!(
+                    "column `{name}` was replaced: {n_replaced} of {n_rows} rows differ, the first is row {row}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pass_on_tokens(rows: RowReader, ctx: &Context<'_>) -> Result<(), StageError> {
+    let with_columns = pretokenized::optional_columns(&rows.schema())?;
+    let mut writer = pretokenized_writer(&ctx.output_dir("examples")?, &with_columns)?;
+    let n_rows = rows.num_rows();
+    let convert = |first_row: u64, batch: &RecordBatch| pretokenized::convert(batch, &with_columns, first_row);
+    for_batches_in_order(rows, n_rows, ctx, convert, |batch: RecordBatch| writer.write(&batch))?;
+    ctx.fact("rows", writer.finish()?.to_string());
+    Ok(())
+}
+
+/// `work(first row, batch)` in parallel, `take(result)` one after another in the order of the rows. The error of the
+/// earliest row wins, so that a message does not depend on threads.
+fn for_batches_in_order<T: Send>(
+    mut batches: RowReader,
+    n_rows: u64,
+    ctx: &Context<'_>,
+    work: impl Fn(u64, &RecordBatch) -> Result<T, FormatError> + Sync,
+    mut take: impl FnMut(T) -> Result<(), RecordsError>,
+) -> Result<(), StageError> {
+    // Two batches for each thread: enough to keep them busy, and memory stays small.
+    let n_batches = 2 * rayon::current_num_threads();
+    let mut n_done = 0;
+    loop {
+        ctx.check_cancelled()?;
+        let mut chunk: Vec<(u64, RecordBatch)> = Vec::with_capacity(n_batches);
+        let mut first_row = n_done;
+        for batch in batches.by_ref().take(n_batches) {
+            let batch = batch?;
+            let n_rows_here = batch.num_rows() as u64;
+            chunk.push((first_row, batch));
+            first_row += n_rows_here;
+        }
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let results: Vec<Result<T, FormatError>> =
+            chunk.par_iter().map(|(first_row, batch)| work(*first_row, batch)).collect();
+        for result in results {
+            take(result?)?;
+        }
+        n_done = first_row;
+        ctx.progress(n_done, n_rows, Unit::Rows);
+    }
+}
+
+/// The columns that the template reads, checked to be text.
+fn text_columns(rows: &Schema, template: Template, names: &ColumnNames) -> Result<Vec<String>, FormatError> {
+    let column = |field: &str| match field {
+        "instruction" => &names.instruction,
+        "input" => &names.input,
+        "output" => &names.output,
+        "prompt" => &names.prompt,
+        "completion" => &names.completion,
+        _ => &names.text,
+    };
+    let columns: Vec<String> = template.fields().iter().map(|field| column(field).clone()).collect();
+    for (field, column) in template.fields().iter().zip(&columns) {
+        let Some((_, there)) = rows.column_with_name(column) else {
+            let found: Vec<String> = rows.fields().iter().map(|field| field.name().clone()).collect();
+            let free: Vec<&str> = found.iter().filter(|name| !columns.contains(name)).map(String::as_str).collect();
+            let nearest = pipe_settings::nearest(column, &free).map(str::to_string);
+            let (template, column) = (template.name(), column.clone());
+            return Err(FormatError::MissingColumn { template, field, column, found, nearest });
+        };
+        if *there.data_type() != DataType::Utf8 {
+            return Err(FormatError::WrongType {
+                template: template.name(),
+                column: column.clone(),
+                found: type_name(there.data_type()),
+                expected: "text",
+            });
+        }
+    }
+    Ok(columns)
+}
+
+fn format_batch(
+    batch: &RecordBatch,
+    template: Template,
+    columns: &[String],
+    old_text: Option<&str>,
+    first_row: u64,
+) -> Result<Formatted, FormatError> {
+    let text = |name: &str| -> &StringArray {
+        batch.column_by_name(name).expect("the columns were checked against the schema of all rows").as_string()
+    };
+    let fields: Vec<&StringArray> = columns.iter().map(|name| text(name)).collect();
+    let old_text = old_text.map(text);
+    let mut formatted = Formatted { examples: Vec::new(), n_empty: 0, n_replaced: 0, first_replaced: None };
+    for index in 0..batch.num_rows() {
+        let row = first_row + index as u64;
+        if let Some(position) = fields.iter().position(|field| field.is_null(index)) {
+            return Err(FormatError::NullCell { column: columns[position].clone(), row });
+        }
+        let cells: Vec<&str> = fields.iter().map(|field| field.value(index)).collect();
+        let example = template.example(&cells, row)?;
+        formatted.n_empty += u64::from(example.completion.is_empty());
+        if old_text.is_some_and(|old| old.is_null(index) || old.value(index) != example.text) {
+            formatted.n_replaced += 1;
+            formatted.first_replaced = formatted.first_replaced.or(Some(row));
+        }
+        formatted.examples.push(example);
+    }
+    Ok(formatted)
+}

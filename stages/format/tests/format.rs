@@ -1,0 +1,222 @@
+//! `format` through its public door: settings as YAML, rows in a folder, `examples.parquet` out.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use arrow::array::AsArray;
+use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind as _};
+use pipe_records::examples::{read_examples, read_pretokenized};
+use pipe_records::{Example, open_rows};
+use pipe_stage_format::KIND;
+
+struct Outcome {
+    result: Result<(), StageError>,
+    examples: Artifact,
+    events: Vec<StageEvent>,
+    _dir: tempfile::TempDir,
+}
+
+impl Outcome {
+    fn texts(&self) -> Vec<Example> {
+        self.result.as_ref().expect("format succeeds");
+        read_examples(&self.examples).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat()
+    }
+
+    fn error(&self) -> String {
+        let error = self.result.as_ref().expect_err("format fails");
+        format!("{}: {error}", error.slug)
+    }
+
+    fn fact(&self, wanted: &str) -> Option<String> {
+        self.events.iter().find_map(|event| match event {
+            StageEvent::Fact { name, value } if name == wanted => Some(value.clone()),
+            _ => None,
+        })
+    }
+}
+
+fn run_on(rows: Artifact, settings: &str) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = serde_yaml::from_str(settings).unwrap();
+    let mut reader = Reader::new(&yaml);
+    let stage = KIND.read(&mut reader);
+    let (_, problems) = reader.finish();
+    assert!(problems.is_empty(), "{problems:?}");
+    let events = Mutex::new(Vec::new());
+    let emit = |event: StageEvent| events.lock().unwrap().push(event);
+    let mut ctx = Context::new(dir.path(), &emit);
+    ctx.inputs.insert("rows".to_string(), rows);
+    let result = stage.run(&mut ctx);
+    let folder = ctx.output_dir("examples").unwrap();
+    let examples = Artifact::from_folder(ArtifactKind::Examples, &folder).unwrap();
+    Outcome { result, examples, events: events.into_inner().unwrap(), _dir: dir }
+}
+
+fn run(jsonl: &str, settings: &str) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("rows.jsonl"), jsonl).unwrap();
+    run_on(Artifact::from_folder(ArtifactKind::Rows, dir.path()).unwrap(), settings)
+}
+
+fn problems_of(settings: &str) -> Vec<String> {
+    let yaml = serde_yaml::from_str(settings).unwrap();
+    let mut reader = Reader::new(&yaml);
+    KIND.read(&mut reader);
+    reader.finish().1.into_iter().map(|problem| problem.message).collect()
+}
+
+fn test_data(test: &str) -> Option<PathBuf> {
+    let found = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
+    if found.is_none() {
+        writeln!(std::io::stderr(), "SKIPPED {test}: PIPE_TEST_DATA is not set").unwrap();
+    }
+    found
+}
+
+fn column(folder: &Path, name: &str) -> Vec<String> {
+    let rows = open_rows(&Artifact::from_folder(ArtifactKind::Rows, folder).unwrap()).unwrap();
+    let batches: Vec<_> = rows.map(Result::unwrap).collect();
+    let cells = batches.iter().flat_map(|batch| batch.column_by_name(name).unwrap().as_string::<i32>().iter());
+    cells.map(|cell| cell.unwrap().to_string()).collect()
+}
+
+#[test]
+fn the_alpaca_template_equals_the_text_of_all_2999_real_rows() {
+    let Some(data) = test_data("the_alpaca_template_equals_the_text_of_all_2999_real_rows") else { return };
+    let mut n_rows = 0;
+    for folder in ["data/alpaca_small_hf", "data/alpaca_en_demo_hf"].map(|name| data.join(name)) {
+        let outcome = run_on(Artifact::from_folder(ArtifactKind::Rows, &folder).unwrap(), "{}");
+        let examples = outcome.texts();
+        let (expected, outputs) = (column(&folder, "text"), column(&folder, "output"));
+        assert_eq!(outcome.fact("texts replaced").as_deref(), Some("0"));
+        assert_eq!(examples.len(), expected.len());
+        for ((example, expected), output) in examples.iter().zip(&expected).zip(&outputs) {
+            assert_eq!(&example.text, expected);
+            let characters: Vec<char> = example.text.chars().collect();
+            let part = |span: &std::ops::Range<u32>| -> String {
+                characters[span.start as usize..span.end as usize].iter().collect()
+            };
+            assert!(part(&example.prompt).ends_with("### Response:"));
+            assert_eq!(&part(&example.completion), output);
+            assert_eq!(example.prompt.end + 1, example.completion.start);
+        }
+        n_rows += examples.len();
+    }
+    assert_eq!(n_rows, 2999);
+}
+
+#[test]
+fn a_text_that_differs_is_replaced_counted_and_named() {
+    let right = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\\n\\n### Instruction:\\na\\n\\n### Response:\\nb";
+    let row =
+        |text: &str| format!("{{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\", \"text\": \"{text}\"}}\n");
+    let outcome = run(&(row(right) + &row("wrong") + &row("wrong too")), "{}");
+    assert_eq!(outcome.texts()[1].text, right.replace("\\n", "\n"));
+    assert_eq!(outcome.fact("texts replaced").as_deref(), Some("2"));
+    let line = "column `text` was replaced: 2 of 3 rows differ, the first is row 1".to_string();
+    assert!(outcome.events.contains(&StageEvent::Log { line }), "{:?}", outcome.events);
+}
+
+#[test]
+fn columns_can_have_other_names() {
+    let settings = "{ template: prompt_completion, columns: { prompt: q, completion: a } }";
+    let outcome = run("{\"q\": \"é?\", \"a\": \" é\"}\n{\"q\": \"x\", \"a\": \"\"}\n", settings);
+    assert_eq!(outcome.texts()[0], Example { text: "é? é".into(), prompt: 0..2, completion: 2..4 });
+    assert_eq!(outcome.fact("empty completions").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_missing_column_names_what_is_there_and_the_nearest() {
+    let outcome = run("{\"instruction\": \"a\", \"inputs\": \"\", \"output\": \"\"}\n", "{}");
+    assert_eq!(
+        outcome.error(),
+        "missing-column: template `alpaca` needs the column `input`, but the rows have `instruction`, `inputs`, `output`"
+    );
+    let help = outcome.result.as_ref().unwrap_err().help.as_deref();
+    assert_eq!(help, Some("did you mean `inputs`? say so with `columns: { input: inputs }`"));
+}
+
+#[test]
+fn a_null_cell_is_named_by_its_row() {
+    let row = "{\"text\": \"a\"}\n";
+    // In the third batch of 1,024 rows, so that rows are counted over batches.
+    let outcome = run(&(row.repeat(2100) + "{\"text\": null}\n" + row), "{ template: text }");
+    assert_eq!(outcome.error(), "null-cell: column `text` is empty (null) in row 2100");
+}
+
+#[test]
+fn a_column_that_is_not_text_is_refused() {
+    let outcome = run("{\"text\": 3}\n", "{ template: text }");
+    assert_eq!(
+        outcome.error(),
+        "wrong-column-type: column `text` is int64 in every row from row 0, but template `text` needs text"
+    );
+}
+
+#[test]
+fn token_ids_are_passed_on_in_file_order() {
+    let jsonl = "{\"input_ids\": [5, 4294967295], \"labels\": [-100, 4], \"extra\": \"x\"}\n{\"input_ids\": [], \"labels\": []}\n";
+    let outcome = run(jsonl, "{ template: pretokenized }");
+    outcome.result.as_ref().expect("format succeeds");
+    let rows = read_pretokenized(&outcome.examples).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
+    assert_eq!(rows[0].input_ids, [5, u32::MAX]);
+    assert_eq!((rows[0].labels.as_deref(), rows[0].doc_ids.as_deref()), (Some(&[-100, 4][..]), None));
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn wrong_token_ids_are_named_by_their_row() {
+    let error = |jsonl: &str| run(jsonl, "{ template: pretokenized }").error();
+    assert_eq!(
+        error("{\"input_ids\": [1]}\n{\"input_ids\": [-1]}\n"),
+        "out-of-range: column `input_ids` has -1 in row 1, but must hold numbers from 0 to 4294967295"
+    );
+    assert_eq!(
+        error("{\"input_ids\": [1], \"labels\": [1, 2]}\n"),
+        "length-differs: row 0 has 1 `input_ids`, but 2 `labels`"
+    );
+    assert_eq!(error("{\"input_ids\": [1, null]}\n"), "null-cell: column `input_ids` is empty (null) in row 0");
+}
+
+#[test]
+fn settings_that_a_template_does_not_use_are_problems() {
+    assert_eq!(
+        problems_of("{ template: text, columns: { prompt: p, tekst: t } }"),
+        ["template `text` does not use the column `prompt`", "unknown setting `tekst`"]
+    );
+    let expected = "`template` is `alpacca`, but must be one of `alpaca`, `prompt_completion`, `text`, `pretokenized`";
+    assert_eq!(problems_of("{ template: alpacca }"), [expected]);
+}
+
+#[test]
+fn the_bytes_do_not_depend_on_threads_and_have_a_golden_digest() {
+    let jsonl: String = (0..5000)
+        .map(|i| {
+            format!("{{\"instruction\": \"Say {i} ü\", \"input\": \"{}\", \"output\": \"{i}\"}}\n", "x".repeat(i % 3))
+        })
+        .collect();
+    let digest = |n_threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        let outcome = pool.install(|| run(&jsonl, "{}"));
+        outcome.result.as_ref().expect("format succeeds");
+        blake3::hash(&std::fs::read(outcome.examples.file("examples.parquet").unwrap()).unwrap()).to_hex().to_string()
+    };
+    let one = digest(1);
+    assert_eq!(one, digest(3));
+    // Other bytes under the same key are a lie to every store: bump `version` in src/lib.rs with this.
+    assert_eq!(one, "8d040b04795c7bc4adb61bfb17646c82a284c48503338ef3bd2a816a855a0bf1");
+}
+
+#[test]
+fn show_prints_spans_and_wrapped_text() {
+    let outcome = run(
+        "{\"prompt\": \"one two three four five six seven eight nine ten eleven\", \"completion\": \"b\"}\n",
+        "{ template: prompt_completion }",
+    );
+    outcome.result.as_ref().expect("format succeeds");
+    let shown = KIND.show("examples", &outcome.examples, 5).unwrap();
+    let expected =
+        "row 0: prompt 0..55, completion 55..56\n  one two three four five six seven eight nine ten\n  elevenb\n\n";
+    assert_eq!(shown, expected);
+}
