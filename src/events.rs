@@ -110,6 +110,8 @@ pub enum Event {
         duration_ms: u64,
         /// Why it failed or was skipped.
         failure: Option<Failure>,
+        /// The folder of the training state that is kept, where it failed or was cancelled and left some.
+        checkpoint: Option<PathBuf>,
     },
     /// A stage's files are in the folder that `to:` names.
     Placed {

@@ -244,7 +244,10 @@ mod tests {
             (files.semantic_key(), "3a364a67fa902cee7c544e32c7ce528ff52148f30a7f5b625a33312537ab659b"),
             (commit.semantic_key(), "e931a5439d723f6c67bec76ff7ae22a6f2be597000404b0397f60ead0cf6308e"),
             (bare.semantic_key(), "5baa721243181dbd96213d4cf9a698816cc6cfe4e8a445f3736774786a42c0b0"),
-            (fingerprint(&computed.semantic_key(), Some("cpu-f32/1")), "a94eec6b243a1ce9da88e3f9b2cea85c03322519bdada12b805d133ef5eba1d4"),
+            (
+                fingerprint(&computed.semantic_key(), Some("cpu-f32/1")),
+                "a94eec6b243a1ce9da88e3f9b2cea85c03322519bdada12b805d133ef5eba1d4",
+            ),
         ];
         let (keys, golden): (Vec<String>, Vec<&str>) = table.into_iter().unzip();
         assert_eq!(keys, golden);

@@ -6,10 +6,10 @@
 //!                                                                           events --report--> terminal, summary, JSON Lines
 //! ```
 //!
-//! Reading order is the order of the modules below. A module imports only modules above it.
+//! Reading order is the order of the modules below. A module imports only modules above it, [`cli`] alone sees all.
 //!
 //! Architecture invariant: no tensors, record batches or tokenizers here; stages are known by `pipe_contract` only, and
-//! only [`registry`] names their crates. Only `cli` reads the environment or knows that there is a terminal.
+//! only [`registry`] names their crates. Only [`cli`] reads the environment or knows that there is a terminal.
 
 pub mod diagnostic;
 pub mod error;
@@ -31,3 +31,7 @@ pub mod schedule;
 pub mod events;
 
 pub mod execute;
+
+pub mod report;
+
+pub mod cli;

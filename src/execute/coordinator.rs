@@ -1,6 +1,7 @@
 //! The coordinator: takes commands of the scheduler and messages of running stages, one at a time.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
@@ -80,7 +81,11 @@ pub fn execute(
     }
     let has_unplaced = if cancel.is_cancelled() { false } else { coordinator.place() };
     Ok(RunEnd {
-        outcomes: coordinator.outcomes.into_iter().map(|outcome| outcome.expect("the scheduler ends every stage")).collect(),
+        outcomes: coordinator
+            .outcomes
+            .into_iter()
+            .map(|outcome| outcome.expect("the scheduler ends every stage"))
+            .collect(),
         manifests: coordinator.manifests,
         resolutions: coordinator.resolutions,
         has_bug: coordinator.has_bug,
@@ -214,11 +219,7 @@ impl<'a> Coordinator<'a, '_, '_> {
         let manifests = self.manifests_for(stage);
         let job = Job { planner: self.planner, stage, keys, manifests, grant, cancel: self.cancel };
         self.started_at[stage] = Some(Instant::now());
-        self.bus.emit(&Event::StageStarted {
-            stage: self.name(stage),
-            n_threads: grant.threads,
-            n_gpus: grant.gpus,
-        });
+        self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads: grant.threads, n_gpus: grant.gpus });
         let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;
         if grant.gpus < n_wanted {
             let line = match grant.gpus {
@@ -263,7 +264,7 @@ impl<'a> Coordinator<'a, '_, '_> {
                 self.manifests[stage] = Some(done.manifest);
                 self.finish(stage, end.outcome, None);
             }
-            Err(failure) => self.finish(stage, end.outcome, Some(failure)),
+            Err(failure) => self.finish_with(stage, end.outcome, Some(failure), end.checkpoint),
         }
         end.outcome
     }
@@ -298,6 +299,10 @@ impl<'a> Coordinator<'a, '_, '_> {
     }
 
     fn finish(&mut self, stage: usize, outcome: Outcome, failure: Option<Failure>) {
+        self.finish_with(stage, outcome, failure, None);
+    }
+
+    fn finish_with(&mut self, stage: usize, outcome: Outcome, failure: Option<Failure>, checkpoint: Option<PathBuf>) {
         if outcome == Outcome::Failed {
             self.first_failed.get_or_insert(stage);
             self.has_bug |= failure.as_ref().is_some_and(|failure| failure.is_bug);
@@ -305,7 +310,7 @@ impl<'a> Coordinator<'a, '_, '_> {
         self.outcomes[stage] = Some(outcome);
         let duration = self.started_at[stage].take().map(|begin| begin.elapsed()).unwrap_or_default();
         let duration_ms = duration.as_millis() as u64;
-        self.bus.emit(&Event::StageFinished { stage: self.name(stage), outcome, duration_ms, failure });
+        self.bus.emit(&Event::StageFinished { stage: self.name(stage), outcome, duration_ms, failure, checkpoint });
     }
 
     /// Copies outputs to where `to:` says. Returns whether that failed somewhere.
@@ -317,11 +322,13 @@ impl<'a> Coordinator<'a, '_, '_> {
             match place::place(self.planner.store, &manifest, &to) {
                 Ok(placed) => {
                     for path in &placed.edited {
-                        let line = format!("`{}` was edited since it was copied there: it is left as it is", self.show(path));
+                        let line =
+                            format!("`{}` was edited since it was copied there: it is left as it is", self.show(path));
                         self.bus.emit(&Event::Warning { stage: Some(name.clone()), line });
                     }
                     for path in &placed.stale {
-                        let line = format!("`{}` is of an earlier run and no longer part of the outputs", self.show(path));
+                        let line =
+                            format!("`{}` is of an earlier run and no longer part of the outputs", self.show(path));
                         self.bus.emit(&Event::Warning { stage: Some(name.clone()), line });
                     }
                     let to = self.planner.pipeline.stages[stage].to.clone().unwrap_or(to);
@@ -329,7 +336,8 @@ impl<'a> Coordinator<'a, '_, '_> {
                 }
                 Err(error) => {
                     has_unplaced = true;
-                    let line = format!("its outputs are in the store, but not in `{}`: {}", self.show(&to), chain(&error));
+                    let line =
+                        format!("its outputs are in the store, but not in `{}`: {}", self.show(&to), chain(&error));
                     self.bus.emit(&Event::Warning { stage: Some(name), line });
                 }
             }
@@ -338,7 +346,7 @@ impl<'a> Coordinator<'a, '_, '_> {
     }
 
     /// A path as the user would write it.
-    fn show(&self, path: &std::path::Path) -> String {
+    fn show(&self, path: &Path) -> String {
         path.strip_prefix(self.planner.current_dir).unwrap_or(path).display().to_string()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub(super) struct JobEnd {
     pub(super) outcome: Outcome,
     /// What a remote name was resolved to.
     pub(super) resolution: Option<(String, String)>,
+    /// Training state that outlives a job which did not succeed.
+    pub(super) checkpoint: Option<PathBuf>,
 }
 
 /// What a job that succeeded has.
@@ -78,14 +81,16 @@ impl Job<'_> {
     /// Runs it. `tell` passes on what the stage says.
     pub(super) fn run(mut self, tell: &(dyn Fn(StageEvent) + Sync)) -> JobEnd {
         let mut resolution = None;
-        let result = self.make(&mut resolution, tell);
+        let mut checkpoint_dir = None;
+        let result = self.make(&mut resolution, &mut checkpoint_dir, tell);
+        let checkpoint = checkpoint_dir.filter(|dir| result.is_err() && dir.exists());
         let (outcome, result) = match result {
             Ok(done) => (if done.is_new { Outcome::Ran } else { Outcome::Reused }, Ok(done)),
             Err(Stop::Error(error)) if error.is_cancelled => (Outcome::Cancelled, Err(to_failure(error))),
             Err(Stop::Error(error)) => (Outcome::Failed, Err(to_failure(error))),
             Err(Stop::Bug(message)) => (Outcome::Failed, Err(to_bug(message))),
         };
-        JobEnd { result, outcome, resolution }
+        JobEnd { result, outcome, resolution, checkpoint }
     }
 
     fn spec(&self) -> &StageSpec {
@@ -95,6 +100,7 @@ impl Job<'_> {
     fn make(
         &mut self,
         resolution: &mut Option<(String, String)>,
+        checkpoint_dir: &mut Option<PathBuf>,
         tell: &(dyn Fn(StageEvent) + Sync),
     ) -> Result<Done, Stop> {
         let store = self.planner.store;
@@ -102,6 +108,7 @@ impl Job<'_> {
             Some(keys) => keys,
             None => self.resolve(resolution, tell)?,
         };
+        *checkpoint_dir = Some(store.checkpoint_dir(&keys.trajectory));
         let mut say_who = |holder: u32| {
             tell(StageEvent::Log { line: format!("process {holder} makes the same outputs: waiting for it") });
         };
@@ -116,7 +123,11 @@ impl Job<'_> {
         let attempt = store.begin(&keys.fingerprint)?;
         let draft = self.compute(&keys, &attempt, tell)?;
         let publication = store.publish(attempt, draft)?;
-        Ok(Done { is_divergent: publication.divergence.is_some(), manifest: Arc::new(publication.manifest), is_new: true })
+        Ok(Done {
+            is_divergent: publication.divergence.is_some(),
+            manifest: Arc::new(publication.manifest),
+            is_new: true,
+        })
     }
 
     /// Asks what the remote name stands for, and makes the keys with the answer.
@@ -141,7 +152,12 @@ impl Job<'_> {
     }
 
     /// Runs the stage in the folder of the attempt.
-    fn compute(&self, keys: &Keys, attempt: &Attempt, tell: &(dyn Fn(StageEvent) + Sync)) -> Result<ManifestDraft, Stop> {
+    fn compute(
+        &self,
+        keys: &Keys,
+        attempt: &Attempt,
+        tell: &(dyn Fn(StageEvent) + Sync),
+    ) -> Result<ManifestDraft, Stop> {
         let spec = self.spec();
         let facts: Mutex<Vec<(String, String)>> = Mutex::default();
         let begin = Instant::now();
@@ -207,7 +223,8 @@ impl Job<'_> {
 /// Runs code of a stage; a panic in it becomes a bug.
 fn guard<T>(thread_name: &str, work: impl FnOnce() -> T) -> Result<T, Stop> {
     panics::record_panics();
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Stop::Bug(format!("it panicked: {}", panics::take_message(thread_name))))
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| Stop::Bug(format!("it panicked: {}", panics::take_message(thread_name))))
 }
 
 fn to_failure(error: StageError) -> Failure {
@@ -216,6 +233,7 @@ fn to_failure(error: StageError) -> Failure {
 
 /// The failure of a stage that did what no stage may do.
 pub(super) fn to_bug(message: String) -> Failure {
-    let help = "this is a mistake in pipe or in the stage kind, not in the pipeline; please report it with the log".to_string();
+    let help = "this is a mistake in pipe or in the stage kind, not in the pipeline; please report it with the log"
+        .to_string();
     Failure { slug: "bug".to_string(), message, help: Some(help), is_bug: true }
 }

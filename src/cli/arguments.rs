@@ -1,0 +1,183 @@
+//! The arguments as the user writes them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A declarative pipeline runner for fine-tuning language models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pipe",
+    version,
+    max_term_width = 100,
+    after_help = "Environment: PIPE_STORE, PIPE_THREADS, NO_COLOR, CLICOLOR_FORCE, CI\nExit codes: 0 ok, 1 a stage failed, 2 pipeline or usage, 70 a mistake in pipe, 130 interrupted"
+)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// The store's folder [env: PIPE_STORE] [default: .pipe]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// When to use colours
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        hide_possible_values = true,
+        help = "When to use colours: auto, always, never"
+    )]
+    pub(super) color: Option<ColorChoice>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a pipeline: what was made before is reused
+    Run(RunArguments),
+    /// Show what a run would do, and why
+    Plan(PlanArguments),
+    /// Check pipeline files
+    Check(CheckArguments),
+    /// Draw the stages and what flows between them
+    Graph(GraphArguments),
+    /// List the stage kinds, or describe one
+    Stages(StagesArguments),
+    /// Look into the outputs of a stage
+    Show(ShowArguments),
+    /// Ask again what names such as `main` stand for, and write the lock file
+    Update(UpdateArguments),
+    /// Look after the store
+    Cache(CacheArguments),
+}
+
+/// What is laid over a pipeline file.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Overlay {
+    /// Lay a profile of the file over it
+    #[arg(long, value_name = "NAME")]
+    pub(super) profile: Option<String>,
+    /// Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) sets: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum NumericsChoice {
+    Exact,
+    Any,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArguments {
+    /// The pipeline file
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// Threads for all stages together [env: PIPE_THREADS] [default: all]
+    #[arg(long, value_name = "N")]
+    pub(super) threads: Option<String>,
+    /// Reuse artifacts of any compute class, or of this one exactly: any, exact
+    #[arg(long, value_name = "WHICH", hide_possible_values = true)]
+    pub(super) numerics: Option<NumericsChoice>,
+    /// Write events as JSON Lines to standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PlanArguments {
+    /// The pipeline file [default: that of the last run]
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// Reuse artifacts of any compute class, or of this one exactly: any, exact
+    #[arg(long, value_name = "WHICH", hide_possible_values = true)]
+    pub(super) numerics: Option<NumericsChoice>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArguments {
+    /// The pipeline files
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// Write the problems as JSON, one object for each file
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum GraphFormat {
+    Text,
+    Dot,
+    Mermaid,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GraphArguments {
+    /// The pipeline file [default: that of the last run]
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// text, dot or mermaid
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    pub(super) format: GraphFormat,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StagesArguments {
+    /// One stage kind
+    #[arg(value_name = "KIND")]
+    pub(super) kind: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(override_usage = "pipe show [OPTIONS] [FILE] STAGE[.PORT]")]
+pub(super) struct ShowArguments {
+    /// The pipeline file (default: that of the last run), then the stage
+    #[arg(value_name = "STAGE[.PORT]", num_args = 1..=2, required = true)]
+    pub(super) targets: Vec<String>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// Rows to show
+    #[arg(short = 'n', long = "rows", value_name = "ROWS", default_value_t = 5)]
+    pub(super) n_rows: usize,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UpdateArguments {
+    /// The pipeline file
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CacheArguments {
+    #[command(subcommand)]
+    pub(super) command: CacheCommand,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Print the store's folder
+    Path,
+    /// Print how large the store is, by what is in it
+    Size,
+    /// Read every file of the store again; what is corrupt is set aside and made again by the next run
+    Verify,
+}

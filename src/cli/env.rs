@@ -1,0 +1,68 @@
+//! Every environment variable that `pipe` reads.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `PIPE_STORE` | the store's folder, where `--store` is not given; default `.pipe` in the current folder |
+//! | `PIPE_THREADS` | threads of a run, where `--threads` is not given; default: all of the machine |
+//! | `CI` | `true`: `numerics: exact`, unless the file or `--numerics` says otherwise |
+//! | `NO_COLOR` | not empty: no colours (no-color.org), unless `--color always` |
+//! | `CLICOLOR_FORCE` | not empty and not `0`: colours also where there is no terminal (bixense.com/clicolors) |
+//! | `COLUMNS` | width of help texts where there is no terminal; read by clap |
+//! | `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` | as in huggingface_hub; read by the stage kind `download` |
+//!
+//! None of them can change the bytes of an artifact.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the environment says. `Default` is an empty environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// `PIPE_STORE`.
+    pub store: Option<PathBuf>,
+    /// `PIPE_THREADS`, as it stands there.
+    pub threads: Option<String>,
+    /// `CI` is `true`.
+    pub is_ci: bool,
+    /// `NO_COLOR` is set.
+    pub is_colour_unwanted: bool,
+    /// `CLICOLOR_FORCE` is set.
+    pub is_colour_forced: bool,
+}
+
+impl Environment {
+    /// That of this process.
+    pub fn of_process() -> Self {
+        Environment::from(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    }
+
+    fn from(get: impl Fn(&str) -> Option<OsString>) -> Self {
+        Environment {
+            store: get("PIPE_STORE").map(PathBuf::from),
+            threads: get("PIPE_THREADS").map(|value| value.to_string_lossy().into_owned()),
+            is_ci: get("CI").is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1"),
+            is_colour_unwanted: get("NO_COLOR").is_some(),
+            is_colour_forced: get("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_variable_alone() {
+        let with = |name: &'static str, value: &'static str| {
+            Environment::from(move |asked| (asked == name).then(|| OsString::from(value)))
+        };
+        let empty = Environment::default();
+        assert_eq!(with("PIPE_STORE", "s"), Environment { store: Some("s".into()), ..empty.clone() });
+        assert_eq!(with("PIPE_THREADS", "x"), Environment { threads: Some("x".into()), ..empty.clone() });
+        assert_eq!(with("CI", "true"), Environment { is_ci: true, ..empty.clone() });
+        assert_eq!(with("CI", "false"), empty);
+        assert_eq!(with("NO_COLOR", "1"), Environment { is_colour_unwanted: true, ..empty.clone() });
+        assert_eq!(with("CLICOLOR_FORCE", "1"), Environment { is_colour_forced: true, ..empty.clone() });
+        assert_eq!(with("CLICOLOR_FORCE", "0"), empty);
+    }
+}

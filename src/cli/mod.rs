@@ -1,0 +1,120 @@
+//! The command line: arguments and environment in, a command run, an exit code out.
+//!
+//! ```text
+//! arguments --arguments--> Command --one file per command--> text on stdout, progress on stderr, exit code
+//! ```
+//!
+//! Standard output is data and nothing else; everything about how it goes is on stderr. A reader of stdout that goes away
+//! ends the command, and is no error.
+//!
+//! Architecture invariant: only this module reads the environment, the current folder and whether there is a terminal. All
+//! of it comes in through [`Io`], so a test runs a whole command in its own process with stage kinds of its own.
+
+mod arguments;
+mod cache;
+mod check;
+mod env;
+mod failure;
+mod graph;
+mod interrupt;
+mod plan;
+mod run;
+mod session;
+mod show;
+mod stages;
+mod update;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use pipe_contract::CancelToken;
+
+pub use env::Environment;
+
+use crate::exit_code;
+use crate::registry::Registry;
+use arguments::{Arguments, Command};
+use failure::CliError;
+use session::{Session, style_of};
+
+/// Where a command reads and writes besides its arguments.
+pub struct Io<'a> {
+    /// Data.
+    pub out: &'a mut dyn Write,
+    /// Progress, warnings, errors.
+    pub err: &'a mut dyn Write,
+    /// Whether stdout is a terminal.
+    pub is_out_terminal: bool,
+    /// Whether stderr is a terminal: live lines instead of plain ones, drawn to the stderr of the process.
+    pub is_err_terminal: bool,
+    /// What the environment says.
+    pub environment: Environment,
+    /// What relative paths start from: empty for the current folder of the process.
+    pub current_dir: PathBuf,
+    /// Set to interrupt the command.
+    pub cancel: CancelToken,
+    /// Called when stages begin to run: arranges that signals set the token.
+    pub catch_signals: fn(&CancelToken),
+}
+
+/// The program: the process's own terminal, environment and signals.
+pub fn main_with(registry: Registry, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let io = Io {
+        is_out_terminal: stdout.is_terminal(),
+        is_err_terminal: stderr.is_terminal(),
+        out: &mut stdout.lock(),
+        // Not locked: a panic on another thread must be able to speak.
+        err: &mut &stderr,
+        environment: Environment::of_process(),
+        current_dir: PathBuf::new(),
+        cancel: CancelToken::default(),
+        catch_signals: interrupt::catch_signals,
+    };
+    ExitCode::from(run_with(&registry, args, io))
+}
+
+/// Runs one command; returns one of [`crate::exit_code`].
+pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsString>, io: Io<'a>) -> u8 {
+    let begin = Instant::now();
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => return show_clap(&error, io),
+    };
+    let mut session = Session::new(registry, &arguments, io, begin);
+    let result = match &arguments.command {
+        Command::Run(arguments) => run::run(&mut session, arguments),
+        Command::Plan(arguments) => plan::plan(&mut session, arguments),
+        Command::Check(arguments) => check::check(&mut session, arguments),
+        Command::Graph(arguments) => graph::graph(&mut session, arguments),
+        Command::Stages(arguments) => stages::stages(&mut session, arguments),
+        Command::Show(arguments) => show::show(&mut session, arguments),
+        Command::Update(arguments) => update::update(&mut session, arguments),
+        Command::Cache(arguments) => cache::cache(&mut session, arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(CliError::ReaderGone) => exit_code::OK,
+        Err(error) => {
+            // There is nobody left to tell if stderr is gone too.
+            let _ = session.io.err.write_all(error.render(session.err_style).as_bytes());
+            error.exit_code()
+        }
+    }
+}
+
+/// Help and version go to stdout, mistakes to stderr.
+fn show_clap(error: &clap::Error, io: Io<'_>) -> u8 {
+    let is_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let (to, is_terminal) = if is_asked_for { (io.out, io.is_out_terminal) } else { (io.err, io.is_err_terminal) };
+    let is_colour = style_of(None, &io.environment, is_terminal).colour() == crate::diagnostic::Colour::On;
+    let text = error.render();
+    let text = if is_colour { text.ansi().to_string() } else { text.to_string() };
+    let _ = to.write_all(text.as_bytes());
+    if is_asked_for { exit_code::OK } else { exit_code::PIPELINE }
+}

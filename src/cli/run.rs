@@ -1,0 +1,208 @@
+//! `pipe run FILE`: plans, runs what must run, and says what came of it.
+//!
+//! A run with nothing to do takes the same way and starts no thread, no bar and no signal handler on it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pipe_contract::Source;
+
+use super::arguments::{NumericsChoice, RunArguments};
+use super::failure::CliError;
+use super::session::{Loaded, Request, Session};
+use crate::diagnostic::Diagnostic;
+use crate::error::chain;
+use crate::events::{self, Event, EventBus, Recorder, RunRequest, Sink};
+use crate::execute::{RunEnd, execute, machine_slots};
+use crate::exit_code;
+use crate::lockfile::LockFile;
+use crate::plan::Plan;
+use crate::report::json::JsonLines;
+use crate::report::live::LiveLines;
+use crate::report::plain::PlainLines;
+use crate::report::summary::{Summary, SummaryContext};
+use crate::schedule::Outcome;
+use crate::spec::Pipeline;
+
+pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result<u8, CliError> {
+    let n_threads = n_threads(session, arguments)?;
+    let request = Request::new(&arguments.file, &arguments.overlay);
+    let mut loaded = session.load(&request, arguments.numerics)?;
+    let current_dir = session.io.current_dir.clone();
+    let plan = loaded.plan(&current_dir)?;
+    let run_id = events::new_run_id();
+    let run_dir = loaded.store.run_dir(&run_id);
+    let mut recorder = Recorder::new(run_dir);
+    let mut summary = Summary::default();
+    let begin = session.begin;
+    let is_live = session.io.is_err_terminal && !arguments.json && !plan.is_all_reuse();
+    let err_style = session.err_style;
+    let mut live = is_live.then(|| LiveLines::new(err_style));
+    let mut plain = (!is_live && !arguments.json).then(|| PlainLines::new(&mut *session.io.err, err_style));
+    let mut json = arguments.json.then(|| JsonLines::new(&mut *session.io.out));
+    let mut sinks: Vec<&mut dyn Sink> = vec![&mut recorder, &mut summary];
+    sinks.extend(live.as_mut().map(|sink| sink as &mut dyn Sink));
+    sinks.extend(plain.as_mut().map(|sink| sink as &mut dyn Sink));
+    sinks.extend(json.as_mut().map(|sink| sink as &mut dyn Sink));
+    let mut bus = EventBus::new(begin, sinks);
+
+    announce(&mut bus, &loaded, &plan, &request, &run_id, n_threads);
+    if !plan.is_all_reuse() {
+        (session.io.catch_signals)(&session.io.cancel);
+    }
+    let end = execute(loaded.planner(&current_dir), &plan, machine_slots(n_threads), &session.io.cancel, &mut bus)?;
+    let is_interrupted = session.io.cancel.is_cancelled();
+    if let Some(line) = update_lock(&mut loaded.lock, &loaded.pipeline, &end) {
+        bus.emit(&Event::Warning { stage: None, line });
+    }
+    bus.emit(&Event::RunFinished { duration_ms: bus.elapsed().as_millis() as u64, is_interrupted });
+    drop(bus);
+
+    let context = SummaryContext {
+        store: session.store_as_given.clone(),
+        run_dir: session.store_as_given.join("runs").join(&run_id),
+        resume_command: resume_command(session, arguments, &request),
+    };
+    let mut text =
+        if arguments.json { summary.render_failures(&context, err_style) } else { summary.render(&context, err_style) };
+    if let Some(error) = recorder.into_error() {
+        text.push_str(&format!("{}: this run is not recorded: {}\n", err_style.yellow("warning"), chain(&error)));
+    }
+    // The run is over and its artifacts are safe: a closed stderr changes nothing about that.
+    let _ = session.io.err.write_all(text.as_bytes());
+    Ok(exit_code_of(&end, is_interrupted))
+}
+
+fn exit_code_of(end: &RunEnd, is_interrupted: bool) -> u8 {
+    if is_interrupted {
+        exit_code::INTERRUPTED
+    } else if end.has_bug {
+        exit_code::BUG
+    } else if end.count(Outcome::Failed) > 0 || end.has_unplaced {
+        exit_code::STAGE_FAILED
+    } else {
+        exit_code::OK
+    }
+}
+
+fn n_threads(session: &Session<'_>, arguments: &RunArguments) -> Result<usize, CliError> {
+    let (text, place) = match (&arguments.threads, &session.io.environment.threads) {
+        (Some(text), _) => (text, "--threads"),
+        (None, Some(text)) => (text, "PIPE_THREADS"),
+        (None, None) => return Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    };
+    match text.parse::<usize>() {
+        Ok(n_threads @ 1..=4096) => Ok(n_threads),
+        _ => {
+            let message = format!("{place} is `{text}`, but must be a whole number from 1 to 4096");
+            Err(Diagnostic::new("bad-threads", message).into())
+        }
+    }
+}
+
+fn announce(bus: &mut EventBus<'_>, loaded: &Loaded, plan: &Plan, request: &Request, run_id: &str, n_threads: usize) {
+    let pipeline = &loaded.pipeline;
+    bus.emit(&Event::RunStarted {
+        format_version: events::FORMAT_VERSION,
+        run_id: run_id.to_string(),
+        pipeline: pipeline.name.clone(),
+        request: RunRequest {
+            file: std::path::absolute(&pipeline.path).unwrap_or_else(|_| pipeline.path.clone()),
+            file_as_given: request.file_as_given.clone(),
+            profile: request.options.profile.clone(),
+            sets: request.options.sets.clone(),
+        },
+        n_threads,
+        stages: pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
+    });
+    for (stage, planned) in pipeline.stages.iter().zip(&plan.stages) {
+        bus.emit(&Event::StagePlanned {
+            stage: stage.name.clone(),
+            kind: stage.kind.name().to_string(),
+            verdict: planned.verdict.name().to_string(),
+            reason: planned.verdict.explain(pipeline),
+        });
+    }
+    if loaded.lock.is_foreign() {
+        let line =
+            format!("`{}` is of another version of pipe: it is neither used nor changed", loaded.lock.path().display());
+        bus.emit(&Event::Warning { stage: None, line });
+    }
+}
+
+/// Records resolutions always, outputs when every stage has some. Returns what to warn about.
+fn update_lock(lock: &mut LockFile, pipeline: &Pipeline, end: &RunEnd) -> Option<String> {
+    for (request, id) in &end.resolutions {
+        lock.resolve(request, id);
+    }
+    for (stage, manifest) in pipeline.stages.iter().zip(&end.manifests) {
+        // From an earlier run, where the lock file was not kept.
+        if let Some(id) = manifest.as_ref().and_then(|manifest| manifest.resolved.as_ref())
+            && let Ok(Source::Remote { request }) = stage.stage.source(&pipeline.base_dir)
+        {
+            lock.resolve(&request, id);
+        }
+    }
+    if let Some(manifests) = end.manifests.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() {
+        let digests = |manifest: &pipe_cache::Manifest| {
+            manifest.outputs.iter().map(|(port, artifact)| (port.clone(), artifact.digest.clone())).collect()
+        };
+        let outputs: BTreeMap<_, _> =
+            manifests.iter().map(|manifest| (manifest.fingerprint.clone(), digests(manifest))).collect();
+        lock.set_outputs(outputs);
+    }
+    let error = lock.save().err()?;
+    Some(format!("the lock file is not up to date: {}", chain(&error)))
+}
+
+/// What to type to go on after a failure.
+fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Request) -> String {
+    let mut words = vec!["pipe".to_string(), "run".to_string(), quote_path(&request.file_as_given)];
+    let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
+    if let Some(profile) = &request.options.profile {
+        option("--profile", quote(profile));
+    }
+    for set in &request.options.sets {
+        option("--set", quote(set));
+    }
+    if session.store_as_given != PathBuf::from(".pipe")
+        && session.io.environment.store.as_ref() != Some(&session.store_as_given)
+    {
+        option("--store", quote_path(&session.store_as_given));
+    }
+    if let Some(threads) = &arguments.threads {
+        option("--threads", quote(threads));
+    }
+    match arguments.numerics {
+        Some(NumericsChoice::Exact) => option("--numerics", "exact".into()),
+        Some(NumericsChoice::Any) => option("--numerics", "any".into()),
+        None => {}
+    }
+    words.join(" ")
+}
+
+fn quote_path(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}
+
+/// For a POSIX shell.
+fn quote(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_string()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quote("stages.adapter.with.lora.r=8"), "stages.adapter.with.lora.r=8");
+        assert_eq!(quote("vars.text=it's"), r"'vars.text=it'\''s'");
+        assert_eq!(quote(""), "''");
+    }
+}

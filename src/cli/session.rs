@@ -1,0 +1,160 @@
+//! What the commands share: paths, the store, the pipeline, the style.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use pipe_cache::Store;
+
+use super::arguments::{Arguments, ColorChoice, NumericsChoice, Overlay};
+use super::failure::CliError;
+use super::{Environment, Io};
+use crate::diagnostic::Diagnostic;
+use crate::events::{Event, RunRequest, from_json_line};
+use crate::lockfile::LockFile;
+use crate::plan::{Plan, Planner};
+use crate::registry::Registry;
+use crate::report::style::Style;
+use crate::spec::{self, LoadOptions, Numerics, Pipeline};
+
+/// One command with its surroundings.
+pub(super) struct Session<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) io: Io<'a>,
+    pub(super) begin: Instant,
+    /// As the user wrote it, or the default.
+    pub(super) store_as_given: PathBuf,
+    pub(super) out_style: Style,
+    pub(super) err_style: Style,
+}
+
+/// A pipeline file with what is laid over it.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// As the user wrote it.
+    pub(super) file_as_given: PathBuf,
+    pub(super) options: LoadOptions,
+}
+
+/// A pipeline and all that planning needs.
+pub(super) struct Loaded {
+    pub(super) pipeline: Pipeline,
+    pub(super) store: Store,
+    pub(super) lock: LockFile,
+    pub(super) numerics: Numerics,
+}
+
+impl Loaded {
+    pub(super) fn planner<'a>(&'a self, current_dir: &'a Path) -> Planner<'a> {
+        Planner { pipeline: &self.pipeline, store: &self.store, lock: &self.lock, numerics: self.numerics, current_dir }
+    }
+
+    pub(super) fn plan(&self, current_dir: &Path) -> Result<Plan, CliError> {
+        Ok(self.planner(current_dir).plan()?)
+    }
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(registry: &'a Registry, arguments: &Arguments, io: Io<'a>, begin: Instant) -> Self {
+        let store = arguments.store.clone().or_else(|| io.environment.store.clone());
+        Session {
+            registry,
+            begin,
+            store_as_given: store.unwrap_or_else(|| PathBuf::from(".pipe")),
+            out_style: style_of(arguments.color, &io.environment, io.is_out_terminal),
+            err_style: style_of(arguments.color, &io.environment, io.is_err_terminal),
+            io,
+        }
+    }
+
+    pub(super) fn write(&mut self, text: &str) -> Result<(), CliError> {
+        self.io.out.write_all(text.as_bytes())?;
+        Ok(self.io.out.flush()?)
+    }
+
+    pub(super) fn store_dir(&self) -> PathBuf {
+        self.io.current_dir.join(&self.store_as_given)
+    }
+
+    pub(super) fn open_store(&self) -> Result<Store, CliError> {
+        Ok(Store::open(&self.store_dir())?)
+    }
+
+    pub(super) fn load_pipeline(&self, request: &Request) -> Result<Pipeline, CliError> {
+        let path = self.io.current_dir.join(&request.file_as_given);
+        Ok(spec::load(&path, &request.options, self.registry)?)
+    }
+
+    /// Reads the pipeline first: a mistake in it should not leave a store behind.
+    pub(super) fn load(&self, request: &Request, numerics: Option<NumericsChoice>) -> Result<Loaded, CliError> {
+        let pipeline = self.load_pipeline(request)?;
+        let store = self.open_store()?;
+        let lock = LockFile::load(&LockFile::path_beside(&pipeline.path))?;
+        let numerics = self.numerics(numerics, &pipeline);
+        Ok(Loaded { pipeline, store, lock, numerics })
+    }
+
+    /// The argument, then the file, then `exact` under CI, then `any`.
+    fn numerics(&self, argument: Option<NumericsChoice>, pipeline: &Pipeline) -> Numerics {
+        match argument {
+            Some(NumericsChoice::Exact) => Numerics::Exact,
+            Some(NumericsChoice::Any) => Numerics::Any,
+            None if self.io.environment.is_ci => pipeline.numerics.unwrap_or(Numerics::Exact),
+            None => pipeline.numerics.unwrap_or(Numerics::Any),
+        }
+    }
+
+    /// The file that was named, or what the last run was started with.
+    pub(super) fn request_or_last(&self, file: Option<&Path>, overlay: &Overlay) -> Result<Request, CliError> {
+        match file {
+            Some(file) => Ok(Request::new(file, overlay)),
+            None => {
+                let mut request = self.last_request()?;
+                if overlay.profile.is_some() {
+                    request.options.profile.clone_from(&overlay.profile);
+                }
+                request.options.sets.extend(overlay.sets.iter().cloned());
+                Ok(request)
+            }
+        }
+    }
+
+    fn last_request(&self) -> Result<Request, CliError> {
+        let store = self.open_store()?;
+        for run_id in store.list_runs()?.iter().rev() {
+            let events = fs::read_to_string(store.run_dir(run_id).join("events.jsonl")).unwrap_or_default();
+            let first = events.lines().next().and_then(from_json_line);
+            if let Some((_, Event::RunStarted { request, .. })) = first {
+                return Ok(Request::of_run(request));
+            }
+        }
+        let message = format!("there is no last run in `{}`", self.store_as_given.display());
+        Err(Diagnostic::new("no-last-run", message).help("name the pipeline file").into())
+    }
+}
+
+impl Request {
+    pub(super) fn new(file: &Path, overlay: &Overlay) -> Self {
+        let options = LoadOptions { profile: overlay.profile.clone(), sets: overlay.sets.clone() };
+        Request { file_as_given: file.to_path_buf(), options }
+    }
+
+    /// The path as it was given, if it leads to the same file from here.
+    fn of_run(run: RunRequest) -> Self {
+        let is_here = std::path::absolute(&run.file_as_given).is_ok_and(|path| path == run.file);
+        let file_as_given = if is_here { run.file_as_given } else { run.file };
+        Request { file_as_given, options: LoadOptions { profile: run.profile, sets: run.sets } }
+    }
+}
+
+/// `--color` first, then the environment, then whether there is a terminal.
+pub(super) fn style_of(choice: Option<ColorChoice>, environment: &Environment, is_terminal: bool) -> Style {
+    let is_colour = match choice {
+        Some(ColorChoice::Always) => true,
+        Some(ColorChoice::Never) => false,
+        Some(ColorChoice::Auto) | None => {
+            !environment.is_colour_unwanted && (environment.is_colour_forced || is_terminal)
+        }
+    };
+    if is_colour { Style::COLOUR } else { Style::PLAIN }
+}

@@ -1,0 +1,66 @@
+//! `pipe stages [KIND]`: what `uses:` can name.
+
+use std::fmt::Write as _;
+
+use pipe_contract::StageKind;
+use pipe_settings::nearest;
+
+use super::arguments::StagesArguments;
+use super::failure::CliError;
+use super::session::Session;
+use crate::diagnostic::Diagnostic;
+use crate::exit_code;
+use crate::registry::Registry;
+use crate::report::style::Style;
+
+pub(super) fn stages(session: &mut Session<'_>, arguments: &StagesArguments) -> Result<u8, CliError> {
+    let text = match &arguments.kind {
+        None => table(session.registry, session.out_style),
+        Some(name) => describe(find(session.registry, name)?, session.out_style),
+    };
+    session.write(&text)?;
+    Ok(exit_code::OK)
+}
+
+fn find(registry: &Registry, name: &str) -> Result<&'static dyn StageKind, CliError> {
+    registry.get(name).ok_or_else(|| {
+        let names = registry.names();
+        let help = match nearest(name, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the stage kinds are {}", names.join(", ")),
+        };
+        Diagnostic::new("unknown-kind", format!("there is no stage kind `{name}`")).help(help).into()
+    })
+}
+
+/// `format    rows -> examples`, an optional input with `?`.
+fn table(registry: &Registry, style: Style) -> String {
+    let ports: Vec<String> = registry.kinds().iter().map(|kind| ports(*kind)).collect();
+    let name_width = registry.kinds().iter().map(|kind| kind.name().len()).max().unwrap_or(0);
+    let ports_width = ports.iter().map(String::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for (kind, ports) in registry.kinds().iter().zip(&ports) {
+        let name = style.bold(&format!("{:<name_width$}", kind.name()));
+        writeln!(text, "{name}  {ports:<ports_width$}  {}", kind.summary()).expect("to a String");
+    }
+    text
+}
+
+fn ports(kind: &dyn StageKind) -> String {
+    let inputs: Vec<String> =
+        kind.inputs().iter().map(|port| format!("{}{}", port.name, if port.is_required { "" } else { "?" })).collect();
+    let outputs: Vec<&str> = kind.outputs().iter().map(|port| port.name).collect();
+    format!("{} -> {}", inputs.join(", "), outputs.join(", ")).trim_start().to_string()
+}
+
+fn describe(kind: &dyn StageKind, style: Style) -> String {
+    let mut text = format!("{}, version {}: {}\n", style.bold(kind.name()), kind.version(), kind.summary());
+    for port in kind.inputs() {
+        let optional = if port.is_required { "" } else { ", optional" };
+        writeln!(text, "  input   {}: {}{optional}", port.name, port.kind).expect("to a String");
+    }
+    for port in kind.outputs() {
+        writeln!(text, "  output  {}: {}", port.name, port.kind).expect("to a String");
+    }
+    text
+}

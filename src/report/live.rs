@@ -1,0 +1,94 @@
+//! A live line per running stage, where stderr is a terminal: name, bar, how far, how fast, how long still.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::plain::finished_line;
+use super::progress::Progress;
+use super::style::Style;
+use crate::events::{Event, Sink};
+
+/// Draws below what was printed before, at most ten times per second.
+pub struct LiveLines {
+    lines: MultiProgress,
+    running: BTreeMap<String, Line>,
+    style: Style,
+    width: usize,
+}
+
+struct Line {
+    bar: ProgressBar,
+    progress: Option<Progress>,
+}
+
+impl LiveLines {
+    /// Draws to stderr.
+    pub fn new(style: Style) -> Self {
+        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        LiveLines { lines, running: BTreeMap::new(), style, width: 0 }
+    }
+
+    fn print(&self, stage: &str, text: &str) {
+        let name = self.style.bold(&format!("{stage:<width$}", width = self.width));
+        let _ = self.lines.println(format!("{name}  {text}"));
+    }
+
+    fn start(&mut self, stage: &str) {
+        let bar = self.lines.add(ProgressBar::new_spinner());
+        bar.set_style(template("{prefix}  {spinner} {wide_msg}"));
+        bar.set_prefix(self.style.bold(&format!("{stage:<width$}", width = self.width)));
+        bar.set_message("running");
+        self.running.insert(stage.to_string(), Line { bar, progress: None });
+    }
+
+    fn update(&mut self, at: Duration, stage: &str, progress: (u64, u64, pipe_contract::Unit)) {
+        let Some(line) = self.running.get_mut(stage) else { return };
+        let (done, total, unit) = progress;
+        let had_bar = line.progress.is_some_and(|progress| progress.total() > 0);
+        let progress = Progress::update(line.progress, at, done, total, unit);
+        if total > 0 && !had_bar {
+            line.bar.set_style(template("{prefix}  [{bar:24}] {wide_msg}").progress_chars("=> "));
+        } else if total == 0 && had_bar {
+            line.bar.set_style(template("{prefix}  {spinner} {wide_msg}"));
+        }
+        line.bar.set_length(total);
+        line.bar.set_position(done);
+        line.bar.set_message(progress.describe());
+        line.progress = Some(progress);
+    }
+}
+
+fn template(text: &str) -> ProgressStyle {
+    ProgressStyle::with_template(text).expect("a literal template")
+}
+
+impl Sink for LiveLines {
+    fn on(&mut self, at: Duration, event: &Event) {
+        match event {
+            Event::RunStarted { stages, .. } => self.width = stages.iter().map(|name| name.len()).max().unwrap_or(0),
+            Event::StageStarted { stage, .. } => self.start(stage),
+            Event::Progress { stage, done, total, unit } => self.update(at, stage, (*done, *total, *unit)),
+            Event::Log { stage, line } => self.print(stage, line),
+            Event::Warning { stage, line } => {
+                self.print(stage.as_deref().unwrap_or(""), &format!("{}: {line}", self.style.yellow("warning")));
+            }
+            Event::StageFinished { stage, outcome, duration_ms, .. } => {
+                if let Some(line) = self.running.remove(stage) {
+                    line.bar.finish_and_clear();
+                    self.lines.remove(&line.bar);
+                }
+                if let Some(text) = finished_line(*outcome, *duration_ms, self.style) {
+                    self.print(stage, &text);
+                }
+            }
+            Event::RunFinished { .. } => drop(self.lines.clear()),
+            Event::StagePlanned { .. } | Event::Fact { .. } | Event::Placed { .. } => {}
+        }
+    }
+
+    fn tick(&mut self) {
+        self.running.values().for_each(|line| line.bar.tick());
+    }
+}

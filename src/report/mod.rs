@@ -1,0 +1,22 @@
+//! Reports: what the user sees of a run and of a plan.
+//!
+//! ```text
+//! Event --> live     a line per running stage, where stderr is a terminal
+//!      \--> plain    a line per fact, where it is not
+//!      \--> summary  the end: outcomes, facts, warnings, where the results lie, what to do about a failure
+//!      \--> json     JSON Lines for programs
+//! Pipeline, Plan --> plan_table, graph_text   screens of `pipe plan` and `pipe graph`
+//! ```
+//!
+//! Each is a fold over the events or a pure function to text. No meaning is in colour alone, and nothing here decides
+//! anything.
+
+pub mod graph_text;
+pub mod json;
+pub mod live;
+pub mod numbers;
+pub mod plain;
+pub mod plan_table;
+pub mod progress;
+pub mod style;
+pub mod summary;

@@ -1,0 +1,82 @@
+//! Plain lines where stderr is not a terminal: what starts, what is said, how far it is at most every ten seconds, what ends.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use super::numbers::{self, plural};
+use super::progress::Progress;
+use super::style::Style;
+use crate::events::{Event, Sink};
+use crate::schedule::Outcome;
+
+/// A log file should not consist of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Writes a line per fact.
+pub struct PlainLines<'a> {
+    err: &'a mut dyn Write,
+    style: Style,
+    width: usize,
+    progress: BTreeMap<String, (Progress, Duration)>,
+}
+
+impl<'a> PlainLines<'a> {
+    /// Writes to `err`. Lines that cannot be written are dropped: the run goes on.
+    pub fn new(err: &'a mut dyn Write, style: Style) -> Self {
+        PlainLines { err, style, width: 0, progress: BTreeMap::new() }
+    }
+
+    fn line(&mut self, stage: &str, text: &str) {
+        let name = self.style.bold(&format!("{stage:<width$}", width = self.width));
+        let _ = writeln!(self.err, "{name}  {text}");
+    }
+
+    fn on_progress(&mut self, at: Duration, stage: &str, progress: (u64, u64, pipe_contract::Unit)) {
+        let (done, total, unit) = progress;
+        let before = self.progress.get(stage).copied();
+        let now = Progress::update(before.map(|(progress, _)| progress), at, done, total, unit);
+        let shown_at = before.map_or(at, |(_, shown_at)| shown_at);
+        let is_due = at.saturating_sub(shown_at) >= PROGRESS_INTERVAL;
+        self.progress.insert(stage.to_string(), (now, if is_due { at } else { shown_at }));
+        if is_due {
+            self.line(stage, &now.describe());
+        }
+    }
+}
+
+/// The line about a stage that has an outcome; none for those that were reused or never started.
+pub(super) fn finished_line(outcome: Outcome, duration_ms: u64, style: Style) -> Option<String> {
+    let duration = numbers::duration(Duration::from_millis(duration_ms));
+    match outcome {
+        Outcome::Ran => Some(format!("{} in {duration}", style.outcome(outcome, "ran"))),
+        Outcome::Failed => Some(format!("{} after {duration}", style.outcome(outcome, "failed"))),
+        Outcome::Cancelled if duration_ms > 0 => {
+            Some(format!("{} after {duration}", style.outcome(outcome, "cancelled")))
+        }
+        Outcome::Reused | Outcome::Skipped | Outcome::Cancelled => None,
+    }
+}
+
+impl Sink for PlainLines<'_> {
+    fn on(&mut self, at: Duration, event: &Event) {
+        match event {
+            Event::RunStarted { stages, .. } => self.width = stages.iter().map(|name| name.len()).max().unwrap_or(0),
+            Event::StageStarted { stage, n_threads, .. } => {
+                self.line(stage, &format!("started, {}", plural(*n_threads, "thread")));
+            }
+            Event::Progress { stage, done, total, unit } => self.on_progress(at, stage, (*done, *total, *unit)),
+            Event::Log { stage, line } => self.line(stage, &format!("| {line}")),
+            Event::Warning { stage, line } => {
+                let text = format!("{}: {line}", self.style.yellow("warning"));
+                self.line(stage.as_deref().unwrap_or(""), &text);
+            }
+            Event::StageFinished { stage, outcome, duration_ms, .. } => {
+                if let Some(text) = finished_line(*outcome, *duration_ms, self.style) {
+                    self.line(stage, &text);
+                }
+            }
+            Event::StagePlanned { .. } | Event::Fact { .. } | Event::Placed { .. } | Event::RunFinished { .. } => {}
+        }
+    }
+}
