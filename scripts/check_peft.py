@@ -48,12 +48,13 @@ def main():
     tensors = load_file(adapter_dir / "adapter_model.safetensors")
     model = get_peft_model(model, config).eval()
     wanted = set(get_peft_model_state_dict(model))
-    missing, unexpected = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
+    missing, unexpected = wanted - set(tensors), set(tensors) - wanted
     result = set_peft_model_state_dict(model, tensors)
-    missing += [key for key in result.missing_keys if "lora_" in key]
-    unexpected += list(result.unexpected_keys)
+    # The same again as PEFT itself reports it; it names the keys of the base too.
+    missing |= {key.replace(".default", "") for key in result.missing_keys if "lora_" in key}
+    unexpected |= set(result.unexpected_keys)
     print(f"keys: {len(tensors)} in the file, {len(missing)} missing, {len(unexpected)} unexpected")
-    failures += [f"missing key `{key}`" for key in missing] + [f"unexpected key `{key}`" for key in unexpected]
+    failures += [f"missing key `{key}`" for key in sorted(missing)] + [f"unexpected key `{key}`" for key in sorted(unexpected)]
     for name, loaded in get_peft_model_state_dict(model).items():
         if name in tensors and not torch.equal(loaded, tensors[name]):
             failures.append(f"`{name}` was not loaded as it is in the file")
