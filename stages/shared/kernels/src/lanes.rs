@@ -75,7 +75,12 @@ pub fn max(x: &[f32]) -> f32 {
             best[lane] = larger(chunk[lane], best[lane]);
         }
     }
-    best.into_iter().fold(f32::NEG_INFINITY, |a, b| larger(b, a))
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            best[i] = larger(best[i], best[i + width]);
+        }
+    }
+    best[0]
 }
 
 /// `a` where it is larger than `b`, else `b`: one instruction, unlike [`f32::max`] with its rules for NaN.

@@ -94,9 +94,12 @@ struct Task<'a> {
 /// What six rows carry from one key block to the next.
 #[derive(Clone, Copy)]
 struct Running {
-    max: [f32; N_ROWS],
-    total: [f32; N_ROWS],
+    max: PerRow,
+    total: PerRow,
 }
+
+/// A number per row; the two places behind the six rows make it one AVX2 register.
+type PerRow = [f32; 8];
 
 impl Body for Task<'_> {
     type Output = ();
@@ -106,7 +109,7 @@ impl Body for Task<'_> {
         let n_panels = n_channel_panels(self.shape.head_dim);
         let n_group_rows = self.tokens.len().div_ceil(N_ROWS);
         let n_groups = self.shape.n_group_heads() * n_group_rows;
-        let mut running = vec![Running { max: [f32::NEG_INFINITY; N_ROWS], total: [0.0; N_ROWS] }; n_groups];
+        let mut running = vec![Running { max: [f32::NEG_INFINITY; 8], total: [0.0; 8] }; n_groups];
         let mut sums = vec![[[0.0; N_COLUMNS]; N_ROWS]; n_groups * n_panels];
         let zeros = vec![0.0; self.shape.head_dim];
         for block in (0..self.tokens.end).step_by(BLOCK_LEN) {
@@ -128,6 +131,9 @@ impl Body for Task<'_> {
     }
 }
 
+/// Six rows of scores, then of probabilities: (rows, keys of a block).
+type Block = [[f32; BLOCK_LEN]; N_ROWS];
+
 /// Lets six rows see the keys of one block: those from `block` on, at most [`BLOCK_LEN`], and for row `r` none behind token `first + r`.
 #[inline(always)]
 fn add_block(
@@ -139,41 +145,15 @@ fn add_block(
     running: &mut Running,
     sums: &mut [Tile],
 ) {
-    let head_dim = q[0].len();
     let n_keys = (first + N_ROWS).min(keys.n_tokens).min(block + BLOCK_LEN) - block;
     let mut p = [[0.0_f32; BLOCK_LEN]; N_ROWS];
-    // Scores, 6 rows by 16 keys at a time.
-    for panel in 0..n_keys.div_ceil(N_COLUMNS) {
-        let mut scores = [[0.0; N_COLUMNS]; N_ROWS];
-        add_rows(&mut scores, q, &keys.k[(block / N_COLUMNS + panel) * head_dim..][..head_dim]);
-        for (p, scores) in p.iter_mut().zip(scores) {
-            p[panel * N_COLUMNS..(panel + 1) * N_COLUMNS].copy_from_slice(&scores);
+    fill_scores(&mut p, q, &keys.k[block / N_COLUMNS * q[0].len()..], n_keys);
+    if first < block + n_keys.next_multiple_of(N_COLUMNS) {
+        for (row, p) in p.iter_mut().enumerate() {
+            p[(first + row + 1).saturating_sub(block).min(n_keys)..].fill(f32::NEG_INFINITY);
         }
     }
-    // Probabilities relative to the new maximum; what was summed before shrinks by `keep`.
-    let mut keep = [1.0; N_ROWS];
-    for (row, p) in p.iter_mut().enumerate() {
-        let p = &mut p[..n_keys.next_multiple_of(N_COLUMNS)];
-        let n_seen = (first + row + 1).saturating_sub(block).min(n_keys);
-        if n_seen == 0 {
-            p.fill(0.0);
-            continue;
-        }
-        p[n_seen..].fill(f32::NEG_INFINITY);
-        let max = larger(lanes::max(p), running.max[row]);
-        keep[row] = exp((running.max[row] - max) * scale);
-        let shift = -(max * scale);
-        let mut acc = [0.0; N_COLUMNS];
-        for chunk in p.as_chunks_mut::<N_COLUMNS>().0 {
-            for lane in 0..N_COLUMNS {
-                chunk[lane] = exp(chunk[lane].mul_add(scale, shift));
-                acc[lane] += chunk[lane];
-            }
-        }
-        running.max[row] = max;
-        running.total[row] = running.total[row].mul_add(keep[row], tree_sum(acc));
-    }
-    // Weighted sums of values, 6 rows by 16 channels at a time.
+    let keep = fill_probabilities(&mut p, scale, n_keys.div_ceil(N_COLUMNS), running);
     for (panel, sums) in sums.iter_mut().enumerate() {
         for (sums, keep) in sums.iter_mut().zip(keep) {
             sums.iter_mut().for_each(|sum| *sum *= keep);
@@ -181,6 +161,48 @@ fn add_block(
         let rows = p.each_ref().map(|p| &p[..n_keys]);
         add_rows(sums, rows, &keys.v[panel * keys.n_tokens + block..][..n_keys]);
     }
+}
+
+/// Scores of six rows, 16 keys at a time; `k` are the token panels from the block's first key on.
+#[inline(always)]
+fn fill_scores(scores: &mut Block, q: [&[f32]; N_ROWS], k: &[Chunk], n_keys: usize) {
+    for (panel, k) in k.chunks_exact(q[0].len()).take(n_keys.div_ceil(N_COLUMNS)).enumerate() {
+        let mut tile = [[0.0; N_COLUMNS]; N_ROWS];
+        add_rows(&mut tile, q, k);
+        for (scores, tile) in scores.iter_mut().zip(tile) {
+            scores.as_chunks_mut().0[panel] = tile;
+        }
+    }
+}
+
+/// Turns scores into probabilities relative to the new maxima. Returns by how much what was summed before shrinks.
+///
+/// In passes over all rows, so that the rows' chains of dependent instructions overlap.
+#[inline(always)]
+fn fill_probabilities(p: &mut Block, scale: f32, n_panels: usize, running: &mut Running) -> PerRow {
+    let mut max = running.max;
+    for (p, max) in p.iter().zip(&mut max) {
+        *max = larger(lanes::max(&p[..n_panels * N_COLUMNS]), *max);
+    }
+    let (mut keep, mut shift) = ([0.0; 8], [0.0; 8]);
+    for row in 0..8 {
+        // A row that has seen no key yet has nothing to keep, and its maximum of -infinity is no number to compute with.
+        let finite = if max[row] == f32::NEG_INFINITY { 0.0 } else { max[row] };
+        keep[row] = exp((running.max[row] - finite) * scale);
+        shift[row] = -(finite * scale);
+    }
+    running.max = max;
+    for (row, p) in p.iter_mut().enumerate() {
+        let mut acc = [0.0; N_COLUMNS];
+        for chunk in p.as_chunks_mut::<N_COLUMNS>().0.iter_mut().take(n_panels) {
+            for lane in 0..N_COLUMNS {
+                chunk[lane] = exp(chunk[lane].mul_add(scale, shift[row]));
+                acc[lane] += chunk[lane];
+            }
+        }
+        running.total[row] = running.total[row].mul_add(keep[row], tree_sum(acc));
+    }
+    keep
 }
 
 impl Task<'_> {

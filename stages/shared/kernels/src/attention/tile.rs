@@ -17,15 +17,11 @@ pub(super) type Tile = [Chunk; N_ROWS];
 /// `tile[r] += sum over i of rows[r][i] * b[i]`; the rows are at least as long as b.
 #[inline(always)]
 pub(super) fn add_rows(tile: &mut Tile, rows: [&[f32]; N_ROWS], b: &[Chunk]) {
-    let n = b.len();
-    let rows = rows.map(|row| &row[..n]);
     let mut sums = *tile;
-    for i in 0..n {
-        for row in 0..N_ROWS {
-            for column in 0..N_COLUMNS {
-                sums[row][column] = rows[row][i].mul_add(b[i][column], sums[row][column]);
-            }
-        }
+    // Iterators side by side: with indices the compiler checks six bounds per step.
+    let [r0, r1, r2, r3, r4, r5] = rows.map(|row| &row[..b.len()]);
+    for ((((((b, a0), a1), a2), a3), a4), a5) in b.iter().zip(r0).zip(r1).zip(r2).zip(r3).zip(r4).zip(r5) {
+        add_outer(&mut sums, [*a0, *a1, *a2, *a3, *a4, *a5], b);
     }
     *tile = sums;
 }
@@ -35,12 +31,18 @@ pub(super) fn add_rows(tile: &mut Tile, rows: [&[f32]; N_ROWS], b: &[Chunk]) {
 pub(super) fn add_columns(tile: &mut Tile, a: &[[f32; BLOCK_LEN]], first: usize, b: &[Chunk]) {
     let mut sums = *tile;
     for (a, b) in a.iter().zip(b) {
-        let a = &a[first..first + N_ROWS];
-        for row in 0..N_ROWS {
-            for column in 0..N_COLUMNS {
-                sums[row][column] = a[row].mul_add(b[column], sums[row][column]);
-            }
-        }
+        let a = a[first..].first_chunk().expect("the group lies within the block");
+        add_outer(&mut sums, *a, b);
     }
     *tile = sums;
+}
+
+/// `sums[r] += a[r] * b`.
+#[inline(always)]
+fn add_outer(sums: &mut Tile, a: [f32; N_ROWS], b: &Chunk) {
+    for row in 0..N_ROWS {
+        for column in 0..N_COLUMNS {
+            sums[row][column] = a[row].mul_add(b[column], sums[row][column]);
+        }
+    }
 }
