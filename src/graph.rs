@@ -90,8 +90,8 @@ impl StageGraph {
         (0..self.n_stages()).filter(|&idx| found[idx]).collect()
     }
 
-    /// Per stage: the heaviest path from it to an end, its own weight included. The ready stage with the largest value is
-    /// the one to start first.
+    /// Per stage: the heaviest path from it to an end, its own weight included. The ready stage with the largest value
+    /// is the one to start first.
     pub fn longest_remaining(&self, weight: impl Fn(usize) -> u64) -> Vec<u64> {
         let mut remaining = vec![0; self.n_stages()];
         for &stage in self.order.iter().rev() {
@@ -101,7 +101,8 @@ impl StageGraph {
         remaining
     }
 
-    /// Per stage: the number of stages on the longest path before it; 0 where nothing is. Stages of one layer can run together.
+    /// Per stage: the number of stages on the longest path before it; 0 where nothing is. Stages of one layer can run
+    /// together.
     pub fn layers(&self) -> Vec<usize> {
         let mut layers = vec![0; self.n_stages()];
         for &stage in &self.order {

@@ -94,8 +94,8 @@ impl Shown {
     }
 }
 
-/// `text` from column `skipped` on, at most `LINE_WIDTH_MAX` wide, with `…` where something is cut, and the width that
-/// was cut in front.
+/// `text` from column `skipped` on, at most `LINE_WIDTH_MAX` wide, with `…` where something is cut, and the width
+/// that was cut in front.
 fn window(text: &str, skipped: usize) -> (String, usize) {
     let mut shown = String::new();
     let (mut column, mut cut_width) = (0, 0);

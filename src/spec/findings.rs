@@ -81,7 +81,18 @@ impl Findings {
         if location.is_argument() { format!("`{}`", location.file) } else { format!("line {}", span.line) }
     }
 
-    /// The part of `span` that reads `part`, if it is found in the source as it stands; else all of it.
+    /// Like [`Findings::narrow`], for the first `part` that follows `before`.
+    pub(super) fn narrow_after(&self, span: Span, before: &str, part: &str) -> Span {
+        let found = self.narrow(span, &format!("{before}{part}"));
+        let skipped = count(before.chars().count());
+        if found == span {
+            span
+        } else {
+            Span { column: found.column + skipped, length: found.length - skipped, ..found }
+        }
+    }
+
+    /// Reads through the source, so only for what is reported. The part of `span` that reads `part`, if it is found in the source as it stands; else all of it.
     pub(super) fn narrow(&self, span: Span, part: &str) -> Span {
         let text = &self.sources[span.source as usize].text;
         let Some(line) = text.lines().nth(span.line as usize - 1) else { return span };

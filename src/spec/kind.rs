@@ -51,7 +51,8 @@ fn report(written: &StageText, problem: Problem, findings: &mut Findings) {
     findings.error_at_use(problem.kind.slug(), span, used, message).help = problem.help;
 }
 
-/// Where the value (or key) at `path` below `with:` was written; where it is not there, the key of what it should be in.
+/// Where the value (or key) at `path` below `with:` was written, and the `${{ }}` that took it from there. Where it is
+/// not there: the key of what it should be in.
 fn locate<'w>(with: &'w Entry, path: &[String], at_key: bool) -> (Span, Option<&'w Use>) {
     let (mut key_span, mut node) = (with.key_span, &with.value);
     let mut used = node.used.as_deref();

@@ -1,9 +1,9 @@
 //! A pipeline file to a checked [`Pipeline`], or to all that is wrong with it.
 //!
 //! ```text
-//! text --parse--> nodes with places --document--> layers merged, ${{ }} replaced --stage_text--> keys and types checked
-//!                                                                                     |
-//!      Pipeline <--order-- stages in order <--wire-- ports connected <--kind-- settings read by the stage kinds
+//! text --parse--> nodes with places --document--> layers merged, ${{ }} replaced --stage_text--> keys, types
+//!                                                                                                  |
+//!           Pipeline <--order-- stages in order <--wire-- ports connected <--kind-- settings read by stage kinds
 //! ```
 //!
 //! ```yaml

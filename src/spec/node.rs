@@ -1,7 +1,7 @@
 //! A YAML value in which every key and every value knows where it was written.
 //!
-//! Values of several sources (the file, a profile in it, `--set` arguments) are merged into one tree and each part keeps
-//! its own place, so that a problem found after merging still points at the text that caused it.
+//! Values of several sources (the file, a profile in it, `--set` arguments) are merged into one tree and each part
+//! keeps its own place, so that a problem found after merging still points at the text that caused it.
 
 use serde_yaml::{Mapping, Value};
 

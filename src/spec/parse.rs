@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Both walk the same text, so their trees have the same form and are zipped. An alias has a place but no form of its
-//! own: all of its value is at the alias. Duplicate keys are found in the events, before `serde_yaml` stops at the first.
+//! own: all of its value is at the alias. Duplicate keys are found in the events, because `serde_yaml` stops at the
+//! first one.
 //!
 //! YAML 1.2: `no` and `on` are text, and so is `1_000`. Merge keys (`<<`) are YAML 1.1 and refused.
 

@@ -1,5 +1,8 @@
-//! `--set` arguments: `stages.adapter.with.lora.r=8` is the YAML `stages: { adapter: { with: { lora: { r: 8 }}}}`, laid over
-//! the file and the profile. Every part points into the argument.
+//! `--set` arguments: `stages.adapter.with.lora.r=8` puts the YAML value `8` where that path leads in the layers below,
+//! making the mappings on the way that are not there. Every part points into the argument.
+//!
+//! What is set replaces what was there: `stages.adapter.with.lora={ r: 8 }` leaves no other setting in `lora`.
+//! A path cannot lead into a list.
 
 use super::findings::{Findings, listed, nearest_or_list};
 use super::node::{Body, Entry, Node, Span};

@@ -110,7 +110,6 @@ fn piece_text(node: &Node, piece: &Piece<'_>, vars: &Node, findings: &mut Findin
 }
 
 fn look_up<'v>(node: &Node, written: &str, inner: &str, vars: &'v Node, findings: &mut Findings) -> Option<&'v Node> {
-    let span = findings.narrow(node.span, written);
     let Some(path) = inner.strip_prefix("vars.") else {
         let names = expressions(vars);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -119,6 +118,7 @@ fn look_up<'v>(node: &Node, written: &str, inner: &str, vars: &'v Node, findings
         } else {
             format!("there is {}", listed(&names))
         };
+        let span = findings.narrow(node.span, written);
         findings.error("bad-expression", span, format!("`{inner}` cannot be used here, only `vars.NAME` can")).help =
             Some(help);
         return None;
@@ -128,6 +128,7 @@ fn look_up<'v>(node: &Node, written: &str, inner: &str, vars: &'v Node, findings
         let Some(entry) = value.get(name) else {
             let names: Vec<&str> = value.entries().iter().map(|entry| entry.key.as_str()).collect();
             let help = nearest_or_list(name, &names, "vars");
+            let span = findings.narrow(node.span, written);
             findings.error("unknown-var", span, format!("there is no var `{path}`")).help = Some(help);
             return None;
         };

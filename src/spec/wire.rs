@@ -89,9 +89,7 @@ impl<'p> Wiring<'p> {
             }
         }
         if let Some(built) = &part.built {
-            let is_missing =
-                |port: &&InputPort| port.is_required && part.written.inputs.iter().all(|input| input.port != port.name);
-            built.kind.inputs().iter().filter(is_missing).for_each(|port| self.missing(stage, built, port, findings));
+            self.missing_inputs(stage, built, findings);
         }
         inputs
     }
@@ -131,9 +129,9 @@ impl<'p> Wiring<'p> {
 
     /// The position of the stage called `name`, which is not `stage` itself.
     fn look_up(&self, stage: usize, name: &str, node: &Node, what: &str, findings: &mut Findings) -> Option<usize> {
-        let span = findings.narrow(node.span, name);
         match self.positions.get(name) {
             Some(&position) if position == stage => {
+                let span = findings.narrow(node.span, name);
                 findings.error_at_use(
                     "self-dependency",
                     span,
@@ -144,6 +142,7 @@ impl<'p> Wiring<'p> {
             }
             Some(&position) => Some(position),
             None => {
+                let span = findings.narrow(node.span, name);
                 let others: Vec<&str> =
                     self.names.iter().copied().filter(|other| *other != self.names[stage]).collect();
                 let mut help = nearest_or_list(name, &others, "other stages");
@@ -210,7 +209,7 @@ impl<'p> Wiring<'p> {
                 None
             }
             None => {
-                let span = findings.narrow(node.span, wanted);
+                let span = findings.narrow_after(node.span, ".", wanted);
                 let names: Vec<&str> = outputs.iter().map(|output| output.name).collect();
                 let message = format!(
                     "stage `{to}` takes `{}` from `{from}.{wanted}`, but `{from}` has no such output",
@@ -229,6 +228,20 @@ impl<'p> Wiring<'p> {
 
     fn wrong_kind(&self, stage: usize, kind: ArtifactKind, message: String, node: &Node, findings: &mut Findings) {
         findings.error_at_value("wrong-artifact-kind", node, message).help = Some(self.candidates(stage, kind));
+    }
+
+    /// Reports required ports with nothing on them, except one whose name was misspelled: that is reported already.
+    fn missing_inputs(&self, stage: usize, built: &Built, findings: &mut Findings) {
+        let ports = built.kind.inputs();
+        let names: Vec<&str> = ports.iter().map(|port| port.name).collect();
+        let meant: Vec<&str> = self.parts[stage]
+            .written
+            .inputs
+            .iter()
+            .filter_map(|input| pipe_settings::nearest(&input.port, &names))
+            .collect();
+        let missing = ports.iter().filter(|port| port.is_required && !meant.contains(&port.name));
+        missing.for_each(|port| self.missing(stage, built, port, findings));
     }
 
     fn missing(&self, stage: usize, built: &Built, port: &InputPort, findings: &mut Findings) {
