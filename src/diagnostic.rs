@@ -1,7 +1,7 @@
 //! Diagnostics: what is wrong with what the user wrote, where, and how to fix it.
 //!
 //! A pass over a pipeline file collects every [`Diagnostic`] it can find and hands them back as one [`Diagnostics`],
-//! which prints itself (see [`render`]) or turns itself into JSON:
+//! which prints itself or turns itself into JSON:
 //!
 //! ```text
 //! error[unknown-stage]: stage `adapter` takes `data` from `pakced`, but no stage has that name

@@ -388,6 +388,17 @@ fn yaml_nested_too_deep() {
 }
 
 #[test]
+fn aliases_that_multiply_are_refused() {
+    let mut text = String::from("version: 1\nvars:\n  a0: &a0 x\n");
+    for level in 1..30 {
+        text.push_str(&format!("  a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", ")));
+    }
+    text.push_str("stages: { base: { uses: model } }\n");
+    let problems = load(&text).expect_err("its value has 9^29 texts");
+    assert_eq!(problems.iter().map(|problem| problem.slug).collect::<Vec<_>>(), ["yaml-syntax"], "{problems}");
+}
+
+#[test]
 fn duplicate_key() {
     let shown = screen_of_stages(&[
         "a:",
