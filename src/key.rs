@@ -255,7 +255,8 @@ mod tests {
 
     #[test]
     fn each_field_alone_changes_the_key() {
-        let changes: [(&str, fn(&mut StageKey)); 14] = [
+        type Change = (&'static str, fn(&mut StageKey));
+        let changes: [Change; 14] = [
             ("kind", |k| k.kind = "trains".into()),
             ("version", |k| k.kind_version = 4),
             ("a float by one bit", |k| {

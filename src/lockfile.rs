@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +124,9 @@ impl LockFile {
         if self.text_on_disk.as_ref() == Some(&text) {
             return Ok(false);
         }
-        let temporary = self.path.with_extension(format!("lock.{}", std::process::id()));
+        static N_WRITTEN: AtomicU64 = AtomicU64::new(0);
+        let number = N_WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.path.with_extension(format!("lock.{}-{number}", std::process::id()));
         fs::write(&temporary, &text).map_err(RunnerError::io("write", &self.path))?;
         if let Err(error) = fs::rename(&temporary, &self.path) {
             let _ = fs::remove_file(&temporary);

@@ -3,7 +3,7 @@
 //! A run with nothing to do takes the same way and starts no thread, no bar and no signal handler on it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pipe_contract::Source;
 
@@ -35,10 +35,11 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let mut recorder = Recorder::new(run_dir);
     let mut summary = Summary::default();
     let begin = session.begin;
-    let is_live = session.io.is_err_terminal && !arguments.json && !plan.is_all_reuse();
+    let has_lines = !arguments.json && !plan.is_all_reuse();
+    let is_live = has_lines && session.io.is_err_terminal;
     let err_style = session.err_style;
     let mut live = is_live.then(|| LiveLines::new(err_style));
-    let mut plain = (!is_live && !arguments.json).then(|| PlainLines::new(&mut *session.io.err, err_style));
+    let mut plain = (has_lines && !is_live).then(|| PlainLines::new(&mut *session.io.err, err_style));
     let mut json = arguments.json.then(|| JsonLines::new(&mut *session.io.out));
     let mut sinks: Vec<&mut dyn Sink> = vec![&mut recorder, &mut summary];
     sinks.extend(live.as_mut().map(|sink| sink as &mut dyn Sink));
@@ -165,9 +166,8 @@ fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Req
     for set in &request.options.sets {
         option("--set", quote(set));
     }
-    if session.store_as_given != PathBuf::from(".pipe")
-        && session.io.environment.store.as_ref() != Some(&session.store_as_given)
-    {
+    let default_store = session.io.environment.store.clone().unwrap_or_else(|| ".pipe".into());
+    if session.store_as_given != default_store {
         option("--store", quote_path(&session.store_as_given));
     }
     if let Some(threads) = &arguments.threads {

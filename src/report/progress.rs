@@ -44,8 +44,8 @@ impl Progress {
             (unit, 0) => format!("{} {}", numbers::count(done), word(unit)),
             (unit, _) => format!("{} of {} {}", numbers::count(done), numbers::count(total), word(unit)),
         }];
-        if total > 0 {
-            parts.push(format!("{} %", done.min(total) * 100 / total));
+        if let Some(percent) = (done.min(total) * 100).checked_div(total) {
+            parts.push(format!("{percent} %"));
         }
         if let Some(rate) = self.rate() {
             parts.push(show_rate(rate, self.unit));

@@ -72,6 +72,7 @@ impl Summary {
             let all = if self.stages.len() == 1 { "" } else { "all " };
             writeln!(text, "{n_stages}, {all}reused in {}", numbers::duration(self.duration)).expect("to a String");
         } else {
+            text.push('\n');
             text.push_str(&self.table(style));
             text.push_str(&self.failures(context, style));
             text.push('\n');
@@ -80,9 +81,8 @@ impl Summary {
         text.push_str(&self.places(context, style));
         text.push_str(&self.warning_lines(style));
         if self.is_interrupted {
-            let n_kept = plural(self.count(Outcome::Ran) + self.count(Outcome::Reused), "stage");
-            writeln!(text, "interrupted; {n_kept} are kept, go on with: {}", context.resume_command)
-                .expect("to a String");
+            let kept = self.kept().map(|kept| format!("; kept: {kept}")).unwrap_or_default();
+            writeln!(text, "interrupted{kept}; go on with: {}", context.resume_command).expect("to a String");
         }
         text
     }
@@ -149,6 +149,16 @@ impl Summary {
         text
     }
 
+    /// What the next run does not have to do again.
+    fn kept(&self) -> Option<String> {
+        let n_finished = self.count(Outcome::Ran) + self.count(Outcome::Reused);
+        let finished = (n_finished > 0).then(|| plural(n_finished, "finished stage"));
+        let with_state = self.stages.iter().filter(|stage| stage.checkpoint.is_some());
+        let states = with_state.map(|stage| format!("the state of `{}` at its last checkpoint", stage.name));
+        let kept: Vec<String> = finished.into_iter().chain(states).collect();
+        (!kept.is_empty()).then(|| kept.join(", "))
+    }
+
     fn failure(&self, stage: &StageSummary, failure: &Failure, context: &SummaryContext, style: Style) -> String {
         let mut text = String::new();
         let mut line = |line: String| writeln!(text, "{line}").expect("to a String");
@@ -162,12 +172,8 @@ impl Summary {
             stage.log.iter().for_each(|logged| line(format!("  | {logged}")));
         }
         line(format!("log: {}", crate::events::log_path(&context.run_dir, &stage.name).display()));
-        let n_kept = self.count(Outcome::Ran) + self.count(Outcome::Reused);
-        let state =
-            stage.checkpoint.as_ref().map(|_| ", and its training state up to the last checkpoint").unwrap_or_default();
-        match n_kept {
-            0 if state.is_empty() => {}
-            n => line(format!("kept: {}{state}", plural(n, "finished stage"))),
+        if let Some(kept) = self.kept() {
+            line(format!("kept: {kept}"));
         }
         line(format!("go on with: {}", context.resume_command));
         text

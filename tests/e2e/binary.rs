@@ -1,0 +1,235 @@
+//! The real binary: help, version, usage, pipes.
+
+use std::process::Command;
+
+/// `pipe ARGUMENTS` without anything of the surroundings.
+fn pipe(arguments: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_pipe"))
+        .args(arguments.split_whitespace())
+        .env_clear()
+        .output()
+        .expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    let code = output.status.code().expect("it is not killed");
+    format!("exit code: {code}\n----- stdout\n{}----- stderr\n{}", text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn help() {
+    insta::assert_snapshot!(pipe("--help"), @r"
+    exit code: 0
+    ----- stdout
+    A declarative pipeline runner for fine-tuning language models
+
+    Usage: pipe [OPTIONS] <COMMAND>
+
+    Commands:
+      run     Run a pipeline: what was made before is reused
+      plan    Show what a run would do, and why
+      check   Check pipeline files
+      graph   Draw the stages and what flows between them
+      stages  List the stage kinds, or describe one
+      show    Look into the outputs of a stage
+      update  Ask again what names such as `main` stand for, and write the lock file
+      cache   Look after the store
+      help    Print this message or the help of the given subcommand(s)
+
+    Options:
+          --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>  When to use colours: auto, always, never
+      -h, --help          Print help
+      -V, --version       Print version
+
+    Environment: PIPE_STORE, PIPE_THREADS, NO_COLOR, CLICOLOR_FORCE, CI
+    Exit codes: 0 ok, 1 a stage failed, 2 pipeline or usage, 70 a mistake in pipe, 130 interrupted
+    ----- stderr
+    ");
+}
+
+#[test]
+fn help_of_run() {
+    insta::assert_snapshot!(pipe("run --help"), @r"
+    exit code: 0
+    ----- stdout
+    Run a pipeline: what was made before is reused
+
+    Usage: pipe run [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>  The pipeline file
+
+    Options:
+          --profile <NAME>    Lay a profile of the file over it
+          --set <KEY=VALUE>   Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --threads <N>       Threads for all stages together [env: PIPE_THREADS] [default: all]
+          --numerics <WHICH>  Reuse artifacts of any compute class, or of this one exactly: any, exact
+          --json              Write events as JSON Lines to standard output
+          --store <DIR>       The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>      When to use colours: auto, always, never
+      -h, --help              Print help
+    ----- stderr
+    ");
+}
+
+#[test]
+fn help_of_the_others() {
+    insta::assert_snapshot!(pipe("plan --help"), @r"
+    exit code: 0
+    ----- stdout
+    Show what a run would do, and why
+
+    Usage: pipe plan [OPTIONS] [FILE]
+
+    Arguments:
+      [FILE]  The pipeline file [default: that of the last run]
+
+    Options:
+          --profile <NAME>    Lay a profile of the file over it
+          --set <KEY=VALUE>   Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --numerics <WHICH>  Reuse artifacts of any compute class, or of this one exactly: any, exact
+          --json              Write JSON
+          --store <DIR>       The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>      When to use colours: auto, always, never
+      -h, --help              Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("check --help"), @r"
+    exit code: 0
+    ----- stdout
+    Check pipeline files
+
+    Usage: pipe check [OPTIONS] <FILE>...
+
+    Arguments:
+      <FILE>...  The pipeline files
+
+    Options:
+          --profile <NAME>   Lay a profile of the file over it
+          --set <KEY=VALUE>  Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --json             Write the problems as JSON, one object for each file
+          --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>     When to use colours: auto, always, never
+      -h, --help             Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("graph --help"), @r"
+    exit code: 0
+    ----- stdout
+    Draw the stages and what flows between them
+
+    Usage: pipe graph [OPTIONS] [FILE]
+
+    Arguments:
+      [FILE]  The pipeline file [default: that of the last run]
+
+    Options:
+          --profile <NAME>   Lay a profile of the file over it
+          --set <KEY=VALUE>  Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --format <FORMAT>  text, dot or mermaid [default: text]
+          --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>     When to use colours: auto, always, never
+      -h, --help             Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("stages --help"), @r"
+    exit code: 0
+    ----- stdout
+    List the stage kinds, or describe one
+
+    Usage: pipe stages [OPTIONS] [KIND]
+
+    Arguments:
+      [KIND]  One stage kind
+
+    Options:
+          --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>  When to use colours: auto, always, never
+      -h, --help          Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("show --help"), @r"
+    exit code: 0
+    ----- stdout
+    Look into the outputs of a stage
+
+    Usage: pipe show [OPTIONS] [FILE] STAGE[.PORT]
+
+    Arguments:
+      <STAGE[.PORT]>...  The pipeline file (default: that of the last run), then the stage
+
+    Options:
+          --profile <NAME>   Lay a profile of the file over it
+          --set <KEY=VALUE>  Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+      -n, --rows <ROWS>      Rows to show [default: 5]
+          --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>     When to use colours: auto, always, never
+      -h, --help             Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("update --help"), @r"
+    exit code: 0
+    ----- stdout
+    Ask again what names such as `main` stand for, and write the lock file
+
+    Usage: pipe update [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>  The pipeline file
+
+    Options:
+          --profile <NAME>   Lay a profile of the file over it
+          --set <KEY=VALUE>  Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>     When to use colours: auto, always, never
+      -h, --help             Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("cache --help"), @r"
+    exit code: 0
+    ----- stdout
+    Look after the store
+
+    Usage: pipe cache [OPTIONS] <COMMAND>
+
+    Commands:
+      path    Print the store's folder
+      size    Print how large the store is, by what is in it
+      verify  Read every file of the store again; what is corrupt is set aside and made again by the
+              next run
+      help    Print this message or the help of the given subcommand(s)
+
+    Options:
+          --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>  When to use colours: auto, always, never
+      -h, --help          Print help
+    ----- stderr
+    ");
+}
+
+#[test]
+fn a_wrong_command_is_a_usage_error() {
+    insta::assert_snapshot!(pipe("rum"), @r"
+    exit code: 2
+    ----- stdout
+    ----- stderr
+    error: unrecognized subcommand 'rum'
+
+      tip: a similar subcommand exists: 'run'
+
+    Usage: pipe [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    insta::assert_snapshot!(pipe("check nowhere.yaml"), @r"
+    exit code: 2
+    ----- stdout
+    error[unreadable-file]: failed to read `nowhere.yaml`: No such file or directory (os error 2)
+
+    nowhere.yaml: 1 problem
+    ----- stderr
+    ");
+}

@@ -1,0 +1,20 @@
+//! The runner from the outside: whole commands in a folder of their own, with stage kinds made for the purpose.
+//!
+//! One binary, one file per command; screens are inline snapshots in which only durations, folders and run ids are replaced.
+
+#[macro_use]
+mod sandbox;
+mod kinds;
+
+mod binary;
+mod cache;
+mod check;
+mod failures;
+mod graph;
+mod lock;
+mod place;
+mod plan;
+mod run;
+mod show;
+mod stages;
+mod update;

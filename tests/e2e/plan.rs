@@ -1,0 +1,62 @@
+//! `pipe plan`: verdicts and reasons.
+
+use crate::sandbox::Sandbox;
+
+const STAGES: &str = "
+  rows: { uses: make, with: { value: hello } }
+  far:  { uses: remote, with: { value: never-asked } }
+  text: { uses: change, inputs: { rows: rows } }
+  last: { uses: join, inputs: { rows: text, more: far } }
+";
+
+#[test]
+fn verdicts_before_and_after_a_run() {
+    let sandbox = Sandbox::with_stages(STAGES);
+    screen!(sandbox.pipe("plan p.yaml"), @r"
+    exit code: 0
+    ----- stdout
+    rows  make    run      never made with these settings and inputs
+    far   remote  run      the revision of `things/never-asked@main` is not known yet
+    text  change  pending  depends on what `rows` gives
+    last  join    pending  depends on what `far` and `text` gives
+    4 stages: 2 run, 2 pending
+    ----- stderr
+    ");
+    sandbox.pipe("run p.yaml --set stages.far.uses=make");
+    screen!(sandbox.pipe("plan p.yaml"), @r"
+    exit code: 0
+    ----- stdout
+    rows  make    reuse
+    far   remote  run      the revision of `things/never-asked@main` is not known yet
+    text  change  reuse
+    last  join    pending  depends on what `far` gives
+    4 stages: 2 reuse, 1 run, 1 pending
+    ----- stderr
+    ");
+}
+
+#[test]
+fn without_a_file_it_is_that_of_the_last_run() {
+    let sandbox = Sandbox::with_stages("  rows: { uses: make, with: { value: hello } }\n");
+    screen!(sandbox.pipe("plan"), @r"
+    exit code: 2
+    ----- stdout
+    ----- stderr
+    error[no-last-run]: there is no last run in `.pipe`
+    help: name the pipeline file
+    ");
+    sandbox.outcomes("run p.yaml --set stages.rows.with.value=other");
+    screen!(sandbox.pipe("plan"), @r"
+    exit code: 0
+    ----- stdout
+    rows  make  reuse
+    1 stage: 1 reuse
+    ----- stderr
+    ");
+    screen!(sandbox.pipe("plan --json"), @r#"
+    exit code: 0
+    ----- stdout
+    {"format_version":1,"pipeline":"p","stages":[{"fingerprint":"1ef59e58a6dd6c4762e19dbbb1b8a06012bd8f967e82a052555a4508690e1a79","kind":"make","reason":"","stage":"rows","verdict":"reuse"}]}
+    ----- stderr
+    "#);
+}

@@ -1,0 +1,36 @@
+//! `pipe stages`: the table of kinds.
+
+use crate::sandbox::Sandbox;
+
+#[test]
+fn the_table_and_one_kind() {
+    let sandbox = Sandbox::new();
+    screen!(sandbox.pipe("stages"), @r"
+    exit code: 0
+    ----- stdout
+    make    -> rows              writes a value
+    change  rows -> rows         changes a text
+    join    rows, more? -> rows  joins two texts
+    meet    -> rows              waits for another stage
+    files   -> rows              copies a file
+    remote  -> rows              fetches a file
+    classy  -> rows              computes
+    ----- stderr
+    ");
+    screen!(sandbox.pipe("stages join"), @r"
+    exit code: 0
+    ----- stdout
+    join, version 1: joins two texts
+      input   rows: rows
+      input   more: rows, optional
+      output  rows: rows
+    ----- stderr
+    ");
+    screen!(sandbox.pipe("stages joint"), @r"
+    exit code: 2
+    ----- stdout
+    ----- stderr
+    error[unknown-kind]: there is no stage kind `joint`
+    help: did you mean `join`?
+    ");
+}
