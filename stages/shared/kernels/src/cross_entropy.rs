@@ -44,10 +44,19 @@ impl Body for GradientRow<'_> {
         let at_target = self.logits[self.target];
         let mut sum = 0.0;
         for block in self.logits.chunks_mut(BLOCK_LEN) {
-            for x in block.iter_mut() {
-                *x = exp(*x - max);
+            let (chunks, tail) = block.as_chunks_mut::<LANES>();
+            let mut acc = [0.0; LANES];
+            for chunk in chunks {
+                for lane in 0..LANES {
+                    chunk[lane] = exp(chunk[lane] - max);
+                    acc[lane] += chunk[lane];
+                }
             }
-            sum += f64::from(lanes::sum(block));
+            for (x, acc) in tail.iter_mut().zip(&mut acc) {
+                *x = exp(*x - max);
+                *acc += *x;
+            }
+            sum += f64::from(tree_sum(acc));
         }
         let factor = gradient_factor(self.scale, sum);
         for x in self.logits.iter_mut() {

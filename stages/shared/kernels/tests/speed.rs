@@ -1,8 +1,8 @@
 //! How fast the kernels are here: `cargo test -p pipe-kernels --test speed -- --ignored --nocapture`.
 //!
 //! The shapes are those of SmolLM2-135M at 1,024 tokens. Best of several repeats, on 1 and on 2 threads. The figures in README.md come
-//! from this file; nothing else depends on them. Columns: wall time on 1 and on 2 threads, processor time on 1 thread (what counts on a
-//! busy machine), and the three rates.
+//! from this file; nothing else depends on them. On a busy machine the processor time of a thread is what counts: it is the wall time that a
+//! quiet machine would show.
 
 use pipe_kernels::random::Stream;
 use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, reduce, rms_norm, rope};
@@ -21,23 +21,21 @@ fn noise(name: &str, len: usize) -> Vec<f32> {
 /// Shorter work is repeated: Linux brings a thread's processor time up to date every few milliseconds only.
 const MEASURED_MIN: Duration = Duration::from_millis(40);
 
-/// The fastest of the repeats on a pool of `n_threads`: wall time, and processor time of the first thread.
-fn best(n_threads: usize, repeats: usize, mut work: impl FnMut() + Send) -> (Duration, Duration) {
+/// The fastest of the repeats on a pool of `n_threads`, in seconds: wall time, and processor time of a thread on average.
+fn best(n_threads: usize, repeats: usize, mut work: impl FnMut() + Send) -> [f64; 2] {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads can be started");
-    let once = |work: &mut (dyn FnMut() + Send)| {
-        pool.install(|| {
-            let (start, start_busy) = (Instant::now(), busy());
-            let mut n_runs = 0;
-            while n_runs == 0 || start.elapsed() < MEASURED_MIN {
-                work();
-                n_runs += 1;
-            }
-            (start.elapsed() / n_runs, busy().saturating_sub(start_busy) / n_runs)
-        })
+    let busy_all = || pool.broadcast(|_| busy()).into_iter().sum::<Duration>();
+    let mut once = || {
+        let (start, start_busy) = (Instant::now(), busy_all());
+        let mut n_runs = 0;
+        while n_runs == 0 || start.elapsed() < MEASURED_MIN {
+            pool.install(&mut work);
+            n_runs += 1;
+        }
+        let times = [start.elapsed(), (busy_all() - start_busy) / n_threads as u32];
+        times.map(|time| time.as_secs_f64() / f64::from(n_runs))
     };
-    let times: Vec<_> = (0..repeats).map(|_| once(&mut work)).collect();
-    let least = |times: &mut dyn Iterator<Item = Duration>| times.min().expect("there is a repeat");
-    (least(&mut times.iter().map(|time| time.0)), least(&mut times.iter().map(|time| time.1)))
+    (0..repeats).map(|_| once()).fold([f64::INFINITY; 2], |a, b| [a[0].min(b[0]), a[1].min(b[1])])
 }
 
 /// Processor time of this thread so far; zero where the system does not tell (it is in nanoseconds in Linux's schedstat).
@@ -46,22 +44,24 @@ fn busy() -> Duration {
     Duration::from_nanos(text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
-/// One line of the table: wall time on 1 thread and on 2, processor time on 1; then the rates (`amount / 1e9` per second).
-fn report(name: &str, amount: f64, unit: &str, repeats: usize, mut work: impl FnMut() + Send) {
-    let (one, one_busy) = best(1, repeats, &mut work);
-    let (two, _) = best(2, repeats, &mut work);
-    let [one, two, one_busy] = [one, two, one_busy].map(|time| time.as_secs_f64());
-    writeln!(
-        std::io::stderr(),
-        "{name:44} {:9.3} {:9.3} {:9.3} ms {:8.1} {:8.1} {:8.1} {unit}",
-        one * 1e3,
-        two * 1e3,
-        one_busy * 1e3,
-        amount / one / 1e9,
-        amount / two / 1e9,
-        amount / one_busy / 1e9
-    )
-    .expect("stderr is open in tests");
+/// One line of the table, for 1 and for 2 threads: wall time, processor time of a thread, and the rate by the latter (`amount / 1e9`
+/// per second).
+fn report(name: &str, amount: f64, unit: &str, mut work: impl FnMut() + Send) {
+    report_line(name, amount, unit, [1, 2].map(|n_threads| best(n_threads, REPEATS, &mut work)).as_slice());
+}
+
+/// As [`report`], once and on 1 thread: the plain versions use no more.
+fn report_plain(name: &str, amount: f64, unit: &str, work: impl FnMut() + Send) {
+    report_line(name, amount, unit, &[best(1, 1, work)]);
+}
+
+fn report_line(name: &str, amount: f64, unit: &str, times: &[[f64; 2]]) {
+    let mut line = format!("{name:44}");
+    for (i, [wall, busy]) in times.iter().enumerate() {
+        let rate = amount / busy / 1e9;
+        line += &format!(" | {} threads: wall {:8.2} busy {:8.2} ms {rate:6.1} {unit}", i + 1, wall * 1e3, busy * 1e3);
+    }
+    writeln!(std::io::stderr(), "{line}").expect("stderr is open in tests");
 }
 
 type Forward = fn(attention::Shape, &[Range<usize>], f32, &[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
@@ -80,38 +80,59 @@ type Backward = fn(
     &mut [f32],
 );
 
-fn measure_attention(name: &str, repeats: usize, forward: Forward, backward: Backward, document_len: usize) {
-    let shape = attention::Shape { n_tokens: N_TOKENS, n_heads: 9, n_kv_heads: 3, head_dim: 64 };
-    let documents: Vec<Range<usize>> =
-        (0..N_TOKENS).step_by(document_len).map(|start| start..N_TOKENS.min(start + document_len)).collect();
-    let n_pairs: usize = documents.iter().map(|document| document.len() * (document.len() + 1) / 2).sum();
-    // Two floating-point operations per pair, channel and product; 2 products forward, 5 backward.
-    let product = (2 * n_pairs * shape.n_heads * shape.head_dim) as f64;
-    let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
-    let (q, k, v, d_o) = (noise("q", n_queries), noise("k", n_keys), noise("v", n_keys), noise("d_o", n_queries));
-    let (mut o, mut log_sum_exp) = (vec![0.0; n_queries], vec![0.0; N_TOKENS * shape.n_heads]);
-    report(&format!("attention forward, {name}"), 2.0 * product, "GFLOP/s", repeats, || {
-        forward(shape, &documents, 0.125, &q, &k, &v, &mut o, &mut log_sum_exp);
-    });
-    let (mut dq, mut dk, mut dv) = (vec![0.0; n_queries], vec![0.0; n_keys], vec![0.0; n_keys]);
-    report(&format!("attention backward, {name}"), 5.0 * product, "GFLOP/s", repeats, || {
-        backward(shape, &documents, 0.125, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut dq, &mut dk, &mut dv);
-    });
+/// q, k, v, d_o of an attention, and room for its results.
+struct Attention {
+    shape: attention::Shape,
+    documents: Vec<Range<usize>>,
+    inputs: [Vec<f32>; 4],
+    /// o, log_sum_exp, dq, dk, dv.
+    outputs: [Vec<f32>; 5],
+}
+
+impl Attention {
+    fn new(document_len: usize) -> Self {
+        let shape = attention::Shape { n_tokens: N_TOKENS, n_heads: 9, n_kv_heads: 3, head_dim: 64 };
+        let starts = (0..N_TOKENS).step_by(document_len);
+        let documents = starts.map(|start| start..N_TOKENS.min(start + document_len)).collect();
+        let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
+        let inputs =
+            [("q", n_queries), ("k", n_keys), ("v", n_keys), ("d_o", n_queries)].map(|(name, len)| noise(name, len));
+        let outputs = [n_queries, N_TOKENS * shape.n_heads, n_queries, n_keys, n_keys].map(|len| vec![0.0; len]);
+        Self { shape, documents, inputs, outputs }
+    }
+
+    /// Floating-point operations of one matrix product over the visible pairs: two per pair and channel.
+    fn product(&self) -> f64 {
+        let n_pairs: usize = self.documents.iter().map(|document| document.len() * (document.len() + 1) / 2).sum();
+        (2 * n_pairs * self.shape.n_heads * self.shape.head_dim) as f64
+    }
+
+    fn forward(&mut self, forward: Forward) {
+        let ([q, k, v, _], [o, log_sum_exp, ..]) = (&self.inputs, &mut self.outputs);
+        forward(self.shape, &self.documents, 0.125, q, k, v, o, log_sum_exp);
+    }
+
+    fn backward(&mut self, backward: Backward) {
+        let ([q, k, v, d_o], [o, log_sum_exp, dq, dk, dv]) = (&self.inputs, &mut self.outputs);
+        backward(self.shape, &self.documents, 0.125, q, k, v, o, log_sum_exp, d_o, dq, dk, dv);
+    }
 }
 
 #[test]
 #[ignore = "a measurement, not a check"]
 fn attention_speed() {
-    for document_len in [1024, 205, 96] {
-        measure_attention(
-            &format!("documents of {document_len}"),
-            REPEATS,
-            attention::forward,
-            attention::backward,
-            document_len,
-        );
+    for document_len in [1024, 205] {
+        let mut x = Attention::new(document_len);
+        // Two products forward, five backward.
+        let (forward, backward) = (2.0 * x.product(), 5.0 * x.product());
+        let name = |direction: &str| format!("attention {direction}, documents of {document_len}");
+        report(&name("forward"), forward, "GFLOP/s", || x.forward(attention::forward));
+        report(&name("backward"), backward, "GFLOP/s", || x.backward(attention::backward));
+        if document_len == 1024 {
+            report_plain(&name("forward, plain"), forward, "GFLOP/s", || x.forward(attention::reference::forward));
+            report_plain(&name("backward, plain"), backward, "GFLOP/s", || x.backward(attention::reference::backward));
+        }
     }
-    measure_attention("plain, one", 1, attention::reference::forward, attention::reference::backward, 1024);
 }
 
 #[test]
@@ -122,15 +143,15 @@ fn cross_entropy_speed() {
     let logits = noise("logits", n * v);
     let targets: Vec<u32> = (0..n as u32).map(|i| i * 191).collect();
     let (mut work, mut losses) = (logits.clone(), vec![0.0; n]);
-    report("copy of the same logits", 2.0 * bytes, "GB/s", REPEATS, || {
+    report("copy of the same logits", 2.0 * bytes, "GB/s", || {
         use rayon::prelude::*;
         work.par_chunks_mut(v).zip(logits.par_chunks(v)).for_each(|(work, logits)| work.copy_from_slice(logits));
     });
-    report("cross_entropy::forward", bytes, "GB/s", REPEATS, || cross_entropy::forward(&logits, &targets, &mut losses));
-    report("cross_entropy::forward_backward", 2.0 * bytes, "GB/s", REPEATS, || {
+    report("cross_entropy::forward", bytes, "GB/s", || cross_entropy::forward(&logits, &targets, &mut losses));
+    report("cross_entropy::forward_backward", 2.0 * bytes, "GB/s", || {
         cross_entropy::forward_backward(&mut work, &targets, 1.0, &mut losses);
     });
-    report("cross_entropy::reference::forward_backward", 2.0 * bytes, "GB/s", 1, || {
+    report_plain("cross_entropy::reference::forward_backward", 2.0 * bytes, "GB/s", || {
         cross_entropy::reference::forward_backward(&mut work, &targets, 1.0, &mut losses);
     });
 }
@@ -142,21 +163,21 @@ fn row_kernels_speed() {
     let (x, weight, dy) = (noise("x", n * d), noise("weight", d), noise("dy", n * d));
     let (mut y, mut inv_rms) = (vec![0.0; n * d], vec![0.0; n]);
     let len = (n * d) as f64;
-    report("rms_norm::forward", len, "Gelement/s", REPEATS, || {
+    report("rms_norm::forward", len, "Gelement/s", || {
         rms_norm::forward(&x, &weight, 1e-5, &mut y, &mut inv_rms);
     });
-    report("rms_norm::backward", len, "Gelement/s", REPEATS, || {
+    report("rms_norm::backward", len, "Gelement/s", || {
         rms_norm::backward(&dy, &x, &weight, &inv_rms, &mut y);
     });
     let table = rope::Table::new(n, 64, 10_000.0);
     let positions: Vec<u32> = (0..n as u32).collect();
-    report("rope::rotate", len, "Gelement/s", REPEATS, || rope::rotate(&mut y, 9, 64, &table, &positions));
+    report("rope::rotate", len, "Gelement/s", || rope::rotate(&mut y, 9, 64, &table, &positions));
     let mask = dropout::Mask { seed: 1, optimizer_step: 2, module: 3, probability: 0.05 };
     let example_ids = vec![0; n];
-    report("dropout::apply", len, "Gelement/s", REPEATS, || {
+    report("dropout::apply", len, "Gelement/s", || {
         dropout::apply(mask, &x, &example_ids, &positions, &mut y);
     });
-    report("dropout::reference::apply", len, "Gelement/s", 2, || {
+    report_plain("dropout::reference::apply", len, "Gelement/s", || {
         dropout::reference::apply(mask, &x, &example_ids, &positions, &mut y);
     });
 }
@@ -168,18 +189,18 @@ fn element_kernels_speed() {
     let (gate, up, dy) = (noise("gate", len), noise("up", len), noise("dy", len));
     let (mut y, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
     let amount = len as f64;
-    report("gated_mlp::forward", amount, "Gelement/s", REPEATS, || gated_mlp::forward(&gate, &up, &mut y));
-    report("gated_mlp::reference::forward", amount, "Gelement/s", 2, || {
+    report("gated_mlp::forward", amount, "Gelement/s", || gated_mlp::forward(&gate, &up, &mut y));
+    report_plain("gated_mlp::reference::forward", amount, "Gelement/s", || {
         gated_mlp::reference::forward(&gate, &up, &mut y);
     });
-    report("gated_mlp::backward", amount, "Gelement/s", REPEATS, || {
+    report("gated_mlp::backward", amount, "Gelement/s", || {
         gated_mlp::backward(&dy, &gate, &up, &mut dgate, &mut dup);
     });
     let step = adamw::Step { learning_rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, t: 1 };
-    report("adamw::update", amount, "Gelement/s", REPEATS, || {
+    report("adamw::update", amount, "Gelement/s", || {
         adamw::update(step, &mut y, &dy, &mut dgate, &mut dup);
     });
-    report("reduce::sum_of_squares", amount, "Gelement/s", REPEATS, || {
+    report("reduce::sum_of_squares", amount, "Gelement/s", || {
         assert!(reduce::sum_of_squares(&dy) > 0.0);
     });
 }
