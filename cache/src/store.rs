@@ -30,7 +30,7 @@ pub(crate) struct Inner {
 
 impl Store {
     /// Opens the store at `root`, makes it if the folder is empty or not there, and removes what killed processes left
-    /// in `tmp/`. An existing store costs three system calls.
+    /// in `tmp/`. Opening an existing store reads `FORMAT`, lists `tmp/` and changes nothing.
     ///
     /// # Errors
     /// When the folder holds something else, or a store of another version, or cannot be written.
@@ -56,10 +56,7 @@ impl Store {
         self.inner.layout.root()
     }
 
-    /// The folder for resumable training state of a trajectory; not made here.
-    ///
-    /// # Panics
-    /// Never for digests; a trajectory is one.
+    /// The folder for resumable training state of a trajectory (a digest); not made here.
     pub fn checkpoint_dir(&self, trajectory: &str) -> PathBuf {
         self.inner.layout.checkpoints().join(trajectory)
     }

@@ -1,0 +1,15 @@
+//! The promises of the store, kept against its public interface.
+//!
+//! One binary, so that it links once: `sandbox` is the harness, each other module is one promise.
+
+mod crash;
+mod divergence;
+mod inspect;
+mod lookup;
+mod opening;
+mod processes;
+mod publish;
+mod restore;
+mod sandbox;
+mod semantic;
+mod stat_memo;
