@@ -8,7 +8,7 @@
 
 use crate::dispatch::{self, Body};
 use crate::lanes::{self, LANES, tree_sum};
-use crate::math::{exp, ln};
+use crate::math::{exp_of_nonpositive, ln};
 use rayon::prelude::*;
 
 /// Elements that are added up in f32 before their sum goes to f64: keeps the sum over a large vocabulary as exact as its terms.
@@ -48,12 +48,12 @@ impl Body for GradientRow<'_> {
             let mut acc = [0.0; LANES];
             for chunk in chunks {
                 for lane in 0..LANES {
-                    chunk[lane] = exp(chunk[lane] - max);
+                    chunk[lane] = exp_of_nonpositive(chunk[lane] - max);
                     acc[lane] += chunk[lane];
                 }
             }
             for (x, acc) in tail.iter_mut().zip(&mut acc) {
-                *x = exp(*x - max);
+                *x = exp_of_nonpositive(*x - max);
                 *acc += *x;
             }
             sum += f64::from(tree_sum(acc));
@@ -98,7 +98,7 @@ impl Body for LossRow<'_> {
             let mut acc = [0.0; LANES];
             for chunk in chunks.iter().chain([&lanes::padded(tail, f32::NEG_INFINITY)]) {
                 for lane in 0..LANES {
-                    acc[lane] += exp(chunk[lane] - max);
+                    acc[lane] += exp_of_nonpositive(chunk[lane] - max);
                 }
             }
             sum += f64::from(tree_sum(acc));
@@ -136,7 +136,7 @@ fn loss(max: f32, at_target: f32, sum: f64) -> f32 {
 pub mod reference {
     use super::{BLOCK_LEN, gradient_factor, loss};
     use crate::lanes::reference::sum;
-    use crate::math::exp;
+    use crate::math::exp_of_nonpositive;
 
     /// As [`super::forward_backward`].
     pub fn forward_backward(logits: &mut [f32], targets: &[u32], scale: f32, losses: &mut [f32]) {
@@ -144,7 +144,7 @@ pub mod reference {
         for (row, target) in targets.iter().enumerate() {
             let logits = &mut logits[row * v..(row + 1) * v];
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let powers: Vec<f32> = logits.iter().map(|x| exp(x - max)).collect();
+            let powers: Vec<f32> = logits.iter().map(|x| exp_of_nonpositive(x - max)).collect();
             let total: f64 = powers.chunks(BLOCK_LEN).map(|block| f64::from(sum(block))).sum();
             losses[row] = loss(max, logits[*target as usize], total);
             for (x, power) in logits.iter_mut().zip(powers) {

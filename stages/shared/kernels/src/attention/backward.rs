@@ -20,7 +20,7 @@ use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_columns, add_rows};
 use super::{BLOCK_LEN, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes;
-use crate::math::exp;
+use crate::math::exp_of_nonpositive;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ use std::ops::Range;
 /// - documents, scale, q, k, v: as in the forward; o, log_sum_exp: as the forward left them
 /// - d_o, dq: (T, H, D); dk, dv: (T, H_kv, D)
 ///
-/// With `p = exp(scale s - log_sum_exp)`, `s = q k^T`, and `delta` = the sum of `d_o * o` over a row:
+/// With `p = exp_of_nonpositive(scale s - log_sum_exp)`, `s = q k^T`, and `delta` = the sum of `d_o * o` over a row:
 ///
 /// ```text
 /// dv = p^T d_o
@@ -285,7 +285,7 @@ impl<'a> Task<'a> {
             add_rows(&mut ds, d_o, &self.keys.v_by_token[chunks]);
             for row in 0..N_ROWS {
                 for column in 0..N_COLUMNS {
-                    p[row][column] = exp(p[row][column].mul_add(self.inputs.scale, -log_sum_exp[row]));
+                    p[row][column] = exp_of_nonpositive(p[row][column].mul_add(self.inputs.scale, -log_sum_exp[row]));
                     ds[row][column] = p[row][column] * (ds[row][column] - delta[row]) * self.inputs.scale;
                 }
                 if self.wave == 0 {

@@ -8,7 +8,7 @@ use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows};
 use super::{BLOCK_LEN, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes::{self, larger, tree_sum};
-use crate::math::{exp, ln};
+use crate::math::{exp_of_nonpositive, ln};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -188,7 +188,7 @@ fn fill_probabilities(p: &mut Block, scale: f32, n_panels: usize, running: &mut 
     for row in 0..8 {
         // A row that has seen no key yet has nothing to keep, and its maximum of -infinity is no number to compute with.
         let finite = if max[row] == f32::NEG_INFINITY { 0.0 } else { max[row] };
-        keep[row] = exp((running.max[row] - finite) * scale);
+        keep[row] = exp_of_nonpositive((running.max[row] - finite) * scale);
         shift[row] = -(finite * scale);
     }
     running.max = max;
@@ -196,7 +196,7 @@ fn fill_probabilities(p: &mut Block, scale: f32, n_panels: usize, running: &mut 
         let mut acc = [0.0; N_COLUMNS];
         for chunk in p.as_chunks_mut::<N_COLUMNS>().0.iter_mut().take(n_panels) {
             for lane in 0..N_COLUMNS {
-                chunk[lane] = exp(chunk[lane].mul_add(scale, shift[row]));
+                chunk[lane] = exp_of_nonpositive(chunk[lane].mul_add(scale, shift[row]));
                 acc[lane] += chunk[lane];
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{BLOCK_LEN, Shape};
 use crate::lanes::reference::{dot, sum};
-use crate::math::{exp, ln};
+use crate::math::{exp_of_nonpositive, ln};
 use std::ops::Range;
 
 /// Sum of `a[i] * b[i]` as one chain of fused multiply-adds: what an element of a matrix product is.
@@ -56,9 +56,9 @@ pub fn forward(
                 let keys = block.start..block.end.min(query + 1);
                 let mut p: Vec<f32> = keys.clone().map(|key| chain(q, &k[at(key, kv_head, n_kv_heads, d)])).collect();
                 let new_max = p.iter().copied().fold(max, f32::max);
-                let keep = exp((max - new_max) * scale);
+                let keep = exp_of_nonpositive((max - new_max) * scale);
                 max = new_max;
-                p.iter_mut().for_each(|p| *p = exp(p.mul_add(scale, -(max * scale))));
+                p.iter_mut().for_each(|p| *p = exp_of_nonpositive(p.mul_add(scale, -(max * scale))));
                 total = total.mul_add(keep, sum(&p));
                 o.iter_mut().for_each(|o| *o *= keep);
                 for (key, p) in keys.zip(p) {
@@ -104,7 +104,7 @@ pub fn backward(
                     for key in key_block.start..key_block.end.min(query + 1) {
                         let column = at(key, kv_head, n_kv_heads, d);
                         let score = chain(&q[row.clone()], &k[column.clone()]);
-                        let p = exp(score.mul_add(scale, -log_sum_exp[query * n_heads + head]));
+                        let p = exp_of_nonpositive(score.mul_add(scale, -log_sum_exp[query * n_heads + head]));
                         let dp = chain(&d_o[row.clone()], &v[column.clone()]);
                         let ds = p * (dp - delta) * scale;
                         let share = at(key - document.start, 0, 1, d);
