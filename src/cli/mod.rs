@@ -26,6 +26,7 @@ mod update;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -76,7 +77,9 @@ pub fn main_with(registry: Registry, args: impl IntoIterator<Item = OsString>) -
         cancel: CancelToken::default(),
         catch_signals: interrupt::catch_signals,
     };
-    ExitCode::from(run_with(&registry, args, io))
+    // What panicked has spoken through the panic hook; the exit code says whose mistake it is.
+    let code = catch_unwind(AssertUnwindSafe(|| run_with(&registry, args, io))).unwrap_or(exit_code::BUG);
+    ExitCode::from(code)
 }
 
 /// Runs one command; returns one of [`crate::exit_code`].

@@ -121,8 +121,15 @@ impl Job<'_> {
             return Ok(Done { manifest: Arc::new(manifest), is_divergent: false, is_new: false });
         }
         let attempt = store.begin(&keys.fingerprint)?;
-        let draft = self.compute(&keys, &attempt, tell)?;
-        let publication = store.publish(attempt, draft)?;
+        let thread_name = self.thread_name();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.grant.threads)
+            .thread_name(move |_| thread_name.clone())
+            .build()
+            .map_err(|error| StageError::user("threads", "failed to start the threads of its pool").because(error))?;
+        let draft = self.compute(&keys, &attempt, &pool, tell)?;
+        // In the pool too: digesting large files is parallel, and should keep to the threads that were granted.
+        let publication = pool.install(|| store.publish(attempt, draft))?;
         Ok(Done {
             is_divergent: publication.divergence.is_some(),
             manifest: Arc::new(publication.manifest),
@@ -156,6 +163,7 @@ impl Job<'_> {
         &self,
         keys: &Keys,
         attempt: &Attempt,
+        pool: &rayon::ThreadPool,
         tell: &(dyn Fn(StageEvent) + Sync),
     ) -> Result<ManifestDraft, Stop> {
         let spec = self.spec();
@@ -191,14 +199,7 @@ impl Job<'_> {
         ctx.n_threads = self.grant.threads;
         ctx.cancel = self.cancel.clone();
         ctx.check_cancelled()?;
-        let thread_name = self.thread_name();
-        let pool_thread_name = thread_name.clone();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.grant.threads)
-            .thread_name(move |_| pool_thread_name.clone())
-            .build()
-            .map_err(|error| StageError::user("threads", "failed to start the threads of its pool").because(error))?;
-        guard(&thread_name, || pool.install(|| spec.stage.run(&mut ctx)))??;
+        guard(&self.thread_name(), || pool.install(|| spec.stage.run(&mut ctx)))??;
         let external = ctx.take_external();
         drop(ctx);
         Ok(ManifestDraft {

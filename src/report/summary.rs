@@ -9,6 +9,7 @@
 //! help: ...
 //! ```
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub struct SummaryContext {
 #[derive(Debug, Default)]
 pub struct Summary {
     stages: Vec<StageSummary>,
+    /// Name to position in `stages`.
+    positions: BTreeMap<String, usize>,
     warnings: Vec<(Option<String>, String)>,
     placed: Vec<(String, PathBuf)>,
     duration: Duration,
@@ -50,14 +53,14 @@ struct StageSummary {
     outcome: Option<Outcome>,
     duration: Duration,
     facts: Vec<(String, String)>,
-    log: std::collections::VecDeque<String>,
+    log: VecDeque<String>,
     failure: Option<Failure>,
     checkpoint: Option<PathBuf>,
 }
 
 impl Summary {
     fn stage(&mut self, name: &str) -> Option<&mut StageSummary> {
-        self.stages.iter_mut().find(|stage| stage.name == name)
+        self.positions.get(name).map(|&position| &mut self.stages[position])
     }
 
     fn count(&self, outcome: Outcome) -> usize {
@@ -216,6 +219,7 @@ impl Sink for Summary {
     fn on(&mut self, _at: Duration, event: &Event) {
         match event {
             Event::RunStarted { stages, .. } => {
+                self.positions = stages.iter().cloned().zip(0..).collect();
                 self.stages =
                     stages.iter().map(|name| StageSummary { name: name.clone(), ..StageSummary::default() }).collect();
             }

@@ -172,6 +172,17 @@ impl Stage for Fake {
                 ctx.check_cancelled()?;
             }
             "empty" => return Ok(()),
+            "wait" => {
+                ctx.log("waiting");
+                wait_until(|| ctx.cancel.is_cancelled());
+                ctx.check_cancelled()?;
+            }
+            "deaf" => {
+                ctx.log("waiting");
+                wait_until(|| ctx.cancel.is_cancelled());
+                ctx.log("not listening");
+                wait_until(|| false);
+            }
             _ => {}
         }
         let text = (self.work)(self, ctx)?;
@@ -179,6 +190,13 @@ impl Stage for Fake {
         ctx.fact("characters", text.chars().count().to_string());
         fs::write(ctx.output_dir("rows")?.join("value.txt"), text)
             .map_err(|e| StageError::io("write", Path::new("value.txt"), e))
+    }
+}
+
+/// As a stage does that looks at the token between pieces of work.
+fn wait_until(is_over: impl Fn() -> bool) {
+    while !is_over() {
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 

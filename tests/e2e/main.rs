@@ -16,5 +16,6 @@ mod place;
 mod plan;
 mod run;
 mod show;
+mod signals;
 mod stages;
 mod update;

@@ -269,3 +269,28 @@ fn bad_threads_are_named() {
     ");
     assert!(!sandbox.path(".pipe").exists());
 }
+
+/// A measurement, not a promise: `cargo test --test e2e -- --ignored --nocapture nothing_to_do`.
+#[test]
+#[ignore = "prints times"]
+fn how_long_a_run_with_nothing_to_do_takes() {
+    use std::io::Write as _;
+    for n_stages in [7usize, 100, 1_000] {
+        let mut stages = "  s0: { uses: make, with: { value: hello } }\n".to_string();
+        for number in 1..n_stages {
+            let before = if number % 10 == 1 { 0 } else { number - 1 };
+            stages.push_str(&format!(
+                "  s{number}: {{ uses: change, inputs: {{ rows: s{before} }}, with: {{ suffix: '{number}' }} }}\n"
+            ));
+        }
+        let sandbox = Sandbox::with_stages(&stages);
+        sandbox.outcomes("run p.yaml");
+        let times = (0..9).map(|_| {
+            let begin = std::time::Instant::now();
+            assert!(sandbox.pipe("run p.yaml").err.contains("all reused"));
+            begin.elapsed()
+        });
+        let fastest = times.min().expect("nine of them");
+        writeln!(std::io::stderr(), "{n_stages} stages, nothing to do: {fastest:.1?}").expect("stderr");
+    }
+}
