@@ -15,7 +15,7 @@
 //! - work is cut by shape only, and partial results meet in a fixed order;
 //! - a horizontal sum runs over 16 lanes, element `i` in lane `i % 16`, and one tree joins the lanes ([`lanes`]);
 //! - multiply-add is [`f32::mul_add`], one rounding with or without the instruction for it;
-//! - `exp` is ours ([`math`]), `ln`, `cos`, `sin`, `pow` come from the `libm` crate; those of std differ between hosts.
+//! - `exp` and `ln` are ours ([`math`]), `cos`, `sin`, `pow` come from the `libm` crate; those of std differ between hosts.
 //!
 //! The same Rust body is compiled for the baseline and for AVX2 with FMA, chosen at run time; there is no `unsafe` here.
 //! Beside each kernel stands its `reference`: a plain version that tests compare with, to the bit where the kernel promises it.
