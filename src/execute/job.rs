@@ -110,7 +110,8 @@ impl Job<'_> {
         };
         *checkpoint_dir = Some(store.checkpoint_dir(&keys.trajectory));
         let mut say_who = |holder: u32| {
-            tell(StageEvent::Log { line: format!("process {holder} makes the same outputs: waiting for it") });
+            let who = if holder == std::process::id() { "another stage".into() } else { format!("process {holder}") };
+            tell(StageEvent::Log { line: format!("{who} makes the same outputs: waiting for it") });
         };
         let _lock = store
             .stage_lock_unless(&keys.fingerprint, &mut say_who, &|| self.cancel.is_cancelled())?

@@ -80,3 +80,24 @@ impl Sink for PlainLines<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pipe_contract::Unit;
+
+    use super::*;
+
+    #[test]
+    fn progress_is_shown_every_ten_seconds() {
+        let mut err = Vec::new();
+        let mut lines = PlainLines::new(&mut err, Style::PLAIN);
+        for second in 0..=25 {
+            let event = Event::Progress { stage: "text".into(), done: second * 100, total: 5_000, unit: Unit::Rows };
+            lines.on(Duration::from_secs(second), &event);
+        }
+        insta::assert_snapshot!(String::from_utf8(err).expect("UTF-8"), @r"
+        text  1,000 of 5,000 rows, 20 %, 100 rows/s, 40.0 s left
+        text  2,000 of 5,000 rows, 40 %, 100 rows/s, 30.0 s left
+        ");
+    }
+}

@@ -233,3 +233,16 @@ fn a_missing_file_is_named() {
     ----- stderr
     ");
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_pipe"))
+        .args(["cache", "path"])
+        .env_clear()
+        .stdout(writer)
+        .output()
+        .expect("the binary starts");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}

@@ -1,5 +1,7 @@
 //! `pipe plan`: verdicts and reasons.
 
+use pipe_lm::cli::Environment;
+
 use crate::sandbox::Sandbox;
 
 const STAGES: &str = "
@@ -59,4 +61,22 @@ fn without_a_file_it_is_that_of_the_last_run() {
     {"format_version":1,"pipeline":"p","stages":[{"fingerprint":"1ef59e58a6dd6c4762e19dbbb1b8a06012bd8f967e82a052555a4508690e1a79","kind":"make","reason":"","stage":"rows","verdict":"reuse"}]}
     ----- stderr
     "#);
+}
+
+#[test]
+fn colours_are_a_choice() {
+    let sandbox = Sandbox::with_stages("  rows: { uses: make, with: { value: hello } }\n");
+    let forced = Environment { is_colour_forced: true, ..Environment::default() };
+    let both = Environment { is_colour_unwanted: true, ..forced.clone() };
+    let table = [
+        ("", Environment::default(), false),
+        ("", forced.clone(), true),
+        ("", both.clone(), false),
+        ("--color always", both, true),
+        ("--color never", forced, false),
+    ];
+    for (argument, environment, is_colour) in table {
+        let output = sandbox.pipe_in(&format!("plan p.yaml {argument}"), environment.clone());
+        assert_eq!(output.out.contains('\x1b'), is_colour, "{argument} {environment:?}");
+    }
 }

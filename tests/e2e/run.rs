@@ -153,6 +153,18 @@ fn commands_at_the_same_time_run_a_stage_once() {
 }
 
 #[test]
+fn two_stages_that_make_the_same_run_once() {
+    let sandbox = Sandbox::with_stages(
+        "
+  one: { uses: make, with: { value: hello } }
+  two: { uses: make, with: { value: hello } }
+",
+    );
+    let outcomes = sandbox.outcomes("run p.yaml --threads 2");
+    assert!(["one ran, two reused", "one reused, two ran"].contains(&outcomes.as_str()), "{outcomes}");
+}
+
+#[test]
 fn a_changed_local_file_runs_and_a_touched_one_does_not() {
     let sandbox = Sandbox::with_stages("  rows: { uses: files, with: { value: in.txt } }\n");
     sandbox.write("in.txt", "one");
