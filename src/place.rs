@@ -29,19 +29,20 @@ pub struct Placed {
 /// # Errors
 /// When the store lacks the bytes, or the disk refuses.
 pub fn place(store: &Store, manifest: &Manifest, to: &Path) -> Result<Placed, CacheError> {
-    let memo_name = memo_name(to);
-    let recorded = store.memo_get(&memo_name);
-    let previous = previous(store, recorded.as_deref())?;
     let mut placed = Placed::default();
     for (port, artifact) in &manifest.outputs {
+        let folder = to.join(port);
+        let memo_name = memo_name(&folder);
+        let recorded = store.memo_get(&memo_name);
+        let previous = recorded.as_deref().map_or(Ok(None), |fingerprint| store.lookup(fingerprint))?;
         let previous = previous.as_ref().and_then(|manifest| manifest.outputs.get(port));
-        let Restored { written, edited, stale, .. } = store.restore(artifact, &to.join(port), previous)?;
+        let Restored { written, edited, stale, .. } = store.restore(artifact, &folder, previous)?;
         placed.n_written += written.len();
         placed.edited.extend(edited);
         placed.stale.extend(stale);
-    }
-    if recorded.as_deref() != Some(manifest.fingerprint.as_str()) {
-        store.memo_put(&memo_name, &manifest.fingerprint)?;
+        if recorded.as_deref() != Some(manifest.fingerprint.as_str()) {
+            store.memo_put(&memo_name, &manifest.fingerprint)?;
+        }
     }
     Ok(placed)
 }
@@ -51,17 +52,19 @@ pub fn place(store: &Store, manifest: &Manifest, to: &Path) -> Result<Placed, Ca
 /// # Errors
 /// When the disk refuses.
 pub fn needs_bytes(store: &Store, manifest: &Manifest, to: &Path) -> Result<bool, CacheError> {
-    let previous = previous(store, store.memo_get(&memo_name(to)).as_deref())?;
     for (port, artifact) in &manifest.outputs {
+        let folder = to.join(port);
+        let recorded = store.memo_get(&memo_name(&folder));
+        let previous = recorded.as_deref().map_or(Ok(None), |fingerprint| store.lookup(fingerprint))?;
+        let before = previous.as_ref().and_then(|manifest| manifest.outputs.get(port));
         for (name, file) in &artifact.files {
-            let target = to.join(port).join(name);
+            let target = folder.join(name);
             if fs::symlink_metadata(&target).is_err() {
                 return Ok(true);
             }
-            let before = previous.as_ref().and_then(|manifest| manifest.outputs.get(port)?.files.get(name));
-            let is_outdated = before.is_some_and(|before| before.digest != file.digest);
-            if is_outdated && target.is_file() && before.map(|b| &b.digest) == Some(&store.digest_file(&target)?.digest)
-            {
+            let before = before.and_then(|artifact| artifact.files.get(name)).map(|file| &file.digest);
+            let is_outdated = before.is_some_and(|before| *before != file.digest) && target.is_file();
+            if is_outdated && before == Some(&store.digest_file(&target)?.digest) {
                 return Ok(true);
             }
         }
@@ -69,13 +72,8 @@ pub fn needs_bytes(store: &Store, manifest: &Manifest, to: &Path) -> Result<bool
     Ok(false)
 }
 
-/// What an earlier run put there.
-fn previous(store: &Store, recorded: Option<&str>) -> Result<Option<Manifest>, CacheError> {
-    recorded.map_or(Ok(None), |fingerprint| store.lookup(fingerprint))
-}
-
-/// The folder as it is meant, so that two ways of writing it are one.
-fn memo_name(to: &Path) -> String {
-    let absolute = std::path::absolute(to).unwrap_or_else(|_| to.to_path_buf());
+/// A port's folder as it is meant, so that two ways of writing it are one, and two stages may share a `to:`.
+fn memo_name(folder: &Path) -> String {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     format!("placed in {}", absolute.display())
 }

@@ -119,40 +119,56 @@ struct Coordinator<'a, 'bus, 'sinks> {
 
 impl<'a> Coordinator<'a, '_, '_> {
     fn run(&mut self, slots: Slots, receiver: &Receiver<Message>) -> Result<(), RunnerError> {
-        let stages = &self.planner.pipeline.stages;
-        let wishes = stages.iter().map(wish).collect();
+        let wishes = self.planner.pipeline.stages.iter().map(wish).collect();
         let mut scheduler = Scheduler::new(StageGraph::new(self.planner.pipeline), wishes, slots);
-        let mut is_interrupted = false;
         thread::scope(|scope| {
-            let mut commands = VecDeque::from(scheduler.on(SchedulerEvent::Begin));
-            loop {
-                while let Some(command) = commands.pop_front() {
-                    let answer = match command {
-                        Command::Examine(stage) => Some(self.examine(stage)?),
-                        Command::Start { stage, grant } => self.start(scope, stage, grant),
-                        Command::Close(stage, outcome) => {
-                            self.close(stage, outcome);
-                            None
-                        }
-                        Command::Finish => return Ok(()),
-                    };
-                    commands.extend(answer.map(|event| scheduler.on(event)).unwrap_or_default());
-                }
-                match receiver.recv_timeout(TICK) {
-                    Ok(Message::Told(stage, event)) => self.tell(stage, event),
-                    Ok(Message::Ended(stage, end)) => {
-                        let outcome = self.end(stage, *end);
-                        commands.extend(scheduler.on(SchedulerEvent::Ended(stage, outcome)));
-                    }
-                    Err(RecvTimeoutError::Timeout) => self.bus.tick(),
-                    Err(RecvTimeoutError::Disconnected) => unreachable!("the coordinator holds a sender itself"),
-                }
-                if self.cancel.is_cancelled() && !is_interrupted {
-                    is_interrupted = true;
-                    commands.extend(scheduler.on(SchedulerEvent::Interrupt));
-                }
+            let result = self.drive(&mut scheduler, receiver, scope);
+            // The scope waits for its threads: with the store unusable, they need not go on.
+            if result.is_err() {
+                self.cancel.cancel();
             }
+            result
         })
+    }
+
+    fn drive<'scope>(
+        &mut self,
+        scheduler: &mut Scheduler,
+        receiver: &Receiver<Message>,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<(), RunnerError>
+    where
+        'a: 'scope,
+    {
+        let mut is_interrupted = false;
+        let mut commands = VecDeque::from(scheduler.on(SchedulerEvent::Begin));
+        loop {
+            while let Some(command) = commands.pop_front() {
+                let answer = match command {
+                    Command::Examine(stage) => Some(self.examine(stage)?),
+                    Command::Start { stage, grant } => self.start(scope, stage, grant),
+                    Command::Close(stage, outcome) => {
+                        self.close(stage, outcome);
+                        None
+                    }
+                    Command::Finish => return Ok(()),
+                };
+                commands.extend(answer.map(|event| scheduler.on(event)).unwrap_or_default());
+            }
+            match receiver.recv_timeout(TICK) {
+                Ok(Message::Told(stage, event)) => self.tell(stage, event),
+                Ok(Message::Ended(stage, end)) => {
+                    let outcome = self.end(stage, *end);
+                    commands.extend(scheduler.on(SchedulerEvent::Ended(stage, outcome)));
+                }
+                Err(RecvTimeoutError::Timeout) => self.bus.tick(),
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the coordinator holds a sender itself"),
+            }
+            if self.cancel.is_cancelled() && !is_interrupted {
+                is_interrupted = true;
+                commands.extend(scheduler.on(SchedulerEvent::Interrupt));
+            }
+        }
     }
 
     /// Finds out whether a stage must run, now that all its inputs are known.

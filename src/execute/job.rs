@@ -58,6 +58,21 @@ enum Stop {
     Bug(String),
 }
 
+impl Stop {
+    fn into_failure(self) -> Failure {
+        match self {
+            Stop::Error(error) => {
+                Failure { slug: error.slug.to_string(), message: error.chain(), help: error.help, is_bug: false }
+            }
+            // The failure of a stage that did what no stage may do.
+            Stop::Bug(message) => {
+                let help = "this is a mistake in pipe or in the stage kind, not in the pipeline; please report it with the log";
+                Failure { slug: "bug".to_string(), message, help: Some(help.to_string()), is_bug: true }
+            }
+        }
+    }
+}
+
 impl From<StageError> for Stop {
     fn from(error: StageError) -> Self {
         Stop::Error(error)
@@ -78,17 +93,31 @@ impl From<CacheError> for Stop {
 }
 
 impl Job<'_> {
-    /// Runs it. `tell` passes on what the stage says.
-    pub(super) fn run(mut self, tell: &(dyn Fn(StageEvent) + Sync)) -> JobEnd {
+    /// Runs it, and never panics. `tell` passes on what the stage says.
+    pub(super) fn run(self, tell: &(dyn Fn(StageEvent) + Sync)) -> JobEnd {
+        let thread_name = self.thread_name();
+        match guard(&thread_name, || self.run_unguarded(tell)) {
+            Ok(end) => end,
+            Err(stop) => JobEnd {
+                result: Err(stop.into_failure()),
+                outcome: Outcome::Failed,
+                resolution: None,
+                checkpoint: None,
+            },
+        }
+    }
+
+    fn run_unguarded(mut self, tell: &(dyn Fn(StageEvent) + Sync)) -> JobEnd {
         let mut resolution = None;
         let mut checkpoint_dir = None;
         let result = self.make(&mut resolution, &mut checkpoint_dir, tell);
         let checkpoint = checkpoint_dir.filter(|dir| result.is_err() && dir.exists());
         let (outcome, result) = match result {
             Ok(done) => (if done.is_new { Outcome::Ran } else { Outcome::Reused }, Ok(done)),
-            Err(Stop::Error(error)) if error.is_cancelled => (Outcome::Cancelled, Err(to_failure(error))),
-            Err(Stop::Error(error)) => (Outcome::Failed, Err(to_failure(error))),
-            Err(Stop::Bug(message)) => (Outcome::Failed, Err(to_bug(message))),
+            Err(Stop::Error(error)) if error.is_cancelled => {
+                (Outcome::Cancelled, Err(Stop::Error(error).into_failure()))
+            }
+            Err(stop) => (Outcome::Failed, Err(stop.into_failure())),
         };
         JobEnd { result, outcome, resolution, checkpoint }
     }
@@ -227,15 +256,4 @@ fn guard<T>(thread_name: &str, work: impl FnOnce() -> T) -> Result<T, Stop> {
     panics::record_panics();
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|_| Stop::Bug(format!("it panicked: {}", panics::take_message(thread_name))))
-}
-
-fn to_failure(error: StageError) -> Failure {
-    Failure { slug: error.slug.to_string(), message: error.chain(), help: error.help, is_bug: false }
-}
-
-/// The failure of a stage that did what no stage may do.
-pub(super) fn to_bug(message: String) -> Failure {
-    let help = "this is a mistake in pipe or in the stage kind, not in the pipeline; please report it with the log"
-        .to_string();
-    Failure { slug: "bug".to_string(), message, help: Some(help), is_bug: true }
 }

@@ -111,3 +111,18 @@ fn a_folder_that_cannot_be_made_fails_the_run_and_keeps_the_result() {
     let again = sandbox.pipe("run p.yaml --json");
     assert_eq!((again.code, again.outcomes().as_str()), (1, "rows reused, text reused"));
 }
+
+#[test]
+fn another_stage_may_take_a_folder_over() {
+    let sandbox = Sandbox::with_stages(STAGES);
+    sandbox.outcomes("run p.yaml");
+    // Another stage takes the place over: what `text` left there is an earlier run's, not the user's.
+    sandbox.write_stages(
+        "
+  rows: { uses: make, with: { value: hello } }
+  more: { uses: change, inputs: { rows: rows }, with: { suffix: '!!' }, to: ./out/text/ }
+",
+    );
+    sandbox.outcomes("run p.yaml");
+    assert_eq!(sandbox.read(PLACED), "hello!!");
+}
