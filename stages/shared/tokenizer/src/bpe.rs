@@ -41,7 +41,7 @@ pub fn train_bpe<T: AsRef<str> + Sync>(
 ) -> Result<Vec<u8>, TokenizerError> {
     let mut trainer = BpeTrainer::new(vocab_size, special_tokens)?;
     trainer.feed(texts)?;
-    Ok(trainer.train())
+    Ok(trainer.train().json)
 }
 
 /// Collects words, then makes tokens of them.
@@ -93,8 +93,8 @@ impl BpeTrainer {
         Ok(())
     }
 
-    /// Makes the tokens and returns the bytes of `tokenizer.json`. The same words give the same bytes.
-    pub fn train(self) -> Vec<u8> {
+    /// Makes the tokens. The same words give the same bytes.
+    pub fn train(self) -> Trained {
         let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
         alphabet.sort_unstable();
         let mut vocabulary = Vocabulary::default();
@@ -112,8 +112,18 @@ impl BpeTrainer {
         });
         let words: Vec<Word> = words.collect();
         let merges = make_merges(words, &mut vocabulary, self.vocab_size, self.special_tokens.len());
-        tokenizer_json(&vocabulary, &merges, &self.special_tokens)
+        let json = tokenizer_json(&vocabulary, &merges, &self.special_tokens);
+        Trained { json, vocab_size: vocabulary.tokens.len() }
     }
+}
+
+/// A new tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trained {
+    /// The bytes of `tokenizer.json`.
+    pub json: Vec<u8>,
+    /// Tokens it has, special ones included: ids are below this.
+    pub vocab_size: usize,
 }
 
 struct Word {
@@ -299,10 +309,11 @@ fn tokenizer_json(vocabulary: &Vocabulary, merges: &[Pair], special_tokens: &[St
         model: Model<'a>,
     }
     let token = |id: u32| vocabulary.tokens[id as usize].as_str();
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    // Keys in alphabetical order, so that the bytes do not depend on which kind of map serde_json was built with.
+    let byte_level = json!({"add_prefix_space": false, "trim_offsets": true, "type": "ByteLevel", "use_regex": true});
     let added = special_tokens.iter().enumerate().map(|(id, content)| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": false, "special": true})
+        json!({"content": content, "id": id, "lstrip": false, "normalized": false, "rstrip": false,
+               "single_word": false, "special": true})
     });
     let file = File {
         version: "1.0",

@@ -18,6 +18,6 @@ mod error;
 pub mod model_tokenizer;
 pub mod special;
 
-pub use bpe::{BpeTrainer, train_bpe};
+pub use bpe::{BpeTrainer, Trained, train_bpe};
 pub use error::TokenizerError;
 pub use model_tokenizer::{Encoded, ModelTokenizer};

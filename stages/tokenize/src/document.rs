@@ -1,0 +1,196 @@
+//! One example's ids and spans become a document: ids with labels.
+//!
+//! ```text
+//! text     "Q: hi A: yo"     completion 6..11
+//! spans     0..0  0..1 1..2 2..5  5..7 7..8  8..11  11..11
+//! ids       <s>   Q    :    _hi   _A   :     _yo    </s>
+//! label     -     -    -    -     _A   :     _yo    </s>     the token on the boundary belongs to the completion
+//! ```
+//!
+//! Labels never look at a padding id: where padding and end are the same id, masking by id would unlearn stopping.
+
+use std::ops::Range;
+
+use pipe_records::packed::NOT_SUPERVISED;
+use pipe_tokenizer::Encoded;
+
+/// Token ids with their labels, equally long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Document {
+    pub(crate) ids: Vec<u32>,
+    /// The id itself, or [`NOT_SUPERVISED`]; not shifted.
+    pub(crate) labels: Vec<i32>,
+}
+
+/// How a document is made of an encoded text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) eos_id: Option<u32>,
+    pub(crate) append_eos: bool,
+    pub(crate) supervised: Supervised,
+}
+
+/// Which tokens are supervised, besides the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Supervised {
+    Everything,
+    Completion,
+}
+
+impl Document {
+    /// The document of `encoded`, and whether a token lies across the start of the completion.
+    pub(crate) fn new(encoded: Encoded, completion: &Range<u32>, rules: Rules) -> (Self, bool) {
+        let Encoded { mut ids, spans } = encoded;
+        let mut has_boundary_token = false;
+        let mut labels: Vec<i32> = match rules.supervised {
+            Supervised::Everything => ids.iter().map(|id| label(*id)).collect(),
+            Supervised::Completion => {
+                has_boundary_token = spans.iter().any(|span| span.0 < completion.start && completion.start < span.1);
+                let covered = ids.iter().zip(&spans);
+                covered
+                    .map(|(id, span)| if overlaps(*span, completion) { label(*id) } else { NOT_SUPERVISED })
+                    .collect()
+            }
+        };
+        if let Some(eos_id) = rules.eos_id {
+            if rules.append_eos && ids.last() != Some(&eos_id) {
+                ids.push(eos_id);
+                labels.push(NOT_SUPERVISED);
+            }
+            // Without it the model never learns to stop.
+            if let (Some(&last_id), Some(last_label)) = (ids.last(), labels.last_mut())
+                && last_id == eos_id
+            {
+                *last_label = label(eos_id);
+            }
+        }
+        (Document { ids, labels }, has_boundary_token)
+    }
+
+    /// Number of tokens.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Keeps the first `max_length` tokens; returns how many were cut off.
+    pub(crate) fn truncate(&mut self, max_length: usize) -> usize {
+        let n_cut = self.len().saturating_sub(max_length);
+        self.ids.truncate(max_length);
+        self.labels.truncate(max_length);
+        n_cut
+    }
+
+    /// Whether a model can learn from it: a supervised token that has one before it to be predicted from.
+    pub(crate) fn is_learnable(&self) -> bool {
+        self.labels.iter().skip(1).any(|label| *label != NOT_SUPERVISED)
+    }
+}
+
+/// A token that covers nothing belongs to the completion only inside of it: what stands at its edges, such as the
+/// beginning of the sequence before a text without prompt, does not.
+fn overlaps(span: (u32, u32), completion: &Range<u32>) -> bool {
+    let (start, end) = span;
+    if start == end {
+        return completion.start < start && start < completion.end;
+    }
+    start < completion.end && end > completion.start
+}
+
+fn label(id: u32) -> i32 {
+    i32::try_from(id).expect("ids are below the vocabulary size, which is checked to fit before the first row")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: i32 = NOT_SUPERVISED;
+
+    fn encoded(tokens: &[(u32, (u32, u32))]) -> Encoded {
+        Encoded { ids: tokens.iter().map(|t| t.0).collect(), spans: tokens.iter().map(|t| t.1).collect() }
+    }
+
+    fn rules(supervised: Supervised) -> Rules {
+        Rules { eos_id: Some(2), append_eos: true, supervised }
+    }
+
+    /// <s>, then tokens of 3 characters each: 0..3, 3..6, 6..9.
+    fn three() -> Encoded {
+        encoded(&[(1, (0, 0)), (10, (0, 3)), (11, (3, 6)), (12, (6, 9))])
+    }
+
+    #[test]
+    fn without_a_completion_rule_every_token_is_supervised() {
+        let (document, boundary) = Document::new(three(), &(6..9), rules(Supervised::Everything));
+        assert_eq!(document.ids, [1, 10, 11, 12, 2]);
+        assert_eq!(document.labels, [1, 10, 11, 12, 2]);
+        assert!(!boundary);
+    }
+
+    #[test]
+    fn the_completion_and_the_end_are_supervised() {
+        let (document, boundary) = Document::new(three(), &(6..9), rules(Supervised::Completion));
+        assert_eq!(document.labels, [NONE, NONE, NONE, 12, 2]);
+        assert!(!boundary);
+    }
+
+    #[test]
+    fn a_token_on_the_boundary_belongs_to_the_completion() {
+        let (document, boundary) = Document::new(three(), &(5..9), rules(Supervised::Completion));
+        assert_eq!(document.labels, [NONE, NONE, 11, 12, 2]);
+        assert!(boundary);
+    }
+
+    #[test]
+    fn what_stands_behind_the_completion_is_not_supervised() {
+        let (document, _) = Document::new(three(), &(3..6), rules(Supervised::Completion));
+        assert_eq!(document.labels, [NONE, NONE, 11, NONE, 2]);
+    }
+
+    #[test]
+    fn a_text_that_is_all_completion_leaves_the_beginning_out() {
+        let (document, _) = Document::new(three(), &(0..9), rules(Supervised::Completion));
+        assert_eq!(document.labels, [NONE, 10, 11, 12, 2]);
+    }
+
+    #[test]
+    fn several_tokens_of_one_character_go_together() {
+        let tokens = encoded(&[(10, (0, 1)), (20, (1, 2)), (21, (1, 2)), (22, (1, 2)), (11, (2, 3))]);
+        let (document, _) = Document::new(tokens, &(1..2), rules(Supervised::Completion));
+        assert_eq!(document.labels, [NONE, 20, 21, 22, NONE, 2]);
+    }
+
+    #[test]
+    fn an_end_that_is_there_is_not_doubled_and_is_supervised() {
+        let tokens = || encoded(&[(10, (0, 3)), (2, (3, 3))]);
+        for append_eos in [true, false] {
+            let rules = Rules { append_eos, ..rules(Supervised::Completion) };
+            let (document, _) = Document::new(tokens(), &(0..3), rules);
+            assert_eq!((document.ids, document.labels), (vec![10, 2], vec![10, 2]));
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_also_padding_is_supervised_like_any_other() {
+        // XGen: the padding id 0 is "!".
+        let tokens = encoded(&[(10, (0, 1)), (0, (1, 2))]);
+        let (document, _) = Document::new(tokens, &(1..2), rules(Supervised::Completion));
+        assert_eq!(document.labels, [NONE, 0, 2]);
+    }
+
+    #[test]
+    fn truncation_may_eat_the_whole_completion() {
+        let (mut document, _) = Document::new(three(), &(6..9), rules(Supervised::Completion));
+        assert!(document.is_learnable());
+        assert_eq!(document.truncate(3), 2);
+        assert_eq!(document.ids, [1, 10, 11]);
+        assert!(!document.is_learnable());
+    }
+
+    #[test]
+    fn the_first_token_alone_teaches_nothing() {
+        let (document, _) = Document::new(encoded(&[]), &(0..0), rules(Supervised::Everything));
+        assert_eq!(document.labels, [2]);
+        assert!(!document.is_learnable());
+    }
+}

@@ -1,0 +1,100 @@
+//! The settings of `tokenize`.
+
+use pipe_contract::{KeyValue, Reader};
+
+/// What happens to a document of more than `max_length` tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truncation {
+    /// Its first `max_length` tokens stay, the rest is counted.
+    Truncate,
+    /// It is left out and counted.
+    Drop,
+    /// The stage stops and names it.
+    Error,
+}
+
+/// How documents share a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// They do not: a pack is one document, in the order of the file.
+    Off,
+    /// Best-fit decreasing: the longest first, each into the fullest pack that still has room.
+    BestFitDecreasing,
+}
+
+/// `with:` of a `tokenize` stage, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Most tokens of a pack, and of a document in it; 1 to 1,048,576.
+    pub max_length: usize,
+    /// How documents share a pack.
+    pub packing: Packing,
+    /// Whether the end-of-sequence id is appended where it is absent.
+    pub append_eos: bool,
+    /// Whether only the completion is supervised; `None`: as the examples say.
+    pub completion_only_loss: Option<bool>,
+    /// What happens to long documents.
+    pub truncation: Truncation,
+}
+
+impl Settings {
+    /// Reads `with:`; the defaults are TRL's.
+    pub fn read(reader: &mut Reader) -> Self {
+        let max_length = reader.integer("max_length", 1024, 1..=1_048_576) as usize;
+        let wants_packing = reader.bool("packing", false);
+        reader.choice("packing_strategy", "bfd", &["bfd"]);
+        let append_eos = reader.bool("append_eos", true);
+        let completion_only_loss = read_completion_only_loss(reader);
+        let truncation = match reader.choice("truncation", "truncate", &["truncate", "drop", "error"]) {
+            "drop" => Truncation::Drop,
+            "error" => Truncation::Error,
+            _ => Truncation::Truncate,
+        };
+        let packing = if wants_packing { Packing::BestFitDecreasing } else { Packing::Off };
+        Settings { max_length, packing, append_eos, completion_only_loss, truncation }
+    }
+}
+
+/// Absent means "as the examples say", which is another value than `false`: so both enter the key when given.
+fn read_completion_only_loss(reader: &mut Reader) -> Option<bool> {
+    let is_given = reader.has("completion_only_loss");
+    let value = reader.bool("completion_only_loss", false);
+    is_given.then(|| {
+        reader.record_key("completion_only_loss", KeyValue::Bool(value));
+        value
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(yaml: &str) -> (Settings, Vec<String>, Vec<&'static str>) {
+        let value = serde_yaml::from_str(yaml).unwrap();
+        let mut reader = Reader::new(&value);
+        let settings = Settings::read(&mut reader);
+        let (key, problems) = reader.finish();
+        (settings, key.into_keys().collect(), problems.iter().map(|p| p.kind.slug()).collect())
+    }
+
+    #[test]
+    fn defaults_are_not_in_the_key() {
+        let written = "{ max_length: 1024, packing: false, packing_strategy: bfd, append_eos: true, completion_only_loss: null, truncation: truncate }";
+        assert_eq!(read(written), read("{}"));
+        let (settings, key, problems) = read("{}");
+        assert_eq!((settings.completion_only_loss, settings.packing), (None, Packing::Off));
+        assert!(key.is_empty() && problems.is_empty());
+    }
+
+    #[test]
+    fn an_explicit_false_differs_from_as_the_examples_say() {
+        let (settings, key, _) = read("{ completion_only_loss: false }");
+        assert_eq!((settings.completion_only_loss, key), (Some(false), vec!["completion_only_loss".to_string()]));
+    }
+
+    #[test]
+    fn every_problem_is_reported() {
+        let (_, _, problems) = read("{ max_length: 0, packing_strategy: wrapped, truncation: split, pad: true }");
+        assert_eq!(problems, ["out-of-range", "out-of-range", "out-of-range", "unknown-setting"]);
+    }
+}

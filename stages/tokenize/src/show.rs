@@ -1,0 +1,122 @@
+//! Packs as text: a bar per pack with its documents to scale, and the first tokens of the first one.
+
+use std::fmt::Write as _;
+
+use pipe_contract::{Artifact, StageError};
+use pipe_records::packed::NOT_SUPERVISED;
+use pipe_records::{Pack, PackedReader};
+
+/// Width of the bar of a full pack, in characters.
+const BAR_WIDTH: usize = 64;
+/// Tokens of the first pack that are listed.
+const N_LISTED: usize = 48;
+/// Tokens per line of the list.
+const PER_LINE: usize = 8;
+
+/// The first `n_packs` packs of `artifact`.
+pub(crate) fn show_packs(artifact: &Artifact, n_packs: usize) -> Result<String, StageError> {
+    let reader = PackedReader::open(artifact)?;
+    let info = reader.info();
+    let mut text = format!(
+        "{} packs of at most {} tokens: {} documents, {} tokens, {} supervised, fill {:.1} %\n\n",
+        thousands(info.n_packs),
+        thousands(info.max_length),
+        thousands(info.n_documents),
+        thousands(info.n_tokens),
+        thousands(info.n_supervised_tokens),
+        info.fill * 100.0,
+    );
+    for index in 0..n_packs.min(reader.n_packs()) {
+        let pack = reader.pack(index)?;
+        draw_pack(&mut text, index, &pack, info.max_length as usize);
+    }
+    if n_packs > 0 && reader.n_packs() > 0 {
+        list_tokens(&mut text, &reader.pack(0)?);
+    }
+    Ok(text)
+}
+
+/// `12,345`.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A bar: `#` supervised, `-` not, `|` at the end of each document, spaces for what is free.
+fn draw_pack(text: &mut String, index: usize, pack: &Pack, max_length: usize) {
+    let n_tokens = pack.input_ids.len();
+    let scale = max_length.max(1) as f64 / BAR_WIDTH as f64;
+    let bar: String = (0..BAR_WIDTH)
+        .map(|cell| {
+            let tokens = (cell as f64 * scale) as usize..(((cell + 1) as f64 * scale) as usize).max(1);
+            draw_cell(pack, tokens.start..tokens.end.max(tokens.start + 1).min(n_tokens))
+        })
+        .collect();
+    writeln!(text, "pack {index:<6} [{bar}] {n_tokens} tokens").expect("writing to a String cannot fail");
+    let documents: Vec<String> = documents(pack).map(|(id, length)| format!("{id} ({length})")).collect();
+    let shown = documents.len().min(6);
+    let more = if documents.len() > shown { format!(", and {} more", documents.len() - shown) } else { String::new() };
+    writeln!(text, "  documents (tokens): {}{more}", documents[..shown].join(", ")).expect("as above");
+}
+
+fn draw_cell(pack: &Pack, tokens: std::ops::Range<usize>) -> char {
+    if tokens.is_empty() {
+        return ' ';
+    }
+    let ends_document = tokens.clone().any(|i| pack.doc_ids.get(i + 1) != Some(&pack.doc_ids[i]));
+    let n_supervised = pack.labels[tokens.clone()].iter().filter(|label| **label != NOT_SUPERVISED).count();
+    match (ends_document, n_supervised * 2 >= tokens.len()) {
+        (true, _) => '|',
+        (false, true) => '#',
+        (false, false) => '-',
+    }
+}
+
+/// Id and number of tokens of each document.
+fn documents(pack: &Pack) -> impl Iterator<Item = (u32, usize)> + '_ {
+    pack.doc_ids.chunk_by(|a, b| a == b).map(|run| (run[0], run.len()))
+}
+
+fn list_tokens(text: &mut String, pack: &Pack) {
+    let n_listed = pack.input_ids.len().min(N_LISTED);
+    writeln!(text, "\nthe first {n_listed} tokens of pack 0 (* supervised)").expect("as above");
+    for start in (0..n_listed).step_by(PER_LINE) {
+        for i in start..(start + PER_LINE).min(n_listed) {
+            let mark = if pack.labels[i] == NOT_SUPERVISED { ' ' } else { '*' };
+            write!(text, "{:>7}{mark}", pack.input_ids[i]).expect("as above");
+        }
+        text.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let shown: Vec<String> = [0, 999, 1000, 52_002, 7_400_000].into_iter().map(thousands).collect();
+        assert_eq!(shown, ["0", "999", "1,000", "52,002", "7,400,000"]);
+    }
+
+    #[test]
+    fn a_pack_is_drawn_to_scale() {
+        let pack = Pack {
+            input_ids: (0..48).collect(),
+            labels: (0..48).map(|i| if i < 16 { NOT_SUPERVISED } else { i }).collect(),
+            position_ids: (0..32).chain(0..16).collect(),
+            doc_ids: (0..48).map(|i| if i < 32 { 7 } else { 2 }).collect(),
+        };
+        let mut text = String::new();
+        draw_pack(&mut text, 0, &pack, 64);
+        let bar = format!("{}{}|{}|{}", "-".repeat(16), "#".repeat(15), "#".repeat(15), " ".repeat(16));
+        assert_eq!(text, format!("pack 0      [{bar}] 48 tokens\n  documents (tokens): 7 (32), 2 (16)\n"));
+    }
+}

@@ -1,0 +1,338 @@
+//! The stage as the runner calls it, on folders.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_records::examples::{PretokenizedRow, pretokenized_schema, pretokenized_writer};
+use pipe_records::packed::NOT_SUPERVISED;
+use pipe_records::{Example, ExamplesWriter, Pack, PackedReader, open_rows};
+use pipe_stage_tokenize::KIND;
+use pipe_tokenizer::{ModelTokenizer, train_bpe};
+
+/// A folder with a model and examples; each run gets a work folder of its own.
+struct Sandbox {
+    folder: tempfile::TempDir,
+}
+
+struct Ran {
+    packed: Artifact,
+    packs: Vec<Pack>,
+    events: Vec<StageEvent>,
+}
+
+impl Sandbox {
+    /// A tokenizer trained on `texts`: id 0 is `<|endoftext|>`, ids 1 to 256 are bytes.
+    fn new(texts: &[&str]) -> Self {
+        let sandbox = Sandbox { folder: tempfile::tempdir().unwrap() };
+        let model = sandbox.path("model");
+        std::fs::create_dir_all(&model).unwrap();
+        std::fs::write(model.join("tokenizer.json"), train_bpe(texts, 300, &["<|endoftext|>"]).unwrap()).unwrap();
+        std::fs::write(model.join("config.json"), r#"{"vocab_size": 300, "max_position_embeddings": 64}"#).unwrap();
+        std::fs::write(model.join("tokenizer_config.json"), r#"{"eos_token": "<|endoftext|>"}"#).unwrap();
+        sandbox
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn model(&self) -> Artifact {
+        Artifact::from_folder(ArtifactKind::Model, &self.path("model")).unwrap()
+    }
+
+    /// Writes `prompt + completion` rows as examples.
+    fn examples(&self, rows: &[(&str, &str)]) -> &Self {
+        let folder = self.path("examples");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut writer = ExamplesWriter::create(&folder).unwrap();
+        for (prompt, completion) in rows {
+            let (n_prompt, n_completion) = (prompt.chars().count() as u32, completion.chars().count() as u32);
+            let text = format!("{prompt}{completion}");
+            let example = Example { text, prompt: 0..n_prompt, completion: n_prompt..n_prompt + n_completion };
+            writer.write(&example).unwrap();
+        }
+        writer.finish().unwrap();
+        self
+    }
+
+    fn run(&self, settings: &str) -> Result<Ran, StageError> {
+        run(&self.model(), &self.path("examples"), settings, 2, &self.path("work"))
+    }
+}
+
+fn run(model: &Artifact, examples: &Path, settings: &str, n_threads: usize, work: &Path) -> Result<Ran, StageError> {
+    let settings = serde_yaml::from_str(settings).unwrap();
+    let mut reader = Reader::new(&settings);
+    let stage = KIND.read(&mut reader);
+    assert_eq!(reader.finish().1, []);
+    let events = Mutex::new(Vec::new());
+    let emit = |event| events.lock().unwrap().push(event);
+    std::fs::remove_dir_all(work).ok();
+    let mut ctx = Context::new(work, &emit);
+    ctx.n_threads = n_threads;
+    ctx.inputs.insert("model".into(), model.clone());
+    ctx.inputs.insert("examples".into(), Artifact::from_folder(ArtifactKind::Examples, examples).unwrap());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+    pool.install(|| stage.run(&mut ctx))?;
+    let packed = Artifact::from_folder(ArtifactKind::Packed, &work.join("outputs/packed")).unwrap();
+    let packs = PackedReader::open(&packed).unwrap().packs().collect::<Result<_, _>>().unwrap();
+    drop(ctx);
+    Ok(Ran { packed, packs, events: events.into_inner().unwrap() })
+}
+
+impl Ran {
+    fn fact(&self, wanted: &str) -> Option<&str> {
+        self.events.iter().find_map(|event| match event {
+            StageEvent::Fact { name, value } if name == wanted => Some(value.as_str()),
+            _ => None,
+        })
+    }
+}
+
+fn supervised(pack: &Pack) -> Vec<u32> {
+    let labelled = pack.labels.iter().filter(|label| **label != NOT_SUPERVISED);
+    labelled.map(|label| u32::try_from(*label).unwrap()).collect()
+}
+
+const ROWS: [(&str, &str); 4] =
+    [("Q: one\nA:", " 1"), ("Q: two\nA:", " 2"), ("Q: 你好?\nA:", " 好😀"), ("Q: four\nA:", " four four")];
+
+#[test]
+fn without_packing_a_pack_is_a_row_with_its_end() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let ran = sandbox.examples(&ROWS).run("{ max_length: 64 }").unwrap();
+    let tokenizer = ModelTokenizer::load(&sandbox.model()).unwrap();
+    assert_eq!(ran.packs.len(), ROWS.len());
+    for (row, pack) in ran.packs.iter().enumerate() {
+        let mut ids = tokenizer.encode(&format!("{}{}", ROWS[row].0, ROWS[row].1)).unwrap().ids;
+        ids.push(0);
+        assert_eq!(pack.input_ids, ids);
+        assert_eq!(supervised(pack), ids, "every token is supervised by default");
+        assert_eq!(pack.doc_ids, vec![row as u32; ids.len()]);
+        assert_eq!(pack.position_ids, (0..ids.len() as u32).collect::<Vec<_>>());
+    }
+    assert_eq!(ran.fact("packs"), Some("4"));
+}
+
+#[test]
+fn completion_only_loss_supervises_completion_and_end() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let ran = sandbox.examples(&ROWS).run("{ max_length: 64, completion_only_loss: true }").unwrap();
+    let tokenizer = ModelTokenizer::load(&sandbox.model()).unwrap();
+    for (row, pack) in ran.packs.iter().enumerate() {
+        let decoded = tokenizer.decode(&supervised(pack)).unwrap();
+        assert_eq!(decoded, format!("{}<|endoftext|>", ROWS[row].1), "row {row}");
+    }
+}
+
+#[test]
+fn a_token_across_the_boundary_is_supervised_and_counted() {
+    // `abab` is one token, and the completion starts in its middle.
+    let sandbox = Sandbox::new(&["abab abab abab abab"]);
+    let ran = sandbox.examples(&[("ab", "ab abab")]).run("{ max_length: 64, completion_only_loss: true }").unwrap();
+    let tokenizer = ModelTokenizer::load(&sandbox.model()).unwrap();
+    assert_eq!(tokenizer.decode(&supervised(&ran.packs[0])).unwrap(), "abab abab<|endoftext|>");
+    let logged = ran
+        .events
+        .iter()
+        .any(|e| matches!(e, StageEvent::Log { line } if line.ends_with("which counts as completion: 1")));
+    assert!(logged, "{:?}", ran.events);
+}
+
+#[test]
+fn packs_keep_documents_apart_and_lose_none() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let rows: Vec<(String, String)> =
+        (0..300).map(|i| (format!("Q: {i}\nA:"), " one".repeat(1 + i * 7 % 11))).collect();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|(p, c)| (p.as_str(), c.as_str())).collect();
+    sandbox.examples(&rows);
+    let single = sandbox.run("{ max_length: 64 }").unwrap();
+    let packed = sandbox.run("{ max_length: 64, packing: true }").unwrap();
+
+    let mut seen = vec![None; rows.len()];
+    for pack in &packed.packs {
+        assert!(pack.input_ids.len() <= 64);
+        let mut start = 0;
+        for document in pack.doc_ids.chunk_by(|a, b| a == b) {
+            let range = start..start + document.len();
+            start = range.end;
+            let part = Pack {
+                input_ids: pack.input_ids[range.clone()].to_vec(),
+                labels: pack.labels[range.clone()].to_vec(),
+                position_ids: pack.position_ids[range.clone()].to_vec(),
+                doc_ids: document.to_vec(),
+            };
+            let slot: &mut Option<Pack> = &mut seen[document[0] as usize];
+            assert!(slot.replace(part).is_none(), "document {} is there twice", document[0]);
+        }
+    }
+    let seen: Vec<Pack> = seen.into_iter().map(|document| document.expect("every document is packed")).collect();
+    assert_eq!(seen, single.packs);
+    assert!(packed.packs.len() * 4 < single.packs.len() * 3, "{} packs", packed.packs.len());
+    let shown = KIND.show("packed", &packed.packed, 2).unwrap();
+    assert!(shown.contains("pack 1") && shown.contains("documents (tokens): 0 ("), "{shown}");
+}
+
+#[test]
+fn the_same_bytes_on_any_number_of_threads() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let rows: Vec<(String, String)> = (0..2500).map(|i| (format!("Q: {i}\nA:"), " 你".repeat(1 + i * 7 % 9))).collect();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|(p, c)| (p.as_str(), c.as_str())).collect();
+    sandbox.examples(&rows);
+    let bytes = |n_threads: usize| {
+        let settings = "{ max_length: 64, packing: true, completion_only_loss: true }";
+        let ran = run(&sandbox.model(), &sandbox.path("examples"), settings, n_threads, &sandbox.path("work")).unwrap();
+        ["packed.parquet", "packed.json"].map(|name| std::fs::read(ran.packed.file(name).unwrap()).unwrap())
+    };
+    let one = bytes(1);
+    assert!(one == bytes(2) && one == bytes(3), "the bytes depend on the number of threads");
+}
+
+/// trl#3927: truncation cuts the whole completion off, and the mean over no token is NaN.
+#[test]
+fn a_row_whose_completion_is_cut_off_is_dropped_and_counted() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let long_prompt = "x y z ".repeat(30);
+    sandbox.examples(&[(&long_prompt, " never seen"), ("Q:", " a"), ("", &long_prompt)]);
+    let ran = sandbox.run("{ max_length: 64, completion_only_loss: true }").unwrap();
+    let rows: Vec<u32> = ran.packs.iter().map(|pack| pack.doc_ids[0]).collect();
+    assert_eq!(rows, [1, 2]);
+    assert_eq!(ran.fact("dropped documents"), Some("1"));
+    let n_tokens = ModelTokenizer::load(&sandbox.model()).unwrap().encode(&long_prompt).unwrap().ids.len() + 1;
+    assert_eq!(ran.fact("truncated tokens"), Some((n_tokens - 64).to_string().as_str()));
+
+    let only_long = sandbox.examples(&[(&long_prompt, " never seen")]);
+    let error = only_long.run("{ max_length: 64, completion_only_loss: true }").err().unwrap();
+    assert_eq!(error.slug, "nothing-to-learn");
+}
+
+#[test]
+fn long_documents_can_be_dropped_or_refused() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let long = "x y z ".repeat(30);
+    sandbox.examples(&[("Q:", " a"), ("Q:", &long)]);
+    let ran = sandbox.run("{ max_length: 64, truncation: drop }").unwrap();
+    assert_eq!((ran.packs.len(), ran.fact("dropped documents")), (1, Some("1")));
+    let error = sandbox.run("{ max_length: 64, truncation: error }").err().unwrap();
+    assert_eq!(error.slug, "document-too-long");
+    assert!(error.message.starts_with("row 1 of the examples"), "{}", error.message);
+}
+
+#[test]
+fn max_length_above_the_positions_names_both() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let error = sandbox.examples(&ROWS).run("{ max_length: 65 }").err().unwrap();
+    assert!(error.message.contains("`max_length` is 65, but the model has 64 positions"), "{}", error.message);
+}
+
+#[test]
+fn a_model_without_end_token_is_refused_unless_told() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    std::fs::remove_file(sandbox.path("model/tokenizer_config.json")).unwrap();
+    sandbox.examples(&ROWS);
+    assert_eq!(sandbox.run("{ max_length: 64 }").err().unwrap().slug, "no-end-token");
+    let ran = sandbox.run("{ max_length: 64, append_eos: false }").unwrap();
+    assert!(ran.packs.iter().all(|pack| !pack.input_ids.contains(&0)));
+}
+
+#[test]
+fn pretokenized_rows_pass_unchanged_and_in_order() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let folder = sandbox.path("examples");
+    std::fs::create_dir_all(&folder).unwrap();
+    let rows: Vec<PretokenizedRow> = (0..3000u32)
+        .map(|i| {
+            let n = 2 + i % 30;
+            PretokenizedRow {
+                input_ids: (0..n).map(|t| (i * 31 + t * 7) % 300).collect(),
+                labels: Some((0..n).map(|t| if t % 3 == 0 { -100 } else { ((i + t) % 300) as i32 }).collect()),
+                ..PretokenizedRow::default()
+            }
+        })
+        .collect();
+    write_pretokenized(&folder, &rows);
+    let ran = sandbox.run("{ max_length: 64 }").unwrap();
+    assert_eq!(ran.packs.len(), rows.len());
+    for (i, (pack, row)) in ran.packs.iter().zip(&rows).enumerate() {
+        assert_eq!((&pack.input_ids, Some(&pack.labels)), (&row.input_ids, row.labels.as_ref()));
+        assert_eq!(pack.doc_ids, vec![i as u32; row.input_ids.len()]);
+    }
+    assert_eq!(sandbox.run("{ max_length: 64, packing: true }").err().unwrap().slug, "unsupported-setting");
+    assert_eq!(sandbox.run("{ max_length: 20 }").err().unwrap().slug, "document-too-long");
+}
+
+fn write_pretokenized(folder: &Path, rows: &[PretokenizedRow]) {
+    use arrow::array::{ArrayRef, Int32Builder, ListBuilder, RecordBatch, UInt32Builder};
+    let schema = pretokenized_schema(&["labels"]);
+    let item = |i: usize| match schema.field(i).data_type() {
+        arrow::datatypes::DataType::List(item) => item.clone(),
+        other => panic!("{other} is no list"),
+    };
+    let mut ids = ListBuilder::new(UInt32Builder::new()).with_field(item(0));
+    let mut labels = ListBuilder::new(Int32Builder::new()).with_field(item(1));
+    for row in rows {
+        ids.values().append_slice(&row.input_ids);
+        ids.append(true);
+        labels.values().append_slice(row.labels.as_deref().unwrap());
+        labels.append(true);
+    }
+    let columns: Vec<ArrayRef> = vec![std::sync::Arc::new(ids.finish()), std::sync::Arc::new(labels.finish())];
+    let mut writer = pretokenized_writer(folder, &["labels"]).unwrap();
+    writer.write(&RecordBatch::try_new(schema, columns).unwrap()).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn alpaca_rows_are_the_plain_encoding_and_an_end() {
+    let Some(data) = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from) else {
+        writeln!(std::io::stderr(), "SKIPPED alpaca_rows_are_the_plain_encoding_and_an_end: PIPE_TEST_DATA is not set")
+            .expect("stderr can be written to");
+        return;
+    };
+    let rows = Artifact::from_folder(ArtifactKind::Rows, &data.join("data/alpaca_en_demo_hf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let texts: Vec<String> = open_rows(&rows).unwrap().flat_map(|batch| texts_of(&batch.unwrap())).collect();
+    let mut writer = ExamplesWriter::create(folder.path()).unwrap();
+    for text in &texts {
+        let start = text.find("### Response:").unwrap();
+        let start = text[..start].chars().count() as u32 + 13;
+        let example = Example { text: text.clone(), prompt: 0..start, completion: start..text.chars().count() as u32 };
+        writer.write(&example).unwrap();
+    }
+    writer.finish().unwrap();
+    let model = Artifact::from_folder(ArtifactKind::Model, &data.join("models/stories260K")).unwrap();
+    let plain = tokenizers::Tokenizer::from_file(data.join("models/stories260K/tokenizer.json")).unwrap();
+    let work = folder.path().join("work");
+    let ran = run(&model, folder.path(), "{ max_length: 512, packing: true }", 2, &work).unwrap();
+
+    let mut seen = vec![0; texts.len()];
+    let (mut n_tokens, mut n_cut) = (0, 0);
+    for pack in &ran.packs {
+        let mut start = 0;
+        for document in pack.doc_ids.chunk_by(|a, b| a == b) {
+            let row = document[0] as usize;
+            let mut expected = plain.encode(texts[row].as_str(), true).unwrap().get_ids().to_vec();
+            assert_eq!(expected[0], 1);
+            expected.push(2);
+            n_tokens += expected.len();
+            n_cut += expected.len().saturating_sub(512);
+            expected.truncate(512);
+            assert_eq!(pack.input_ids[start..start + document.len()], expected, "row {row}");
+            start += document.len();
+            seen[row] += 1;
+        }
+        assert_eq!(supervised(pack), pack.input_ids);
+    }
+    assert!(seen.iter().all(|n| *n == 1));
+    let info = PackedReader::open(&ran.packed).unwrap().info().clone();
+    assert_eq!((info.n_tokens + info.n_truncated_tokens, info.n_truncated_tokens), (n_tokens as u64, n_cut as u64));
+    assert!(info.fill > 0.96, "fill {}", info.fill);
+}
+
+fn texts_of(batch: &arrow::array::RecordBatch) -> Vec<String> {
+    use arrow::array::AsArray;
+    let column = batch.column_by_name("text").unwrap().as_string::<i32>();
+    (0..batch.num_rows()).map(|row| column.value(row).to_string()).collect()
+}
