@@ -121,7 +121,10 @@ impl ModelConfig {
             return Err(LlmError::config("num_key_value_heads", why));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return Err(LlmError::config("head_dim", format!("is {}; rotary positions need an even number", self.head_dim)));
+            return Err(LlmError::config(
+                "head_dim",
+                format!("is {}; rotary positions need an even number", self.head_dim),
+            ));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Err(LlmError::config("rope_theta", format!("is {}", self.rope_theta)));
@@ -217,9 +220,11 @@ impl Fields {
     }
 
     fn architecture(&mut self) -> Result<Architecture, LlmError> {
-        let named = self.take("architectures").and_then(|v| v.as_array().and_then(|a| a.first()?.as_str().map(str::to_string)));
+        let named =
+            self.take("architectures").and_then(|v| v.as_array().and_then(|a| a.first()?.as_str().map(str::to_string)));
         let model_type = self.take("model_type").and_then(|v| v.as_str().map(str::to_string));
-        let name = named.or_else(|| model_type.clone()).ok_or_else(|| LlmError::config("architectures", "is missing"))?;
+        let name =
+            named.or_else(|| model_type.clone()).ok_or_else(|| LlmError::config("architectures", "is missing"))?;
         match name.as_str() {
             "LlamaForCausalLM" | "llama" => Ok(Architecture::Llama),
             "Qwen2ForCausalLM" | "qwen2" => Ok(Architecture::Qwen2),
@@ -280,9 +285,14 @@ impl Fields {
                     "rope_type" | "type" => inner == "default",
                     "partial_rotary_factor" => inner.as_f64() == Some(1.0),
                     "rope_theta" => {
-                        let theta = inner.as_f64().ok_or_else(|| LlmError::config(name, "has a `rope_theta` that is not a number"))?;
+                        let theta = inner
+                            .as_f64()
+                            .ok_or_else(|| LlmError::config(name, "has a `rope_theta` that is not a number"))?;
                         if classic.is_some_and(|other| other != theta) {
-                            let why = format!("says rope_theta {theta}, but the field `rope_theta` says {}", classic.unwrap_or(theta));
+                            let why = format!(
+                                "says rope_theta {theta}, but the field `rope_theta` says {}",
+                                classic.unwrap_or(theta)
+                            );
                             return Err(LlmError::config(name, why));
                         }
                         found = Some(theta);
@@ -291,7 +301,10 @@ impl Fields {
                     _ => false,
                 };
                 if !is_default {
-                    return Err(LlmError::config(name, format!("has `{key}: {inner}`; only the default rotary positions are supported")));
+                    return Err(LlmError::config(
+                        name,
+                        format!("has `{key}: {inner}`; only the default rotary positions are supported"),
+                    ));
                 }
             }
         }
@@ -311,7 +324,10 @@ impl Fields {
             None => Ok(()),
             Some((name, value)) => {
                 let shown: String = value.to_string().chars().take(60).collect();
-                Err(LlmError::config(name, format!("is `{shown}`; this field is not supported, and ignoring it could be wrong")))
+                Err(LlmError::config(
+                    name,
+                    format!("is `{shown}`; this field is not supported, and ignoring it could be wrong"),
+                ))
             }
         }
     }

@@ -2,16 +2,33 @@
 //!
 //! ```text
 //! config.json --ModelConfig--> Program (list of ops) --Engine--> loss, gradients --AdamW--> adapter
-//! *.safetensors --Weights-----------------------------^
+//! *.safetensors --weights-----------------------------^
 //! ```
 //!
-//! Reading order is the data path: [`config`], [`weights`], [`program`], `ops` (one file each: forward, backward, and
-//! the plain version both are checked against), [`engine`], [`adapter`], [`schedule`], [`optimizer`].
+//! Reading order is the data path: [`config`], [`program`], [`weights`], [`sequence`], [`ops`] (one file each: forward,
+//! backward, and the plain version both are checked against), [`adapter`], [`engine`], [`schedule`], [`optimizer`], [`trainer`].
 //!
 //! It deliberately has no settings, no files of a run and no progress: the stage kind `train` has those.
 
+pub mod adapter;
 pub mod config;
+pub mod engine;
 pub mod error;
+pub mod merge;
+pub mod ops;
+pub mod optimizer;
+pub mod program;
+pub mod schedule;
+pub mod sequence;
+pub mod trainer;
+pub mod weights;
 
+pub use adapter::{Adapter, LoraConfig};
 pub use config::{Architecture, ModelConfig, tensor_shapes};
+pub use engine::{CandleEngine, DropoutKey, GradientSum};
 pub use error::LlmError;
+pub use program::Program;
+pub use sequence::Sequence;
+
+/// The version of candle whose arithmetic this is, for compute classes.
+pub const CANDLE_VERSION: &str = "0.11.1";

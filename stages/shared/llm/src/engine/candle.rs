@@ -1,0 +1,306 @@
+//! The candle engine: values are candle tensors, hot ops are kernels on the CPU, no autograd anywhere.
+//!
+//! Forward walks the list and keeps what [`crate::program::Liveness`] says; backward walks it in reverse. Weights stay in
+//! the dtype they have on disk and are widened one matrix at a time.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{DropoutKey, GradientSum, LossSum};
+use crate::adapter::Adapter;
+use crate::error::LlmError;
+use crate::ops::attention::{self, Heads};
+use crate::ops::dropout::{self, Mask};
+use crate::ops::linear::{self, LowRank};
+use crate::ops::rope::{self, Direction, RopeTable};
+use crate::ops::{embedding, gated_mlp, head, rms_norm};
+use crate::program::{AdaptedIdx, Liveness, Op, Program, ValueIdx};
+use crate::sequence::Sequence;
+
+/// A model ready to run.
+pub struct CandleEngine {
+    program: Program,
+    liveness: Liveness,
+    weights: Vec<Tensor>,
+    table: RopeTable,
+    device: Device,
+    dtype: DType,
+}
+
+/// What a forward pass leaves for the backward.
+struct Tape {
+    values: Vec<Option<Tensor>>,
+    /// Per op: what it made for its own backward (`r` of a norm, log-sum-exp, `h` of an adapter).
+    extras: Vec<Option<Tensor>>,
+}
+
+impl CandleEngine {
+    /// `weights`: of [`Program::weights`], in their order; `dtype`: of the arithmetic (f32, or f64 in tests);
+    /// `n_positions`: the longest document there will be, in tokens.
+    pub fn new(program: Program, weights: Vec<Tensor>, n_positions: usize, device: Device, dtype: DType) -> Self {
+        let liveness = program.liveness();
+        let table = RopeTable::new(program.config.rope_theta, program.config.head_dim, n_positions);
+        CandleEngine { program, liveness, weights, table, device, dtype }
+    }
+
+    /// The list it runs.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Logits of every token: (T, V) in the dtype of the arithmetic.
+    ///
+    /// # Errors
+    /// A document longer than the engine was made for; a failing tensor operation.
+    pub fn logits(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<Tensor, LlmError> {
+        let (tape, _) = self.forward(adapter, sequence, None, false)?;
+        let (input, weight) = self.head_op();
+        Ok(linear::forward(taken(&tape, input), &self.weights[weight], None)?)
+    }
+
+    /// The loss of the supervised tokens, without dropout.
+    ///
+    /// # Errors
+    /// As [`CandleEngine::logits`].
+    pub fn loss(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<LossSum, LlmError> {
+        let (tape, _) = self.forward(adapter, sequence, None, false)?;
+        Ok(self.head(&tape, sequence, false)?.loss_sum)
+    }
+
+    /// The loss, and its gradients added to `gradients`.
+    ///
+    /// # Errors
+    /// As [`CandleEngine::logits`].
+    pub fn loss_and_gradients(
+        &self,
+        adapter: &Adapter,
+        sequence: &Sequence,
+        dropout: Option<DropoutKey>,
+        gradients: &mut GradientSum,
+    ) -> Result<LossSum, LlmError> {
+        let (mut tape, masks) = self.forward(Some(adapter), sequence, dropout, true)?;
+        let output = self.head(&tape, sequence, true)?;
+        let d_input = output.d_input.expect("it was asked for");
+        let (input, _) = self.head_op();
+        tape.values[input] = None;
+        self.backward(adapter, sequence, &masks, tape, (input, d_input), gradients)?;
+        Ok(output.loss_sum)
+    }
+
+    fn head_op(&self) -> (ValueIdx, usize) {
+        match self.program.ops.last() {
+            Some(Op::Head { input, weight }) => (*input, *weight),
+            _ => unreachable!("every program ends in its head"),
+        }
+    }
+
+    fn head(&self, tape: &Tape, sequence: &Sequence, wants_gradient: bool) -> Result<head::HeadOutput, LlmError> {
+        let (input, weight) = self.head_op();
+        let x = taken(tape, input);
+        Ok(head::loss(x, &self.weights[weight], &sequence.supervised, &sequence.targets, wants_gradient)?)
+    }
+
+    fn heads(&self) -> Heads {
+        let config = &self.program.config;
+        Heads { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
+    }
+
+    fn masks(&self, dropout: Option<DropoutKey>) -> Vec<Option<Mask>> {
+        let mask = |module_idx: usize| {
+            dropout.filter(|key| key.probability > 0.0).map(|key| Mask {
+                seed: key.seed,
+                optimizer_step: key.optimizer_step,
+                module: module_idx as u64,
+                probability: key.probability as f32,
+            })
+        };
+        (0..self.program.adapted.len()).map(mask).collect()
+    }
+
+    /// Runs every op but the head. `keeps`: whether a backward follows.
+    fn forward(
+        &self,
+        adapter: Option<&Adapter>,
+        sequence: &Sequence,
+        dropout: Option<DropoutKey>,
+        keeps: bool,
+    ) -> Result<(Tape, Vec<Option<Mask>>), LlmError> {
+        if let Some(position) = sequence.position_ids.iter().find(|&&p| p as usize >= self.table.n_positions()) {
+            let why =
+                format!("position {position} is beyond the {} tokens that were planned for", self.table.n_positions());
+            return Err(LlmError::Input { why });
+        }
+        let masks = self.masks(dropout);
+        let mut tape = Tape { values: vec![None; self.program.n_values], extras: vec![None; self.program.ops.len()] };
+        for (op_idx, op) in self.program.ops.iter().enumerate() {
+            let Some(output) = op.output() else { continue };
+            let (value, extra) = self.forward_op(op, &tape, adapter, sequence, &masks)?;
+            tape.values[output] = Some(value);
+            tape.extras[op_idx] = extra.filter(|_| keeps && self.liveness.needs_gradient[output]);
+            for &dead in &self.liveness.dies_after[op_idx] {
+                if !(keeps && self.liveness.is_saved[dead]) {
+                    tape.values[dead] = None;
+                }
+            }
+        }
+        Ok((tape, masks))
+    }
+
+    fn forward_op(
+        &self,
+        op: &Op,
+        tape: &Tape,
+        adapter: Option<&Adapter>,
+        sequence: &Sequence,
+        masks: &[Option<Mask>],
+    ) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+        let value = |idx: ValueIdx| taken(tape, idx);
+        Ok(match *op {
+            Op::Embedding { weight, .. } => {
+                let ids = Tensor::new(sequence.input_ids.as_slice(), &self.device)?;
+                (embedding::forward(&self.weights[weight], &ids, self.dtype)?, None)
+            }
+            Op::RmsNorm { input, weight, .. } => {
+                let weight = linear::widen(&self.weights[weight], self.dtype)?;
+                let (y, inv_rms) = rms_norm::forward(value(input), &weight, self.program.config.rms_norm_eps)?;
+                (y, Some(inv_rms))
+            }
+            Op::Linear { input, weight, bias, adapted, .. } => {
+                let y = linear::forward(value(input), &self.weights[weight], bias.map(|b| &self.weights[b]))?;
+                match (adapter, adapted) {
+                    (Some(adapter), Some(module_idx)) => {
+                        let x = dropped(value(input), masks[module_idx].as_ref(), sequence)?;
+                        let (delta, h) = linear::low_rank_forward(&x, low_rank(adapter, module_idx))?;
+                        ((y + delta)?, Some(h))
+                    }
+                    _ => (y, None),
+                }
+            }
+            Op::Rope { input, n_heads, .. } => {
+                (rope::rotate(value(input), n_heads, &self.table, &sequence.position_ids, Direction::Forward)?, None)
+            }
+            Op::Attention { q, k, v, .. } => {
+                let (o, log_sum_exp) =
+                    attention::forward(self.heads(), &sequence.documents, value(q), value(k), value(v))?;
+                (o, Some(log_sum_exp))
+            }
+            Op::GatedMlp { gate, up, .. } => (gated_mlp::forward(value(gate), value(up))?, None),
+            Op::Residual { left, right, .. } => ((value(left) + value(right))?, None),
+            Op::Head { .. } => unreachable!("the head makes no value"),
+        })
+    }
+
+    /// Walks the list in reverse from the gradient `seed` of the head's input.
+    fn backward(
+        &self,
+        adapter: &Adapter,
+        sequence: &Sequence,
+        masks: &[Option<Mask>],
+        mut tape: Tape,
+        seed: (ValueIdx, Tensor),
+        gradients: &mut GradientSum,
+    ) -> Result<(), LlmError> {
+        let mut d_values: Vec<Option<Tensor>> = vec![None; self.program.n_values];
+        d_values[seed.0] = Some(seed.1);
+        for (op_idx, op) in self.program.ops.iter().enumerate().rev() {
+            let Some(output) = op.output().filter(|&output| self.liveness.needs_gradient[output]) else { continue };
+            let d_output = d_values[output].take().expect("every value with a gradient reaches the head");
+            let extra = tape.extras[op_idx].take();
+            for (input, d_input) in self.backward_op(op, &tape, extra, adapter, sequence, masks, d_output, gradients)? {
+                let sum = match d_values[input].take() {
+                    None => d_input,
+                    Some(other) => (other + d_input)?,
+                };
+                d_values[input] = Some(sum);
+            }
+            // The list is walked backward, so nothing above reads what this op made.
+            tape.values[output] = None;
+        }
+        Ok(())
+    }
+
+    /// Gradients in the op's inputs, of those that want one.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an op's backward needs its inputs, its extra, and where to add gradients"
+    )]
+    fn backward_op(
+        &self,
+        op: &Op,
+        tape: &Tape,
+        extra: Option<Tensor>,
+        adapter: &Adapter,
+        sequence: &Sequence,
+        masks: &[Option<Mask>],
+        d_y: Tensor,
+        gradients: &mut GradientSum,
+    ) -> candle_core::Result<Vec<(ValueIdx, Tensor)>> {
+        let value = |idx: ValueIdx| taken(tape, idx);
+        let wants = |idx: ValueIdx| self.liveness.needs_gradient[idx];
+        let extra = |what: &str| extra.clone().unwrap_or_else(|| unreachable!("the forward kept {what}"));
+        Ok(match *op {
+            Op::RmsNorm { input, weight, .. } => {
+                let weight = linear::widen(&self.weights[weight], self.dtype)?;
+                vec![(input, rms_norm::backward(&d_y, value(input), &weight, &extra("the inverse rms"))?)]
+            }
+            Op::Linear { input, weight, adapted, .. } => {
+                let mut d_x = if wants(input) { Some(linear::backward(&d_y, &self.weights[weight])?) } else { None };
+                if let Some(module_idx) = adapted {
+                    let mask = masks[module_idx].as_ref();
+                    let x = dropped(value(input), mask, sequence)?;
+                    let low_rank = low_rank(adapter, module_idx);
+                    let parts = linear::low_rank_backward(&d_y, &x, &extra("x A^T"), low_rank, wants(input))?;
+                    if let (Some(sum), Some(d_dropped)) = (&mut d_x, parts.d_x) {
+                        *sum = (&*sum + dropped(&d_dropped, mask, sequence)?)?;
+                    }
+                    gradients.add(module_idx, parts.d_a, parts.d_b)?;
+                }
+                d_x.map(|d_x| (input, d_x)).into_iter().collect()
+            }
+            Op::Rope { input, n_heads, .. } => {
+                vec![(input, rope::rotate(&d_y, n_heads, &self.table, &sequence.position_ids, Direction::Backward)?)]
+            }
+            Op::Attention { q, k, v, output } => {
+                let log_sum_exp = extra("the log-sum-exp");
+                let saved = attention::Saved {
+                    q: value(q),
+                    k: value(k),
+                    v: value(v),
+                    o: value(output),
+                    log_sum_exp: &log_sum_exp,
+                };
+                let d = attention::backward(self.heads(), &sequence.documents, &saved, &d_y)?;
+                [(q, d.d_q), (k, d.d_k), (v, d.d_v)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
+            }
+            Op::GatedMlp { gate, up, .. } => {
+                let (d_gate, d_up) = gated_mlp::backward(&d_y, value(gate), value(up))?;
+                [(gate, d_gate), (up, d_up)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
+            }
+            Op::Residual { left, right, .. } => {
+                [(left, d_y.clone()), (right, d_y)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
+            }
+            Op::Embedding { .. } | Op::Head { .. } => unreachable!("neither lies above an adapter"),
+        })
+    }
+}
+
+/// A value that the list says is alive.
+fn taken(tape: &Tape, idx: ValueIdx) -> &Tensor {
+    tape.values[idx].as_ref().expect("liveness keeps every value until its last use")
+}
+
+fn dropped(x: &Tensor, mask: Option<&Mask>, sequence: &Sequence) -> candle_core::Result<Tensor> {
+    match mask {
+        None => Ok(x.clone()),
+        Some(mask) => dropout::apply(mask, x, &sequence.example_ids, &sequence.position_ids),
+    }
+}
+
+fn low_rank(adapter: &Adapter, module_idx: AdaptedIdx) -> LowRank<'_> {
+    let module = &adapter.modules[module_idx];
+    LowRank { a: &module.a, b: &module.b, scale: adapter.config.scale() }
+}

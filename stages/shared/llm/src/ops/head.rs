@@ -1,0 +1,84 @@
+//! The head: logits and cross-entropy, of the supervised rows only, a chunk of rows at a time.
+//!
+//! `loss = sum over supervised rows of log(sum(exp(logits))) - logits[target]`; its gradient in the logits is
+//! `softmax(logits) - onehot(target)`. Logits of one chunk live at a time: (N, V) with N at most [`CHUNK_ROWS`].
+
+use std::sync::Mutex;
+
+use candle_core::{CpuStorage, D, InplaceOp1, Layout, Result, Tensor};
+use pipe_kernels::cross_entropy as kernel;
+
+use super::{is_fast, linear};
+
+/// Rows of a chunk: at a vocabulary of 49,152 its logits take 48 MiB, and the product is wide enough to run at full speed.
+pub const CHUNK_ROWS: usize = 256;
+
+/// The loss of a sequence.
+#[derive(Clone, Debug)]
+pub struct HeadOutput {
+    /// Sum of the losses of the supervised rows, in nats.
+    pub loss_sum: f64,
+    /// Gradient of `loss_sum` in the input: (T, C), if it was asked for.
+    pub d_input: Option<Tensor>,
+}
+
+/// x: (T, C), weight: (V, C) in any dtype, rows and targets: (N) as in [`crate::Sequence`].
+pub fn loss(x: &Tensor, weight: &Tensor, rows: &[u32], targets: &[u32], wants_gradient: bool) -> Result<HeadOutput> {
+    let weight = linear::widen(weight, x.dtype())?;
+    let mut loss_sum = 0.0;
+    let mut d_input = if wants_gradient { Some(x.zeros_like()?) } else { None };
+    for (rows, targets) in rows.chunks(CHUNK_ROWS).zip(targets.chunks(CHUNK_ROWS)) {
+        let rows = Tensor::new(rows, x.device())?;
+        let logits = x.index_select(&rows, 0)?.matmul(&weight.t()?)?;
+        let (losses, d_logits) = cross_entropy(&logits, targets)?;
+        loss_sum += losses.iter().sum::<f64>();
+        if let Some(sum) = &mut d_input {
+            *sum = sum.index_add(&rows, &d_logits.matmul(&weight)?, 0)?;
+        }
+    }
+    Ok(HeadOutput { loss_sum, d_input })
+}
+
+/// logits: (N, V), overwritten where it can be. Returns the N losses and their gradient (N, V).
+fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f64>, Tensor)> {
+    if !is_fast(logits) {
+        return plain_cross_entropy(logits, targets);
+    }
+    let op = CrossEntropy { targets, losses: Mutex::new(vec![0.0; targets.len()]) };
+    logits.inplace_op1(&op)?;
+    let losses = op.losses.into_inner().expect("the kernel does not panic while it holds the lock");
+    Ok((losses.into_iter().map(f64::from).collect(), logits.clone()))
+}
+
+/// [`cross_entropy`] in tensor operations.
+pub fn plain_cross_entropy(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f64>, Tensor)> {
+    let largest = logits.max_keepdim(D::Minus1)?;
+    let exponentials = logits.broadcast_sub(&largest)?.exp()?;
+    let sum = exponentials.sum_keepdim(D::Minus1)?;
+    let index = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
+    let log_sum_exp = (sum.log()? + largest)?;
+    let losses = (log_sum_exp - logits.gather(&index, 1)?)?.squeeze(1)?.to_dtype(candle_core::DType::F64)?.to_vec1()?;
+    let minus_one = Tensor::full(-1.0f32, (targets.len(), 1), logits.device())?.to_dtype(logits.dtype())?;
+    let d_logits = exponentials.broadcast_div(&sum)?.scatter_add(&index, &minus_one, 1)?;
+    Ok((losses, d_logits))
+}
+
+struct CrossEntropy<'t> {
+    targets: &'t [u32],
+    losses: Mutex<Vec<f32>>,
+}
+
+impl InplaceOp1 for CrossEntropy<'_> {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            candle_core::bail!("cross_entropy needs contiguous f32 logits")
+        };
+        let mut losses = self.losses.lock().expect("nobody else holds it");
+        kernel::forward_backward(&mut data[start..end], self.targets, 1.0, &mut losses);
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! The backward against central differences in f64 and against candle's autograd, and fast ops against plain ones.
+
+use crate::common::{Parity, fixtures, relative_difference};
+use candle_core::{DType, Device, Tensor, Var};
+use pipe_llm::engine::{DropoutKey, GradientSum};
+use pipe_llm::ops::attention::{self, Heads};
+use pipe_llm::ops::dropout::{self, Mask};
+use pipe_llm::ops::linear::{self, LowRank};
+use pipe_llm::ops::rope::{Direction, RopeTable};
+use pipe_llm::ops::{gated_mlp, head, rms_norm, rope};
+use pipe_llm::{CandleEngine, Program, Sequence};
+
+/// Central differences in f64 with a step of 1e-5 are good to about 1e-9 relative on these models.
+const DIFFERENCE_TOLERANCE: f64 = 1e-6;
+/// Both sides in f64.
+const AUTOGRAD_TOLERANCE: f64 = 1e-12;
+/// f32 rounding, relative.
+const FAST_TOLERANCE: f64 = 2e-6;
+
+fn random(seed: u64, shape: &[usize], dtype: DType) -> Tensor {
+    let stream = pipe_kernels::random::Stream::named(seed, "test");
+    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| stream.normal(i as u64)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).expect("a tensor")
+}
+
+/// All linear modules adapted, in f64, with dropout: the whole backward at once.
+fn everything(family: &str) -> (Parity, CandleEngine, pipe_llm::Adapter) {
+    let parity = Parity::open(fixtures().join(family));
+    let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_string);
+    let program = Program::new(&parity.config, &targets).expect("targets");
+    let engine = parity.engine_for(program, DType::F64);
+    let config =
+        pipe_llm::LoraConfig { lora_rank: 3, target_modules: targets.to_vec(), ..parity.lora_config("adapter") };
+    let mut adapter = pipe_llm::Adapter::fresh(config, engine.program(), 1, &Device::Cpu).expect("an adapter");
+    for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
+        module.a = module.a.to_dtype(DType::F64).expect("cast");
+        module.b = (random(module_idx as u64, module.b.dims(), DType::F64) * 0.1).expect("scaled");
+    }
+    (parity, engine, adapter)
+}
+
+fn loss_with(engine: &CandleEngine, adapter: &pipe_llm::Adapter, sequence: &Sequence, key: DropoutKey) -> f64 {
+    let mut ignored = GradientSum::new(adapter.modules.len());
+    engine.loss_and_gradients(adapter, sequence, Some(key), &mut ignored).expect("a loss")
+}
+
+#[test]
+fn the_backward_equals_central_differences() {
+    for family in ["llama", "qwen2"] {
+        let (parity, engine, adapter) = everything(family);
+        let sequence = &parity.batch(0, true)[0];
+        let key = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
+        let mut sums = GradientSum::new(adapter.modules.len());
+        engine.loss_and_gradients(&adapter, sequence, Some(key), &mut sums).expect("gradients");
+        for (module_idx, sum) in sums.modules.iter().enumerate() {
+            let (d_a, d_b) = sum.as_ref().expect("written");
+            for is_b in [false, true] {
+                let gradient = if is_b { d_b } else { d_a };
+                let direction = random(100 + module_idx as u64, gradient.dims(), DType::F64);
+                let along = (gradient * &direction).and_then(|t| t.sum_all()?.to_scalar::<f64>()).expect("a number");
+                let moved = |by: f64| {
+                    let mut adapter = adapter.clone();
+                    let module = &mut adapter.modules[module_idx];
+                    let tensor = if is_b { &mut module.b } else { &mut module.a };
+                    *tensor = (&*tensor + (&direction * by).expect("scaled")).expect("moved");
+                    loss_with(&engine, &adapter, sequence, key)
+                };
+                let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                let error = (difference - along).abs() / along.abs().max(1e-3);
+                let path = &adapter.modules[module_idx].path;
+                assert!(
+                    error < DIFFERENCE_TOLERANCE,
+                    "{family} {path} (B: {is_b}): {along} against {difference}, {error:e}"
+                );
+            }
+        }
+    }
+}
+
+/// Gradients of `sum(weight * output)` in the inputs, by candle's autograd.
+fn autograd(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>) -> (Tensor, Vec<Tensor>) {
+    let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).expect("a variable")).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let output = f(&tensors).expect("a forward pass");
+    let d_output = random(9, output.dims(), output.dtype());
+    let grads = (&output * &d_output).and_then(|t| t.sum_all()?.backward()).expect("a backward pass");
+    let gradients = tensors.iter().map(|t| grads.get(t).expect("a gradient").clone()).collect();
+    (d_output, gradients)
+}
+
+fn assert_close(what: &str, ours: &Tensor, theirs: &Tensor, tolerance: f64) {
+    let difference = relative_difference(ours, theirs);
+    assert!(difference < tolerance, "{what}: relative difference {difference:e}");
+}
+
+const HEADS: Heads = Heads { n_heads: 4, n_kv_heads: 2, head_dim: 6 };
+
+fn attention_inputs(dtype: DType) -> (Vec<Tensor>, Vec<std::ops::Range<usize>>) {
+    let inputs = vec![random(1, &[13, 24], dtype), random(2, &[13, 12], dtype), random(3, &[13, 12], dtype)];
+    (inputs, vec![0..7, 7..8, 8..13])
+}
+
+#[test]
+fn each_backward_equals_candles_autograd() {
+    let x = random(1, &[5, 8], DType::F64);
+    let weight = random(2, &[8], DType::F64);
+    let (d_y, theirs) = autograd(std::slice::from_ref(&x), |i| Ok(rms_norm::plain(&i[0], &weight, 1e-5)?.0));
+    let (_, inv_rms) = rms_norm::plain(&x, &weight, 1e-5).expect("forward");
+    assert_close(
+        "rms_norm",
+        &rms_norm::plain_backward(&d_y, &x, &weight, &inv_rms).expect("backward"),
+        &theirs[0],
+        AUTOGRAD_TOLERANCE,
+    );
+
+    let (gate, up) = (random(3, &[5, 7], DType::F64), random(4, &[5, 7], DType::F64));
+    let (d_y, theirs) = autograd(&[gate.clone(), up.clone()], |i| gated_mlp::plain(&i[0], &i[1]));
+    let (d_gate, d_up) = gated_mlp::plain_backward(&d_y, &gate, &up).expect("backward");
+    assert_close("gate", &d_gate, &theirs[0], AUTOGRAD_TOLERANCE);
+    assert_close("up", &d_up, &theirs[1], AUTOGRAD_TOLERANCE);
+
+    let table = RopeTable::new(10_000.0, 6, 16);
+    let positions: Vec<u32> = vec![0, 1, 2, 0, 1];
+    let x = random(5, &[5, 24], DType::F64);
+    let (d_y, theirs) = autograd(&[x], |i| rope::plain(&i[0], 4, &table, &positions, Direction::Forward));
+    assert_close(
+        "rope",
+        &rope::plain(&d_y, 4, &table, &positions, Direction::Backward).expect("backward"),
+        &theirs[0],
+        AUTOGRAD_TOLERANCE,
+    );
+
+    let (inputs, documents) = attention_inputs(DType::F64);
+    let (d_o, theirs) = autograd(&inputs, |i| Ok(attention::plain(HEADS, &documents, &i[0], &i[1], &i[2])?.0));
+    let (o, log_sum_exp) = attention::plain(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("forward");
+    let saved = attention::Saved { q: &inputs[0], k: &inputs[1], v: &inputs[2], o: &o, log_sum_exp: &log_sum_exp };
+    let ours = attention::plain_backward(HEADS, &documents, &saved, &d_o).expect("backward");
+    for (what, ours, theirs) in
+        [("q", &ours.d_q, &theirs[0]), ("k", &ours.d_k, &theirs[1]), ("v", &ours.d_v, &theirs[2])]
+    {
+        assert_close(what, ours, theirs, AUTOGRAD_TOLERANCE);
+    }
+
+    let (x, a, b) = (random(6, &[5, 8], DType::F64), random(7, &[3, 8], DType::F64), random(8, &[6, 3], DType::F64));
+    let (d_y, theirs) = autograd(&[x.clone(), a.clone(), b.clone()], |i| {
+        Ok(linear::low_rank_forward(&i[0], LowRank { a: &i[1], b: &i[2], scale: 2.0 })?.0)
+    });
+    let low_rank = LowRank { a: &a, b: &b, scale: 2.0 };
+    let (_, h) = linear::low_rank_forward(&x, low_rank).expect("forward");
+    let ours = linear::low_rank_backward(&d_y, &x, &h, low_rank, true).expect("backward");
+    assert_close("lora x", &ours.d_x.expect("wanted"), &theirs[0], AUTOGRAD_TOLERANCE);
+    assert_close("lora A", &ours.d_a, &theirs[1], AUTOGRAD_TOLERANCE);
+    assert_close("lora B", &ours.d_b, &theirs[2], AUTOGRAD_TOLERANCE);
+}
+
+#[test]
+fn the_loss_of_the_head_equals_candles() {
+    let (x, weight) = (random(1, &[300, 8], DType::F64), random(2, &[17, 8], DType::F64));
+    let rows: Vec<u32> = (0..290).map(|i| i + 5).collect();
+    let targets: Vec<u32> = (0..290).map(|i| i * 7 % 17).collect();
+    let var = Var::from_tensor(&x).expect("a variable");
+    let index = Tensor::new(rows.as_slice(), &Device::Cpu).expect("rows");
+    let logits = var.as_tensor().index_select(&index, 0).and_then(|t| t.matmul(&weight.t()?)).expect("logits");
+    let log_p = (&logits
+        - logits.exp().and_then(|e| e.sum_keepdim(1)?.log()?.broadcast_as(logits.shape())).expect("sums"))
+    .expect("log p");
+    let index = Tensor::new(targets.as_slice(), &Device::Cpu).and_then(|t| t.unsqueeze(1)).expect("targets");
+    let loss = log_p.gather(&index, 1).and_then(|t| t.sum_all()?.neg()).expect("a loss");
+    let theirs = loss.backward().expect("gradients");
+    let ours = head::loss(&x, &weight, &rows, &targets, true).expect("a loss");
+    assert!((ours.loss_sum / loss.to_scalar::<f64>().expect("a number") - 1.0).abs() < 1e-12);
+    assert_close("head", &ours.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), AUTOGRAD_TOLERANCE);
+    // The fast head in f32 on the same numbers.
+    let cast = |t: &Tensor| t.to_dtype(DType::F32).expect("cast");
+    let fast = head::loss(&cast(&x), &cast(&weight), &rows, &targets, true).expect("a loss");
+    assert!((fast.loss_sum / ours.loss_sum - 1.0).abs() < 1e-6, "{} against {}", fast.loss_sum, ours.loss_sum);
+    assert_close("fast head", &fast.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), FAST_TOLERANCE);
+}
+
+#[test]
+fn fast_ops_equal_plain_ones() {
+    let f32 = DType::F32;
+    let (x, weight, d_y) = (random(1, &[11, 24], f32), random(2, &[24], f32), random(3, &[11, 24], f32));
+    let (fast, plain) =
+        (rms_norm::forward(&x, &weight, 1e-5).expect("fast"), rms_norm::plain(&x, &weight, 1e-5).expect("plain"));
+    assert_close("rms_norm", &fast.0, &plain.0, FAST_TOLERANCE);
+    assert_close(
+        "rms_norm backward",
+        &rms_norm::backward(&d_y, &x, &weight, &fast.1).expect("fast"),
+        &rms_norm::plain_backward(&d_y, &x, &weight, &plain.1).expect("plain"),
+        FAST_TOLERANCE,
+    );
+    let up = random(4, &[11, 24], f32);
+    assert_close(
+        "gated_mlp",
+        &gated_mlp::forward(&x, &up).expect("fast"),
+        &gated_mlp::plain(&x, &up).expect("plain"),
+        FAST_TOLERANCE,
+    );
+    let (fast, plain) =
+        (gated_mlp::backward(&d_y, &x, &up).expect("fast"), gated_mlp::plain_backward(&d_y, &x, &up).expect("plain"));
+    assert_close("d_gate", &fast.0, &plain.0, FAST_TOLERANCE);
+    assert_close("d_up", &fast.1, &plain.1, FAST_TOLERANCE);
+
+    let table = RopeTable::new(10_000.0, 6, 16);
+    let positions: Vec<u32> = (0..11).collect();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let fast = rope::rotate(&x, 4, &table, &positions, direction).expect("fast");
+        assert_close("rope", &fast, &rope::plain(&x, 4, &table, &positions, direction).expect("plain"), FAST_TOLERANCE);
+    }
+
+    let (inputs, documents) = attention_inputs(f32);
+    let fast = attention::forward(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("fast");
+    let plain = attention::plain(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("plain");
+    assert_close("attention", &fast.0, &plain.0, FAST_TOLERANCE);
+    let d_o = random(5, &[13, 24], f32);
+    let saved = |o, log_sum_exp| attention::Saved { q: &inputs[0], k: &inputs[1], v: &inputs[2], o, log_sum_exp };
+    let fast = attention::backward(HEADS, &documents, &saved(&fast.0, &fast.1), &d_o).expect("fast");
+    let plain = attention::plain_backward(HEADS, &documents, &saved(&plain.0, &plain.1), &d_o).expect("plain");
+    for (what, fast, plain) in
+        [("d_q", &fast.d_q, &plain.d_q), ("d_k", &fast.d_k, &plain.d_k), ("d_v", &fast.d_v, &plain.d_v)]
+    {
+        assert_close(what, fast, plain, FAST_TOLERANCE);
+    }
+}
+
+#[test]
+fn dropout_has_one_mask_for_both_paths_and_both_directions() {
+    let mask = Mask { seed: 1, optimizer_step: 2, module: 3, probability: 0.3 };
+    let x = random(1, &[50, 24], DType::F32);
+    let (examples, positions) = (vec![4; 50], (0..50).collect::<Vec<u32>>());
+    let fast = dropout::apply(&mask, &x, &examples, &positions).expect("fast");
+    let plain = dropout::apply(&mask, &x.to_dtype(DType::F64).expect("cast"), &examples, &positions).expect("plain");
+    assert_close("dropout", &fast, &plain, FAST_TOLERANCE);
+    let n_zero =
+        fast.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("values").iter().filter(|v| **v == 0.0).count();
+    assert!((300..420).contains(&n_zero), "{n_zero} of 1200 dropped at p = 0.3");
+}
+
+#[test]
+fn a_document_does_not_see_its_neighbours() {
+    let parity = Parity::open(fixtures().join("llama"));
+    let engine = parity.engine(DType::F32);
+    let adapter = parity.adapter("adapter", &engine);
+    let packed = &parity.batch(0, true)[0];
+    let second = packed.documents[1].clone();
+    let mut other = packed.clone();
+    other.input_ids[..packed.documents[0].end].iter_mut().for_each(|id| *id = (*id + 1) % 128);
+    let rows = |sequence: &Sequence| -> Vec<Vec<f32>> {
+        let logits = engine.logits(Some(&adapter), sequence).expect("logits");
+        logits.narrow(0, second.start, second.len()).and_then(|t| t.to_vec2()).expect("rows")
+    };
+    assert_eq!(rows(packed), rows(&other));
+}
+
+#[test]
+fn packed_and_alone_have_one_loss() {
+    let parity = Parity::open(fixtures().join("qwen2"));
+    let engine = parity.engine(DType::F32);
+    let packed = &parity.batch(0, true)[1];
+    let together = engine.loss(None, packed).expect("a loss");
+    let alone: f64 = packed
+        .documents
+        .iter()
+        .map(|d| {
+            let labels: Vec<i32> = d
+                .clone()
+                .map(|t| {
+                    packed
+                        .supervised
+                        .iter()
+                        .position(|&s| s as usize + 1 == t)
+                        .map_or(-100, |i| packed.targets[i] as i32)
+                })
+                .collect();
+            let part = Sequence::new(
+                &parity.config,
+                &packed.input_ids[d.clone()],
+                &labels,
+                &packed.position_ids[d.clone()],
+                &vec![0; d.len()],
+            )
+            .expect("a document");
+            engine.loss(None, &part).expect("a loss")
+        })
+        .sum();
+    assert!((together / alone - 1.0).abs() < 1e-6, "{together} packed, {alone} alone");
+}

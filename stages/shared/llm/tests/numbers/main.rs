@@ -1,0 +1,8 @@
+//! The numbers of the engine against other ways to get them; one test binary.
+
+/// Parity folders as engines, adapters and sequences.
+mod common;
+/// Backward against central differences and autograd; fast ops against plain ones; documents apart.
+mod gradients;
+/// Logits, gradients and training curves against PyTorch + PEFT.
+mod parity;
