@@ -1,1 +1,63 @@
-//! The stage kind download.
+//! The stage kind `download`: a data set, a model or an adapter, from the Hugging Face Hub or from this machine.
+//!
+//! ```text
+//! dataset: tatsu-lab/alpaca   request `datasets/tatsu-lab/alpaca@main` --resolve--> commit (kept in the lock file)
+//!                             listing of the commit --select--> files --transfer--> Hugging Face cache, by reference
+//! model: ./my-model           names below that folder, by reference; their content is the key
+//! ```
+//!
+//! Reading order: [`settings`], [`select`] (which files), [`hub`] (environment, client, cache, transfer), [`local`],
+//! [`run`], [`summary`] (what it says about what it got).
+//!
+//! Files are never copied: the artifact refers to the cache that other Hugging Face tools share. It deliberately loads no
+//! pickle, uploads nothing and asks nothing of the hub that the cache can answer.
+
+pub mod error;
+pub mod hub;
+pub mod local;
+pub mod run;
+pub mod select;
+pub mod settings;
+pub mod summary;
+
+use pipe_contract::{Artifact, ArtifactKind, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
+
+/// The kind as the runner's registry lists it.
+pub static KIND: DownloadKind = DownloadKind;
+
+/// `uses: download`.
+pub struct DownloadKind;
+
+impl StageKind for DownloadKind {
+    fn name(&self) -> &'static str {
+        "download"
+    }
+
+    fn summary(&self) -> &'static str {
+        "-> rows, model or adapter: by hub id or local path, checked and published by reference"
+    }
+
+    fn version(&self) -> u32 {
+        1 // The first.
+    }
+
+    fn inputs(&self) -> &'static [InputPort] {
+        &[]
+    }
+
+    fn outputs(&self) -> &'static [OutputPort] {
+        &[
+            OutputPort { name: "rows", kind: ArtifactKind::Rows },
+            OutputPort { name: "model", kind: ArtifactKind::Model },
+            OutputPort { name: "adapter", kind: ArtifactKind::Adapter },
+        ]
+    }
+
+    fn read(&self, reader: &mut Reader) -> Box<dyn Stage> {
+        Box::new(run::Download { settings: settings::read(reader), environment: hub::Environment::of_process() })
+    }
+
+    fn show(&self, _port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
+        summary::show(artifact, n_rows)
+    }
+}

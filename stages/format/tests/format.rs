@@ -69,7 +69,8 @@ fn problems_of(settings: &str) -> Vec<String> {
 fn test_data(test: &str) -> Option<PathBuf> {
     let found = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
     if found.is_none() {
-        writeln!(std::io::stderr(), "SKIPPED {test}: PIPE_TEST_DATA is not set").unwrap();
+        let mut stderr = std::io::stderr(); // Not `eprintln!`, which the test harness captures.
+        writeln!(stderr, "SKIPPED {test}: PIPE_TEST_DATA is not set").unwrap();
     }
     found
 }

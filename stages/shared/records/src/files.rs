@@ -136,7 +136,7 @@ impl RecordWriter {
 /// # Errors
 /// `Io` or `Parquet` when the file cannot be opened or is no Parquet; later, `Decode` for a damaged page.
 pub fn read_parquet(path: &Path) -> Result<ParquetBatches, RecordsError> {
-    Ok(ParquetFile::open(path, &name_of(path))?.batches(None)?)
+    ParquetFile::open(path, &name_of(path))?.batches(None)
 }
 
 /// An iterator over the batches of one Parquet file.

@@ -1,0 +1,171 @@
+//! The cache that all Hugging Face tools share.
+//!
+//! ```text
+//! HF_HUB_CACHE/
+//!   .locks/models--owner--name/<etag>.lock
+//!   models--owner--name/
+//!     blobs/<etag>                   bytes; <etag>.incomplete while they arrive
+//!     refs/main                      a commit
+//!     snapshots/<commit>/<path>      relative link to ../../blobs/<etag>
+//!     pipe/<commit>.json             ours: the listing of a commit, which never changes
+//! ```
+//!
+//! The listing lets a commit that is here be published again without the network. It deliberately deletes nothing: the
+//! cache is not ours.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::listing::{RepoFile, is_safe};
+use super::{Environment, Repository, is_commit};
+use crate::error::DownloadError;
+
+const LISTING_FORMAT_VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    format_version: u32,
+    files: Vec<RepoFile>,
+}
+
+/// The part of the cache that belongs to one repository.
+pub(crate) struct Cache {
+    root: PathBuf,
+    folder_name: String,
+}
+
+impl Cache {
+    pub(crate) fn new(environment: &Environment, repository: &Repository) -> Self {
+        let folder_name = format!("{}--{}", repository.plural(), repository.id.replace('/', "--"));
+        Cache { root: environment.cache.clone(), folder_name }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn blob(&self, etag: &str) -> PathBuf {
+        self.folder().join("blobs").join(etag)
+    }
+
+    pub(crate) fn lock(&self, etag: &str) -> PathBuf {
+        self.root.join(".locks").join(&self.folder_name).join(format!("{etag}.lock"))
+    }
+
+    pub(crate) fn snapshot_file(&self, commit: &str, path: &str) -> PathBuf {
+        self.snapshot(commit).join(path)
+    }
+
+    /// The commit that `revision` stood for when a tool last asked.
+    pub(crate) fn read_ref(&self, revision: &str) -> Option<String> {
+        let text = fs::read_to_string(self.folder().join("refs").join(revision)).ok()?;
+        let commit = text.trim();
+        is_commit(commit).then(|| commit.to_string())
+    }
+
+    /// Notes that `revision` stands for `commit` now.
+    pub(crate) fn write_ref(&self, revision: &str, commit: &str) -> Result<(), DownloadError> {
+        if revision == commit || !is_safe(revision) || self.read_ref(revision).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        self.prepare()?;
+        write_atomically(&self.folder().join("refs").join(revision), commit.as_bytes())
+    }
+
+    /// The files of `commit` as noted by [`Cache::write_listing`]; `None` where there is none or it is not readable.
+    pub(crate) fn read_listing(&self, commit: &str) -> Option<Vec<RepoFile>> {
+        let listing: Listing = serde_json::from_slice(&fs::read(self.listing(commit)).ok()?).ok()?;
+        let is_good =
+            listing.format_version == LISTING_FORMAT_VERSION && listing.files.iter().all(|f| is_safe(&f.path));
+        is_good.then_some(listing.files)
+    }
+
+    pub(crate) fn write_listing(&self, commit: &str, files: &[RepoFile]) -> Result<(), DownloadError> {
+        let listing = Listing { format_version: LISTING_FORMAT_VERSION, files: files.to_vec() };
+        self.prepare()?;
+        write_atomically(&self.listing(commit), &serde_json::to_vec(&listing).expect("names and numbers serialize"))
+    }
+
+    /// What another tool has left of `commit`: its snapshot folder, the etag being the name of the blob it links to.
+    pub(crate) fn read_snapshot(&self, commit: &str) -> Option<Vec<RepoFile>> {
+        let snapshot = self.snapshot(commit);
+        let (_, names) = crate::local::list(&snapshot).ok().filter(|_| snapshot.is_dir())?;
+        let describe = |path: String| {
+            let blob = fs::canonicalize(snapshot.join(&path)).ok()?;
+            let size_bytes = fs::metadata(&blob).ok()?.len();
+            Some(RepoFile { path, size_bytes, etag: blob.file_name()?.to_str()?.to_string() })
+        };
+        Some(names.into_iter().filter_map(describe).collect())
+    }
+
+    /// Makes the repository's folders and marks the cache as one that backups may skip.
+    pub(crate) fn prepare(&self) -> Result<(), DownloadError> {
+        for folder in [
+            self.folder().join("blobs"),
+            self.folder().join("snapshots"),
+            self.root.join(".locks").join(&self.folder_name),
+        ] {
+            fs::create_dir_all(&folder).map_err(DownloadError::io("create", &folder))?;
+        }
+        let tag = self.root.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            let text = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of the Hugging Face Hub: https://bford.info/cachedir/\n";
+            fs::write(&tag, text).map_err(DownloadError::io("write", &tag))?;
+        }
+        Ok(())
+    }
+
+    /// Links `path` of `commit` to its blob, by a relative link, as huggingface_hub does.
+    pub(crate) fn link(&self, commit: &str, path: &str, etag: &str) -> Result<(), DownloadError> {
+        let link = self.snapshot_file(commit, path);
+        let target: PathBuf =
+            std::iter::repeat_n("..", path.split('/').count() + 1).collect::<PathBuf>().join("blobs").join(etag);
+        if fs::read_link(&link).is_ok_and(|found| found == target) {
+            return Ok(());
+        }
+        let folder = link.parent().expect("a file of a snapshot is in its folder");
+        fs::create_dir_all(folder).map_err(DownloadError::io("create", folder))?;
+        let temporary = link.with_file_name(format!(".{etag}.{}.link", std::process::id()));
+        make_link(&target, &self.blob(etag), &temporary).map_err(DownloadError::io("link", &temporary))?;
+        fs::rename(&temporary, &link).map_err(DownloadError::io("link", &link))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.join(&self.folder_name)
+    }
+
+    fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder().join("snapshots").join(commit)
+    }
+
+    fn listing(&self, commit: &str) -> PathBuf {
+        self.folder().join("pipe").join(format!("{commit}.json"))
+    }
+}
+
+#[cfg(unix)]
+fn make_link(target: &Path, _blob: &Path, link: &Path) -> std::io::Result<()> {
+    let _ = fs::remove_file(link);
+    std::os::unix::fs::symlink(target, link)
+}
+
+/// Links need a privilege on Windows; huggingface_hub copies there too.
+#[cfg(not(unix))]
+fn make_link(_target: &Path, blob: &Path, link: &Path) -> std::io::Result<()> {
+    fs::copy(blob, link).map(|_| ())
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DownloadError> {
+    let folder = path.parent().expect("a file of the cache is in a folder");
+    fs::create_dir_all(folder).map_err(DownloadError::io("create", folder))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(DownloadError::io("write", path))
+}

@@ -1,0 +1,260 @@
+//! `download` against a hub on the loopback interface: `tools/hub_server.py` in PIPE_TEST_DATA, one for each test.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use pipe_contract::{Source, Stage as _};
+use support::{Hub, Options, WEIGHTS_SIZE_BYTES, skip_without_test_data};
+
+#[test]
+fn real_files_arrive_in_the_layout_of_huggingface_hub_and_are_not_asked_for_again() {
+    let Some(data) = skip_without_test_data("real_files_arrive_in_the_layout_of_huggingface_hub") else { return };
+    let hub = Hub::of_real_files(&data);
+    let model = hub.download("{ model: karpathy/stories260K }", &[]);
+    let names: Vec<&str> = model.files().iter().map(|file| file.name.as_str()).collect();
+    let expected = [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(names, expected);
+    let repository = hub.cache().join("models--karpathy--stories260K");
+    let commit = fs::read_to_string(repository.join("refs/main")).unwrap();
+    for file in model.files() {
+        let bytes = fs::read(data.join("models/stories260K").join(&file.name)).unwrap();
+        assert_eq!(fs::read(&file.path).unwrap(), bytes, "{}", file.name);
+        assert_eq!(file.digest.as_deref(), Some(blake3::hash(&bytes).to_hex().as_str()));
+        let link = fs::read_link(repository.join("snapshots").join(&commit).join(&file.name)).unwrap();
+        let etag = file.path.file_name().unwrap();
+        assert_eq!(link, Path::new("../../blobs").join(etag));
+        assert_eq!(file.path, fs::canonicalize(repository.join("blobs").join(etag)).unwrap());
+    }
+    assert_eq!(model.fact("architecture").as_deref(), Some("LlamaForCausalLM"));
+
+    let rows = hub.download("{ dataset: tatsu-lab/alpaca }", &[]);
+    assert_eq!(rows.fact("num_rows").as_deref(), Some("2,000"));
+    let features = "instruction: string, input: string, output: string, text: string";
+    assert_eq!(rows.fact("features").as_deref(), Some(features));
+    let names: Vec<&str> = rows.files().iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names.iter().all(|name| name.starts_with("data/train-0000")), "{names:?}");
+
+    hub.control("DELETE", "log");
+    let again = hub.run_resolved("{ dataset: tatsu-lab/alpaca }", &rows.commit, &[]);
+    assert_eq!(again.digests(), rows.digests());
+    assert_eq!(hub.log(), Vec::<String>::new());
+}
+
+#[test]
+fn a_damaged_body_is_downloaded_again_once() {
+    let Some(hub) = Hub::start("a_damaged_body_is_downloaded_again_once") else { return };
+    hub.fault("kind=corrupt&origin=cdn");
+    let outcome = hub.download("{ model: acme/tiny }", &[]);
+    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
+    assert!(outcome.warnings()[0].starts_with("`model.safetensors` arrived damaged: its SHA-256 is "));
+
+    hub.fault("kind=corrupt&path=config.json&times=-1");
+    let error = hub.download("{ model: acme/other }", &[]).error();
+    assert!(error.starts_with("corrupt-download: `config.json` arrived damaged twice: expected git SHA-1 "), "{error}");
+    let blobs = fs::read_dir(hub.cache().join("models--acme--other/blobs")).unwrap();
+    assert_eq!(blobs.count(), 0, "a damaged file must not stay in the cache");
+}
+
+#[test]
+fn a_cut_body_goes_on_where_it_ended() {
+    let Some(hub) = Hub::start("a_cut_body_goes_on_where_it_ended") else { return };
+    hub.fault("kind=truncate&bytes=100000&origin=cdn");
+    hub.fault("kind=reset&bytes=200000&origin=cdn&after=1");
+    let outcome = hub.download("{ model: acme/tiny }", &[]);
+    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
+    let ranges: Vec<String> = hub.requests("cdn").iter().map(|request| request["range"].to_string()).collect();
+    assert_eq!(ranges.len(), 3, "{ranges:?}");
+    assert_eq!(ranges[0], "null");
+    assert!(ranges[1..].iter().all(|range| range.starts_with("\"bytes=")), "{ranges:?}");
+}
+
+#[test]
+fn a_file_that_another_process_left_half_goes_on() {
+    let Some(hub) = Hub::start("a_file_that_another_process_left_half_goes_on") else { return };
+    let etag = hub.sha256_of_weights();
+    let blobs = hub.cache().join("models--acme--tiny/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(blobs.join(format!("{etag}.incomplete")), &hub.weights()[..123_456]).unwrap();
+    let outcome = hub.download("{ model: acme/tiny }", &[]);
+    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
+    let requests = hub.requests("cdn");
+    assert_eq!((requests.len(), requests[0]["range"].as_str()), (1, Some("bytes=123456-")));
+}
+
+#[test]
+fn a_server_that_ignores_ranges_starts_the_file_anew() {
+    let Some(hub) = Hub::start("a_server_that_ignores_ranges_starts_the_file_anew") else { return };
+    hub.fault("kind=truncate&bytes=100000&origin=cdn");
+    hub.fault("kind=norange&origin=cdn&times=-1");
+    let outcome = hub.download("{ model: acme/tiny }", &[]);
+    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
+}
+
+#[test]
+fn passing_trouble_is_waited_out() {
+    let Some(hub) = Hub::start("passing_trouble_is_waited_out") else { return };
+    hub.fault("kind=status&status=503&retry_after=1&path=/api/&times=1");
+    hub.fault("kind=status&status=429&retry_after=date:1&path=/resolve/&times=1");
+    hub.fault("kind=expire&origin=cdn&times=1");
+    hub.fault("kind=drop&path=tokenizer.json&times=1");
+    hub.fault("kind=stall&bytes=1000&ms=60000&origin=cdn&after=1&times=1");
+    let outcome = hub.download("{ model: acme/tiny }", &[("HF_HUB_DOWNLOAD_TIMEOUT", "1")]);
+    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
+    assert_eq!(outcome.warnings().len(), 4, "{:?}", outcome.warnings());
+    assert!(outcome.warnings()[0].contains("answered HTTP 429 for `/acme/tiny/resolve/"), "{:?}", outcome.warnings());
+}
+
+#[test]
+fn a_server_that_asks_for_hours_is_not_waited_for() {
+    let Some(hub) = Hub::start("a_server_that_asks_for_hours_is_not_waited_for") else { return };
+    hub.fault("kind=status&status=429&retry_after=7200&times=-1");
+    let error = hub.download("{ model: acme/tiny }", &[]).error();
+    assert!(error.starts_with("hub-status: ") && error.ends_with("and asks to wait 7200 s"), "{error}");
+}
+
+#[test]
+fn a_page_of_a_sign_in_is_not_a_listing() {
+    let Some(hub) = Hub::start("a_page_of_a_sign_in_is_not_a_listing") else { return };
+    hub.fault("kind=html&times=-1");
+    let error = hub.download("{ model: acme/tiny }", &[]).error();
+    assert!(error.starts_with("bad-answer: "), "{error}");
+}
+
+#[test]
+fn gated_and_private_repositories_say_what_to_do() {
+    let Some(hub) = Hub::start("gated_and_private_repositories_say_what_to_do") else { return };
+    let gated = "{ model: acme/gated }";
+    let outcome = hub.download(gated, &[]);
+    assert_eq!(outcome.error(), "gated: model `acme/gated` is gated: it needs an account");
+    let help = outcome.help();
+    assert!(help.contains("/acme/gated, then set HF_TOKEN") && help.contains("/settings/tokens"), "{help}");
+
+    let outcome = hub.download(gated, &[("HF_TOKEN", "hf_bob")]);
+    assert_eq!(outcome.error(), "gated: model `acme/gated` is gated: your account has no access to it");
+
+    let outcome = hub.download(gated, &[("HF_TOKEN", "hf_alice")]);
+    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
+    // The address of the bytes is on another origin, which must not see the credential.
+    assert_eq!(hub.control("GET", "stats")["auth_to_cdn"], 0);
+    assert!(hub.requests("hub").iter().all(|request| request["auth"] != serde_json::Value::Null));
+
+    let error = hub.download("{ model: acme/secret }", &[]).error();
+    assert!(
+        error.starts_with("repository-not-found: model `acme/secret` was not found on http://127.0.0.1"),
+        "{error}"
+    );
+    let error = hub.download("{ model: acme/secret }", &[("HF_TOKEN", "hf_wrong")]).error();
+    assert!(error.starts_with("unauthorised: "), "{error}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let Some(hub) = Hub::start("what_is_missing_is_named") else { return };
+    let error = |settings: &str| hub.download(settings, &[("HF_TOKEN", "hf_alice")]).error();
+    let found = error("{ model: acme/none }");
+    assert!(found.starts_with("repository-not-found: model `acme/none` was not found on "), "{found}");
+    let found = error("{ dataset: acme/rows, revision: v9 }");
+    assert_eq!(found, "revision-not-found: data set `acme/rows` has no revision `v9`");
+    let found = error("{ dataset: acme/rows, split: dev }");
+    assert_eq!(
+        found,
+        "no-split: data set `acme/rows` has no data file of the split `dev`; its data files are `data/test.jsonl`, `data/train.jsonl`"
+    );
+    let found = error("{ model: acme/tiny, files: [\"*.gguf\"] }");
+    assert!(found.starts_with("no-match: no file of model `acme/tiny` matches `*.gguf`; its files are "), "{found}");
+    let found = error("{ model: acme/pickle }");
+    assert!(found.starts_with("only-pickle: "), "{found}");
+}
+
+#[test]
+fn another_revision_and_a_renamed_repository() {
+    let Some(hub) = Hub::start("another_revision_and_a_renamed_repository") else { return };
+    let main = hub.download("{ model: acme/tiny }", &[]);
+    let renamed = hub.download("{ model: acme/old }", &[]);
+    assert_eq!((renamed.digests(), &renamed.commit), (main.digests(), &main.commit));
+    let pull_request = hub.download("{ model: acme/tiny, revision: refs/pr/1 }", &[]);
+    assert_ne!(pull_request.commit, main.commit);
+    let kept = fs::read_to_string(hub.cache().join("models--acme--tiny/refs/refs/pr/1")).unwrap();
+    assert_eq!(kept, pull_request.commit);
+    let by_commit = hub.download(&format!("{{ model: acme/tiny, revision: {} }}", main.commit), &[]);
+    assert_eq!(by_commit.digests(), main.digests());
+}
+
+#[test]
+fn pages_compression_and_cached_answers_change_nothing() {
+    let options = Options { server: &["--page", "2", "--gzip", "--resolve-cache"] };
+    let Some(hub) = Hub::start_with("pages_compression_and_cached_answers_change_nothing", options) else { return };
+    let outcome = hub.download("{ model: acme/tiny }", &[]);
+    assert_eq!(outcome.files().len(), 4);
+    assert_eq!(hub.bytes_of(&outcome, "model.safetensors").len(), WEIGHTS_SIZE_BYTES);
+    let rows = hub.download("{ dataset: acme/rows, split: test }", &[]);
+    assert_eq!(rows.fact("num_rows").as_deref(), Some("2"));
+}
+
+#[test]
+fn offline_uses_the_cache_and_names_what_it_lacks() {
+    let Some(hub) = Hub::start("offline_uses_the_cache_and_names_what_it_lacks") else { return };
+    let offline = [("HF_HUB_OFFLINE", "1")];
+    let error = hub.download("{ model: acme/tiny }", &offline).error();
+    assert!(error.starts_with("offline: HF_HUB_OFFLINE is set and the Hugging Face cache"), "{error}");
+    assert!(error.ends_with("lacks what `main` stands for of model `acme/tiny` at main"), "{error}");
+
+    let online = hub.download("{ model: acme/tiny }", &[]);
+    hub.control("DELETE", "log");
+    assert_eq!(hub.download("{ model: acme/tiny }", &offline).digests(), online.digests());
+
+    // Without our listing it is as another tool has left it.
+    let repository = hub.cache().join("models--acme--tiny");
+    fs::remove_dir_all(repository.join("pipe")).unwrap();
+    assert_eq!(hub.download("{ model: acme/tiny }", &offline).digests(), online.digests());
+
+    fs::remove_file(repository.join("snapshots").join(&online.commit).join("config.json")).unwrap();
+    let error = hub.download("{ model: acme/tiny }", &offline).error();
+    assert!(error.contains("it has no `config.json`"), "{error}");
+    assert_eq!(hub.log(), Vec::<String>::new());
+}
+
+#[test]
+fn a_damaged_blob_of_the_cache_is_healed() {
+    let Some(hub) = Hub::start("a_damaged_blob_of_the_cache_is_healed") else { return };
+    let first = hub.download("{ model: acme/tiny }", &[]);
+    let weights = first.files().iter().find(|file| file.name == "model.safetensors").unwrap().path.clone();
+    let mut damaged = hub.weights();
+    damaged[200_000] ^= 1;
+    fs::write(&weights, damaged).unwrap();
+    let error = hub.download("{ model: acme/tiny }", &[("HF_HUB_OFFLINE", "1")]).error();
+    assert!(error.contains("lacks an undamaged `model.safetensors`"), "{error}");
+    let healed = hub.download("{ model: acme/tiny }", &[]);
+    assert_eq!(healed.digests(), first.digests());
+    assert!(healed.warnings()[0].starts_with("`model.safetensors` is damaged in the cache"), "{:?}", healed.warnings());
+}
+
+#[test]
+fn the_request_names_the_repository_and_a_commit_needs_no_question() {
+    let Some(hub) = Hub::start("the_request_names_the_repository") else { return };
+    let stage = hub.stage("{ dataset: acme/rows }", &[]);
+    let request = "datasets/acme/rows@main".to_string();
+    assert_eq!(stage.source(hub.folder()).unwrap(), Source::Remote { request });
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let stage = hub.stage(&format!("{{ dataset: acme/rows, revision: {commit} }}"), &[]);
+    assert_eq!(stage.resolve().unwrap().id, commit);
+    assert_eq!(hub.log(), Vec::<String>::new());
+}
+
+#[test]
+fn an_interruption_ends_it() {
+    let Some(hub) = Hub::start("an_interruption_ends_it") else { return };
+    let commit = hub.stage("{ model: acme/tiny }", &[]).resolve().unwrap().id;
+    let outcome = hub.run_cancelled("{ model: acme/tiny }", &commit);
+    assert!(outcome.result.unwrap_err().is_cancelled);
+}

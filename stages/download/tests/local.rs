@@ -1,0 +1,139 @@
+//! `download` from this machine, and its settings: no network.
+
+use std::fs;
+use std::path::Path;
+
+use pipe_contract::{Context, KeySettings, KeyValue, Problem, Reader, Source, StageKind as _};
+use pipe_stage_download::KIND;
+
+fn settings_of(yaml: &str) -> (KeySettings, Vec<Problem>) {
+    let yaml = serde_yaml::from_str(yaml).unwrap();
+    let mut reader = Reader::new(&yaml);
+    KIND.read(&mut reader);
+    reader.finish()
+}
+
+fn key(yaml: &str) -> KeySettings {
+    let (key, problems) = settings_of(yaml);
+    assert!(problems.is_empty(), "{problems:?}");
+    key
+}
+
+fn problems(yaml: &str) -> Vec<String> {
+    settings_of(yaml).1.into_iter().map(|problem| problem.message).collect()
+}
+
+fn stage(yaml: &str) -> Box<dyn pipe_contract::Stage> {
+    let yaml = serde_yaml::from_str(yaml).unwrap();
+    KIND.read(&mut Reader::new(&yaml))
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn the_key_has_what_selects_files_and_no_names() {
+    let base = key("{ dataset: a/b }");
+    assert_eq!(base, [("wanted".to_string(), KeyValue::Text("dataset".into()))].into());
+    for same in ["{ dataset: ./c }", "{ dataset: a/b, revision: v1 }", "{ dataset: a/b, split: train }"] {
+        assert_eq!(key(same), base, "{same}");
+    }
+    for other in [
+        "{ model: a/b }",
+        "{ adapter: a/b }",
+        "{ dataset: a/b, split: test }",
+        "{ dataset: a/b, config: c }",
+        "{ dataset: a/b, files: x }",
+    ] {
+        assert_ne!(key(other), base, "{other}");
+    }
+    assert_eq!(key("{ dataset: a/b, name: c }"), key("{ dataset: a/b, config: c }"));
+}
+
+#[test]
+fn wrong_settings_are_problems() {
+    assert_eq!(problems("{}"), ["one of `dataset`, `model` and `adapter` is needed"]);
+    let both = "`model` is given beside `dataset`, but a stage downloads one thing";
+    assert_eq!(problems("{ dataset: a, model: b }"), [both]);
+    assert_eq!(problems("{ model: a, split: test }"), ["`split` is for data sets, but this is `model`"]);
+    assert_eq!(problems("{ dataset: ./a, revision: main }"), ["a local path has no revision"]);
+    let slice = "`split` is `train[:10]`, but slices and sums of splits are not built yet";
+    assert_eq!(problems("{ dataset: a, split: \"train[:10]\" }"), [slice]);
+    assert_eq!(problems("{ dataset: a, config: x, name: x }"), ["`name` and `config` mean the same, give one"]);
+    assert_eq!(problems("{ datset: a }").len(), 2);
+}
+
+#[test]
+fn a_local_folder_is_published_by_reference() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "rows/train.jsonl", "{\"text\": \"a\"}\n");
+    write(dir.path(), "rows/test.jsonl", "{\"text\": \"b\"}\n");
+    write(dir.path(), "rows/.git/config.json", "{}");
+    let root = fs::canonicalize(dir.path().join("rows")).unwrap();
+    // `rows` is a path because it exists beside the pipeline file.
+    let stage = stage("{ dataset: rows }");
+    let names = vec!["train.jsonl".to_string()];
+    assert_eq!(stage.source(dir.path()).unwrap(), Source::Files { root: root.clone(), names });
+
+    let emit = |_| ();
+    let mut ctx = Context::new(dir.path(), &emit);
+    stage.run(&mut ctx).unwrap();
+    let files = ctx.take_external();
+    assert_eq!((files.len(), files[0].port.as_str(), files[0].name.as_str()), (1, "rows", "train.jsonl"));
+    assert_eq!((files[0].path.as_path(), &files[0].digest), (root.join("train.jsonl").as_path(), &None));
+}
+
+#[test]
+fn a_local_file_is_taken_whatever_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "my_test_rows.json", "[{\"text\": \"a\"}]");
+    let source = stage("{ dataset: ./my_test_rows.json }").source(dir.path()).unwrap();
+    let root = fs::canonicalize(dir.path()).unwrap();
+    assert_eq!(source, Source::Files { root, names: vec!["my_test_rows.json".into()] });
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |yaml: &str| {
+        let error = stage(yaml).source(dir.path()).unwrap_err();
+        format!("{}: {error}", error.slug).replace(&dir.path().display().to_string(), "DIR")
+    };
+    assert_eq!(error("{ dataset: ./rows }"), "not-found: there is no file or folder `DIR/./rows`");
+    assert_eq!(
+        error("{ model: a/b/c }"),
+        "not-found: `a/b/c` is neither a file or folder near the pipeline file nor a hub id"
+    );
+    write(dir.path(), "m/README.md", "x");
+    assert_eq!(
+        error("{ model: ./m }"),
+        "incomplete: `./m` is no model: it has no `*.safetensors`; its files are `README.md`"
+    );
+}
+
+#[test]
+fn show_prints_rows_wrapped_and_a_model_by_its_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = "word ".repeat(12);
+    write(
+        dir.path(),
+        "r/a.jsonl",
+        &format!("{{\"text\": \"{}\", \"n\": 1}}\n{{\"text\": \"b\", \"n\": 2}}\n", words.trim()),
+    );
+    let rows = pipe_contract::Artifact::from_folder(pipe_contract::ArtifactKind::Rows, &dir.path().join("r")).unwrap();
+    let expected = "features: text: string, n: int64\nnum_rows: 2\n\nrow 0\n  text: word word word word word word word word word\n  word word word\n  n: 1\n\n";
+    assert_eq!(KIND.show("rows", &rows, 1).unwrap(), expected);
+
+    write(
+        dir.path(),
+        "m/config.json",
+        "{\"architectures\": [\"LlamaForCausalLM\"], \"hidden_size\": 64, \"other\": 1}",
+    );
+    let model =
+        pipe_contract::Artifact::from_folder(pipe_contract::ArtifactKind::Model, &dir.path().join("m")).unwrap();
+    let expected = "architectures: LlamaForCausalLM\nhidden_size: 64\n\n              70  config.json\n";
+    assert_eq!(KIND.show("model", &model, 1).unwrap(), expected);
+}

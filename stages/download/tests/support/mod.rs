@@ -1,0 +1,278 @@
+//! A hub on the loopback interface with a small tree, and `download` run against it.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use pipe_contract::{Context, ExternalFile, Reader, Stage as _, StageError, StageEvent};
+use pipe_stage_download::hub::Environment;
+use pipe_stage_download::run::Download;
+use pipe_stage_download::settings;
+use serde_json::Value;
+
+/// Size of `model.safetensors` in the small tree.
+pub(crate) const WEIGHTS_SIZE_BYTES: usize = 400_000;
+
+/// PIPE_TEST_DATA, or one line that the test is skipped.
+pub(crate) fn skip_without_test_data(test: &str) -> Option<PathBuf> {
+    let found = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
+    if found.is_none() {
+        let mut stderr = std::io::stderr(); // Not `eprintln!`, which the test harness captures.
+        writeln!(stderr, "SKIPPED {test}: PIPE_TEST_DATA is not set").unwrap();
+    }
+    found
+}
+
+/// How a hub is started.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) server: &'static [&'static str],
+}
+
+/// A running hub with a cache beside it; ends with its value.
+pub(crate) struct Hub {
+    dir: tempfile::TempDir,
+    server: Child,
+    endpoint: String,
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// What a run of the stage gave.
+pub(crate) struct Outcome {
+    pub(crate) result: Result<(), StageError>,
+    pub(crate) commit: String,
+    files: Vec<ExternalFile>,
+    events: Vec<StageEvent>,
+}
+
+impl Outcome {
+    pub(crate) fn files(&self) -> &[ExternalFile] {
+        self.result.as_ref().expect("download succeeds");
+        &self.files
+    }
+
+    pub(crate) fn digests(&self) -> Vec<(&str, &str)> {
+        self.files().iter().map(|file| (file.name.as_str(), file.digest.as_deref().expect("computed"))).collect()
+    }
+
+    pub(crate) fn error(&self) -> String {
+        let error = self.result.as_ref().expect_err("download fails");
+        format!("{}: {error}", error.slug)
+    }
+
+    pub(crate) fn help(&self) -> String {
+        self.result.as_ref().expect_err("download fails").help.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        let warnings = self.events.iter().filter_map(|event| match event {
+            StageEvent::Warning { line } => Some(line.as_str()),
+            _ => None,
+        });
+        warnings.collect()
+    }
+
+    pub(crate) fn fact(&self, wanted: &str) -> Option<String> {
+        self.events.iter().find_map(|event| match event {
+            StageEvent::Fact { name, value } if name == wanted => Some(value.clone()),
+            _ => None,
+        })
+    }
+}
+
+impl Hub {
+    /// With the small tree.
+    pub(crate) fn start(test: &str) -> Option<Self> {
+        Hub::start_with(test, Options::default())
+    }
+
+    pub(crate) fn start_with(test: &str, options: Options) -> Option<Self> {
+        let data = skip_without_test_data(test)?;
+        let dir = tempfile::tempdir().unwrap();
+        write_small_tree(&dir.path().join("root"));
+        Some(Hub::serve(&data, dir, options))
+    }
+
+    /// With the real files of PIPE_TEST_DATA.
+    pub(crate) fn of_real_files(data: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made =
+            Command::new("python3").arg(data.join("tools/make_hub_tree.py")).arg(dir.path().join("root")).status();
+        assert!(made.unwrap().success());
+        Hub::serve(data, dir, Options::default())
+    }
+
+    fn serve(data: &Path, dir: tempfile::TempDir, options: Options) -> Self {
+        let port_file = dir.path().join("hub.json");
+        let mut server = Command::new("python3")
+            .arg(data.join("tools/hub_server.py"))
+            .arg("--root")
+            .arg(dir.path().join("root"))
+            .arg("--port-file")
+            .arg(&port_file)
+            .args(["--parent-pid", &std::process::id().to_string()])
+            .args(options.server)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        // The file appears when the server listens; there is nothing to wait on but its appearance.
+        while !port_file.exists() {
+            assert!(server.try_wait().unwrap().is_none(), "the hub ended");
+            assert!(began.elapsed() < Duration::from_secs(60), "the hub does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let ports: Value = serde_json::from_slice(&fs::read(&port_file).unwrap()).unwrap();
+        let endpoint = ports["hub"].as_str().unwrap().trim_end_matches('/').to_string();
+        Hub { dir, server, endpoint }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.dir.path().join("hf/hub")
+    }
+
+    pub(crate) fn weights(&self) -> Vec<u8> {
+        fs::read(self.dir.path().join("root/models/acme/tiny/model.safetensors")).unwrap()
+    }
+
+    pub(crate) fn sha256_of_weights(&self) -> String {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(self.weights()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(crate) fn bytes_of(&self, outcome: &Outcome, name: &str) -> Vec<u8> {
+        let file = outcome.files().iter().find(|file| file.name == name).expect("it was published");
+        fs::read(&file.path).unwrap()
+    }
+
+    pub(crate) fn stage(&self, yaml: &str, variables: &[(&str, &str)]) -> Download {
+        let yaml = serde_yaml::from_str(yaml).unwrap();
+        let mut reader = Reader::new(&yaml);
+        let settings = settings::read(&mut reader);
+        let (_, problems) = reader.finish();
+        assert!(problems.is_empty(), "{problems:?}");
+        let hf_home = self.dir.path().join("hf").to_string_lossy().into_owned();
+        let own = [("HF_ENDPOINT", self.endpoint.as_str()), ("HF_HOME", hf_home.as_str())];
+        let lookup = |name: &str| {
+            let found = variables.iter().chain(&own).find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_string())
+        };
+        Download { settings, environment: Environment::read(lookup) }
+    }
+
+    /// Resolves and runs.
+    pub(crate) fn download(&self, yaml: &str, variables: &[(&str, &str)]) -> Outcome {
+        match self.stage(yaml, variables).resolve() {
+            Ok(resolved) => self.run_resolved(yaml, &resolved.id, variables),
+            Err(error) => Outcome { result: Err(error), commit: String::new(), files: Vec::new(), events: Vec::new() },
+        }
+    }
+
+    pub(crate) fn run_resolved(&self, yaml: &str, commit: &str, variables: &[(&str, &str)]) -> Outcome {
+        self.run(&self.stage(yaml, variables), commit, |_| ())
+    }
+
+    pub(crate) fn run_cancelled(&self, yaml: &str, commit: &str) -> Outcome {
+        self.run(&self.stage(yaml, &[]), commit, |ctx| ctx.cancel.cancel())
+    }
+
+    fn run(&self, stage: &Download, commit: &str, prepare: impl FnOnce(&Context)) -> Outcome {
+        let events = Mutex::new(Vec::new());
+        let emit = |event: StageEvent| events.lock().unwrap().push(event);
+        let mut ctx = Context::new(self.dir.path(), &emit);
+        ctx.resolved = Some(commit.to_string());
+        prepare(&ctx);
+        let result = stage.run(&mut ctx);
+        let files = ctx.take_external();
+        Outcome { result, commit: commit.to_string(), files, events: events.into_inner().unwrap() }
+    }
+
+    /// Asks the hub to misbehave: see `hub_server.md`.
+    pub(crate) fn fault(&self, query: &str) {
+        self.control("POST", &format!("fault?{query}"));
+    }
+
+    pub(crate) fn control(&self, method: &str, path: &str) -> Value {
+        let address = format!("{}/_control/{path}", self.endpoint);
+        let response = match method {
+            "POST" => ureq::post(&address).send_empty(),
+            "DELETE" => ureq::delete(&address).call(),
+            _ => ureq::get(&address).call(),
+        };
+        let text = response.unwrap().body_mut().read_to_string().unwrap();
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Requests for bytes or answers on one origin, in order.
+    pub(crate) fn requests(&self, origin: &str) -> Vec<Value> {
+        let log = self.control("GET", "log");
+        let entries = log.as_array().or_else(|| log["log"].as_array()).expect("the log is a list").clone();
+        entries.into_iter().filter(|entry| entry["origin"] == origin).collect()
+    }
+
+    /// Every request, as `METHOD PATH`.
+    pub(crate) fn log(&self) -> Vec<String> {
+        let all = [self.requests("hub"), self.requests("cdn")].concat();
+        all.iter().map(|entry| format!("{} {}", entry["method"], entry["path"])).collect()
+    }
+}
+
+fn write_small_tree(root: &Path) {
+    let write = |path: &str, bytes: &[u8]| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let weights = small_weights();
+    for name in ["tiny", "tiny@refs%2Fpr%2F1", "other", "gated", "secret"] {
+        let folder = format!("models/acme/{name}");
+        let config = format!("{{\"architectures\": [\"LlamaForCausalLM\"], \"comment\": \"{name}\"}}\n");
+        write(&format!("{folder}/config.json"), config.as_bytes());
+        write(&format!("{folder}/tokenizer.json"), b"{}\n");
+        write(&format!("{folder}/tokenizer_config.json"), b"");
+        write(&format!("{folder}/model.safetensors"), &weights);
+        write(&format!("{folder}/README.md"), b"not taken\n");
+    }
+    write("models/acme/pickle/config.json", b"{}\n");
+    write("models/acme/pickle/pytorch_model.bin", b"PK");
+    write("datasets/acme/rows/data/train.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n{\"text\": \"c\"}\n");
+    write("datasets/acme/rows/data/test.jsonl", b"{\"text\": \"d\"}\n{\"text\": \"e\"}\n");
+    let options = serde_json::json!({
+        "tokens": {
+            "hf_alice": { "user": "alice", "access": ["models/acme/*", "datasets/acme/*"] },
+            "hf_bob": { "user": "bob", "access": [] },
+        },
+        "repos": { "models/acme/gated": { "gated": "manual" }, "models/acme/secret": { "private": true } },
+        "moved": { "models/acme/old": "models/acme/tiny" },
+    });
+    write("hub.json", options.to_string().as_bytes());
+}
+
+/// A valid safetensors file whose bytes do not repeat.
+fn small_weights() -> Vec<u8> {
+    let header =
+        format!("{{\"w\":{{\"dtype\":\"U8\",\"shape\":[{0}],\"data_offsets\":[0,{0}]}}}}", WEIGHTS_SIZE_BYTES - 200);
+    let header = format!("{header:<192}");
+    let mut bytes = 192_u64.to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    let mut state = 1_u32;
+    while bytes.len() < WEIGHTS_SIZE_BYTES {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bytes.push((state >> 24) as u8);
+    }
+    bytes
+}
