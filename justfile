@@ -35,9 +35,9 @@ ci:
 quickstart:
     cargo run -- run pipelines/quickstart.yaml
 
-# Acknowledges changed implementations of stage kinds in stages/versions.lock (read stages/README.md first)
+# Rewrites stages/versions.lock, which acknowledges changed implementations (read stages/README.md first), and its README's table
 versions:
-    PIPE_UPDATE_VERSIONS=1 cargo test --test tidy versions_lock_is
+    PIPE_UPDATE_VERSIONS=1 cargo test --test tidy -- versions_lock_is the_table_of
 
 # Rewrites the quickstart's rows and the parity fixtures; PYTHON must have the packages that the second script names
 fixtures PYTHON="python3":

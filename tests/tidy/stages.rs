@@ -9,6 +9,9 @@ use crate::tree::root;
 /// The files of every stage crate; further parts as it needs them.
 const ROOMS: [&str; 5] = ["README.md", "src/lib.rs", "src/settings.rs", "src/run.rs", "src/error.rs"];
 
+/// The head of the table in stages/README.md.
+const TABLE_HEAD: &str = "| kind | inputs | outputs | what it does |\n|---|---|---|---|\n";
+
 /// `model`, `model?` (may be left out), `data: packed` (a name other than its artifact kind's).
 fn port(name: &str, kind: ArtifactKind, is_required: bool) -> String {
     let mark = if is_required { "" } else { "?" };
@@ -23,13 +26,30 @@ fn row(kind: &dyn StageKind) -> String {
     format!("| {link} | {} | {} | {} |", inputs.join(", "), outputs.join(", "), kind.summary())
 }
 
+/// `text` with the rows of the table replaced: those that begin with a link.
+fn with_rows(text: &str, rows: &[String]) -> String {
+    let (before, rest) = text.split_once(TABLE_HEAD).expect("stages/README.md has the table of stage kinds");
+    let after = rest.lines().skip_while(|line| line.starts_with("| ["));
+    let lines: Vec<&str> = rows.iter().map(String::as_str).chain(after).collect();
+    format!("{before}{TABLE_HEAD}{}\n", lines.join("\n"))
+}
+
 #[test]
 fn the_table_of_stage_kinds_is_the_registry() {
-    let text = std::fs::read_to_string(root().join("stages/README.md")).expect("stages/README.md is committed");
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| [")).collect();
-    let expected: Vec<String> = pipe_lm::registry::builtin().kinds().iter().map(|kind| row(*kind)).collect();
-    assert!(!expected.is_empty(), "the registry is empty");
-    assert_eq!(rows, expected, "the rows of the table in stages/README.md must be:\n{}\n", expected.join("\n"));
+    let path = root().join("stages/README.md");
+    let text = std::fs::read_to_string(&path).expect("stages/README.md is committed");
+    let rows: Vec<String> = pipe_lm::registry::builtin().kinds().iter().map(|kind| row(*kind)).collect();
+    assert!(!rows.is_empty(), "the registry is empty");
+    let expected = with_rows(&text, &rows);
+    if std::env::var_os("PIPE_UPDATE_VERSIONS").is_some() {
+        std::fs::write(&path, expected).expect("the file can be written");
+        return;
+    }
+    assert!(
+        text == expected,
+        "`just versions` writes the table in stages/README.md, which must be:\n{}\n",
+        rows.join("\n")
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! nobody remembers that: this test does. The hash covers the crate, the crates of the workspace it is built from, and the
 //! packages of `Cargo.lock` they are built from, with their features. Comments, unit tests, and dev-dependencies are left out.
 //!
-//! `PIPE_UPDATE_VERSIONS=1 cargo test --test tidy versions` (`just versions`) writes the file. That is the acknowledgement:
+//! `PIPE_UPDATE_VERSIONS=1 cargo test --test tidy` (`just versions`) writes the file. That is the acknowledgement:
 //! whoever runs it says that the same key still gives the same bytes, or that the version is a new one.
 
 use std::collections::{BTreeMap, BTreeSet};
