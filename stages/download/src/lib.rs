@@ -1,4 +1,4 @@
-//! The stage kind `download`: a data set, a model or an adapter, from the Hugging Face Hub or from this machine.
+//! The stage kind `download`: a data set, a model or an adapter, from the Hugging Face Hub or a local path.
 //!
 //! ```text
 //! dataset: tatsu-lab/alpaca   request `datasets/tatsu-lab/alpaca@main` --resolve--> commit (kept in the lock file)

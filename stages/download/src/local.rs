@@ -1,4 +1,4 @@
-//! Files and folders on this machine: found relative to the pipeline file, listed, never copied.
+//! Local files and folders: found relative to the pipeline file, listed, never copied.
 
 use std::path::{Path, PathBuf};
 

@@ -52,8 +52,9 @@ impl Stage for Download {
         let cache = Cache::new(&self.environment, &repository);
         if self.environment.is_offline {
             let known = if is_commit(revision) { Some(revision.clone()) } else { cache.read_ref(revision) };
-            let missing = format!("what `{revision}` stands for");
-            return Ok(Resolved { id: known.ok_or_else(|| offline(&cache, &repository, revision, &missing))? });
+            let missing = format!("the commit of `{revision}` of {}", repository.describe());
+            let lacking = || DownloadError::Offline { cache: self.environment.cache.clone(), missing };
+            return Ok(Resolved { id: known.ok_or_else(lacking)? });
         }
         let client = Client::new(&self.environment, CancelToken::default(), &|_| ());
         let commit = resolve_revision(&client, &repository, revision)?;

@@ -207,7 +207,7 @@ fn offline_uses_the_cache_and_names_what_it_lacks() {
     let offline = [("HF_HUB_OFFLINE", "1")];
     let error = hub.download("{ model: acme/tiny }", &offline).error();
     assert!(error.starts_with("offline: HF_HUB_OFFLINE is set and the Hugging Face cache"), "{error}");
-    assert!(error.ends_with("lacks what `main` stands for of model `acme/tiny` at main"), "{error}");
+    assert!(error.ends_with("lacks the commit of `main` of model `acme/tiny`"), "{error}");
 
     let online = hub.download("{ model: acme/tiny }", &[]);
     hub.control("DELETE", "log");
@@ -257,4 +257,16 @@ fn an_interruption_ends_it() {
     let commit = hub.stage("{ model: acme/tiny }", &[]).resolve().unwrap().id;
     let outcome = hub.run_cancelled("{ model: acme/tiny }", &commit);
     assert!(outcome.result.unwrap_err().is_cancelled);
+}
+
+#[test]
+fn an_endpoint_that_does_not_answer_is_named() {
+    let Some(hub) = Hub::start("an_endpoint_that_does_not_answer_is_named") else { return };
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let outcome = hub.download("{ model: acme/tiny }", &[("HF_ENDPOINT", &endpoint)]);
+    let error = outcome.error();
+    assert!(error.starts_with(&format!("network: failed to reach {endpoint}: ")), "{error}");
+    assert!(outcome.help().contains("HF_ENDPOINT"), "{}", outcome.help());
 }

@@ -1,4 +1,4 @@
-//! `download` from this machine, and its settings: no network.
+//! `download` of local files, and its settings: no network.
 
 use std::fs;
 use std::path::Path;

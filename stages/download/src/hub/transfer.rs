@@ -57,7 +57,7 @@ pub(crate) fn fetch(
         Some(blake3) => blake3,
         None => {
             let mut download = Download { client, repository, commit, file, n_received_bytes: 0 };
-            let blake3 = download.into_blob(&blob, on_bytes)?;
+            let blake3 = download.download_to(&blob, on_bytes)?;
             n_received_bytes = download.n_received_bytes;
             blake3
         }
@@ -144,7 +144,7 @@ struct Partial {
 
 impl Download<'_> {
     /// Downloads into `blob`. Returns the BLAKE3.
-    fn into_blob(&mut self, blob: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<String, DownloadError> {
+    fn download_to(&mut self, blob: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<String, DownloadError> {
         let path = blob.with_extension("incomplete");
         let mut is_second = false;
         loop {
