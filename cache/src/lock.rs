@@ -179,3 +179,21 @@ fn read_holder(path: &Path) -> u32 {
     let read = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
     read.ok().and_then(|_| text.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_of_a_removed_file_is_no_lock() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("lock");
+        let first = FileLock::try_new(&path).expect("made").expect("free");
+        // A waiter has the file open when the holder removes it and lets go.
+        let opened = OpenOptions::new().read(true).write(true).open(&path).expect("there");
+        drop(first);
+        assert!(matches!(FileLock::take(opened, &path).expect("no error"), Taken::Removed));
+        assert!(FileLock::try_existing(&path).expect("no error").is_none());
+        assert!(FileLock::try_new(&path).expect("made").is_some());
+    }
+}
