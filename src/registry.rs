@@ -41,7 +41,8 @@ impl Registry {
 /// Every kind of this build.
 pub fn builtin() -> Registry {
     #[cfg(feature = "stages")]
-    let kinds: Vec<&'static dyn StageKind> = vec![];
+    let kinds: Vec<&'static dyn StageKind> =
+        vec![&pipe_stage_download::KIND, &pipe_stage_format::KIND, &pipe_stage_tokenize::KIND];
     #[cfg(not(feature = "stages"))]
     let kinds: Vec<&'static dyn StageKind> = vec![];
     Registry::new(kinds)
