@@ -1,1 +1,71 @@
-//! The stage kind train.
+//! The stage kind `train`: packs and a model in, a LoRA adapter and its metrics out.
+//!
+//! ```text
+//! packed --[batches]--> sequences --[pipe-llm]--> adapter, one line of metrics per optimizer step
+//!                                       |
+//!                                 [checkpoint] at epochs and when interrupted; a run of the same trajectory goes on there
+//! ```
+//!
+//! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`device`], [`batches`] (which packs an
+//! optimizer step takes), [`checkpoint`], [`metrics`], [`run`].
+//!
+//! It deliberately has no arithmetic: ops, loss and optimizer are `pipe-llm`'s.
+
+pub mod batches;
+pub mod checkpoint;
+pub mod device;
+pub mod error;
+pub mod metrics;
+pub mod run;
+pub mod settings;
+
+use pipe_contract::{Artifact, ArtifactKind, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
+
+/// The kind as the runner's registry lists it.
+pub static KIND: TrainKind = TrainKind;
+
+/// `uses: train`.
+pub struct TrainKind;
+
+impl StageKind for TrainKind {
+    fn name(&self) -> &'static str {
+        "train"
+    }
+
+    fn summary(&self) -> &'static str {
+        "packs and a model -> a LoRA adapter, and metrics of every optimizer step"
+    }
+
+    fn version(&self) -> u32 {
+        1 // The first.
+    }
+
+    fn inputs(&self) -> &'static [InputPort] {
+        &[
+            InputPort { name: "data", kind: ArtifactKind::Packed, is_required: true },
+            InputPort { name: "model", kind: ArtifactKind::Model, is_required: true },
+            InputPort { name: "adapter", kind: ArtifactKind::Adapter, is_required: false },
+        ]
+    }
+
+    fn outputs(&self) -> &'static [OutputPort] {
+        &[
+            OutputPort { name: "adapter", kind: ArtifactKind::Adapter },
+            OutputPort { name: "metrics", kind: ArtifactKind::Metrics },
+        ]
+    }
+
+    fn read(&self, reader: &mut Reader) -> Box<dyn Stage> {
+        Box::new(run::Train { settings: settings::read(reader) })
+    }
+
+    fn show(&self, port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
+        match port {
+            "metrics" => metrics::show(artifact, n_rows),
+            _ => {
+                let path = artifact.file("adapter_config.json")?;
+                std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Reads model and adapter, checks that they belong together, writes what was asked for.
+
+use candle_core::Device;
+use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError};
+use pipe_llm::weights::WeightFiles;
+use pipe_llm::{Adapter, LoraConfig, ModelConfig, Program};
+
+use crate::error::ExportError;
+use crate::merged;
+use crate::settings::{Format, Settings};
+
+/// `uses: export` with its settings.
+pub struct Export {
+    /// As resolved.
+    pub settings: Settings,
+}
+
+impl Stage for Export {
+    fn outputs(&self) -> Vec<OutputPort> {
+        let port = |format: &Format| match format {
+            Format::Adapter => OutputPort { name: "adapter", kind: ArtifactKind::Adapter },
+            Format::Merged => OutputPort { name: "merged", kind: ArtifactKind::Model },
+        };
+        self.settings.formats.iter().map(port).collect()
+    }
+
+    fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
+        let model = ctx.input("model")?;
+        let path = model.file("config.json")?;
+        let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
+        let config = ModelConfig::from_json(&text)?;
+        let adapter = ctx.inputs.get("adapter").map(|artifact| read_adapter(&config, artifact)).transpose()?;
+        for format in &self.settings.formats {
+            match format {
+                Format::Adapter => self.write_adapter(ctx, &config, adapter.as_ref().ok_or(ExportError::NoAdapter)?)?,
+                Format::Merged => self.write_merged(ctx, &config, model, adapter.as_ref())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Export {
+    fn write_adapter(&self, ctx: &Context<'_>, config: &ModelConfig, adapter: &Adapter) -> Result<(), StageError> {
+        let mut exported = adapter.clone();
+        exported.config.base_model.clone_from(&self.settings.base_model);
+        exported.config.revision.clone_from(&self.settings.revision);
+        let folder = ctx.output_dir("adapter")?;
+        exported.save(&folder)?;
+        let artifact = Artifact::from_folder(ArtifactKind::Adapter, &folder)?;
+        let back = read_adapter(config, &artifact)?;
+        check_same(&exported, &back)?;
+        ctx.fact("adapter", format!("{} modules, r = {}", back.modules.len(), back.config.lora_rank));
+        Ok(())
+    }
+
+    fn write_merged(
+        &self,
+        ctx: &Context<'_>,
+        config: &ModelConfig,
+        model: &Artifact,
+        adapter: Option<&Adapter>,
+    ) -> Result<(), StageError> {
+        let targets: &[String] = adapter.map_or(&[], |a| &a.config.target_modules);
+        let program = Program::new(config, targets)?;
+        let names =
+            model.with_suffix(".safetensors").map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
+        let files = WeightFiles::open(names)?;
+        files.check(&program)?;
+        merged::write(ctx, &self.settings, model, &files, adapter, &ctx.output_dir("merged")?)?;
+        ctx.fact("merged", format!("{} tensors", files.entries().len()));
+        Ok(())
+    }
+}
+
+fn read_adapter(config: &ModelConfig, artifact: &Artifact) -> Result<Adapter, StageError> {
+    let path = artifact.file("adapter_config.json")?;
+    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
+    let lora = LoraConfig::from_json(&text)?;
+    let program = Program::new(config, &lora.target_modules)?;
+    Ok(Adapter::load(lora, artifact.file("adapter_model.safetensors")?, &program, &Device::Cpu)?)
+}
+
+/// What was written must read back as what was given, to the bit.
+fn check_same(ours: &Adapter, back: &Adapter) -> Result<(), ExportError> {
+    if ours.config != back.config {
+        return Err(ExportError::NotTheSame { why: format!("config {:?} became {:?}", ours.config, back.config) });
+    }
+    for (ours, back) in ours.modules.iter().zip(&back.modules) {
+        let bits = |tensor: &candle_core::Tensor| -> Option<Vec<u32>> {
+            let values: Vec<f32> = tensor.flatten_all().and_then(|t| t.to_vec1()).ok()?;
+            Some(values.into_iter().map(f32::to_bits).collect())
+        };
+        if ours.path != back.path || bits(&ours.a) != bits(&back.a) || bits(&ours.b) != bits(&back.b) {
+            return Err(ExportError::NotTheSame { why: format!("the matrices of `{}` differ", ours.path) });
+        }
+    }
+    Ok(())
+}

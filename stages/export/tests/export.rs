@@ -1,0 +1,124 @@
+//! What is exported computes what was trained.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageKind};
+use pipe_llm::weights::{self, WeightFiles};
+use pipe_llm::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program, Sequence};
+use pipe_stage_export::KIND;
+
+/// f32 rounding of logits of unit scale, as PEFT's own merged and unmerged models differ (meta.json).
+const LOGITS_TOLERANCE: f64 = 3e-5;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity/llama")
+}
+
+fn model() -> Artifact {
+    let mut artifact = Artifact::from_folder(ArtifactKind::Model, &fixture()).expect("the fixture");
+    artifact.files.retain(|name, _| name == "config.json" || name == "model.safetensors");
+    artifact
+}
+
+fn adapter() -> Artifact {
+    Artifact::from_folder(ArtifactKind::Adapter, &fixture().join("adapter")).expect("the fixture")
+}
+
+fn export(folder: &Path, with: &str, inputs: &[(&str, Artifact)]) -> Result<(), StageError> {
+    let value: serde_yaml::Value = serde_yaml::from_str(with).expect("YAML");
+    let mut reader = Reader::new(&value);
+    let stage = KIND.read(&mut reader);
+    assert_eq!(reader.finish().1, []);
+    let emit = |_| {};
+    let mut ctx = Context::new(folder, &emit);
+    ctx.inputs = inputs.iter().map(|(port, artifact)| (port.to_string(), artifact.clone())).collect::<BTreeMap<_, _>>();
+    stage.run(&mut ctx)
+}
+
+/// Logits of a model folder, with an adapter folder if one is given.
+fn logits(model: &Path, adapter: Option<&Path>) -> Tensor {
+    let text = |path: PathBuf| std::fs::read_to_string(path).expect("a JSON file");
+    let config = ModelConfig::from_json(&text(model.join("config.json"))).expect("a config");
+    let lora =
+        adapter.map(|folder| LoraConfig::from_json(&text(folder.join("adapter_config.json"))).expect("an adapter"));
+    let targets = lora.as_ref().map_or_else(Vec::new, |l| l.target_modules.clone());
+    let program = Program::new(&config, &targets).expect("targets");
+    let artifact = Artifact::from_folder(ArtifactKind::Model, model).expect("a folder");
+    let files = artifact
+        .files
+        .iter()
+        .filter(|(name, _)| name.ends_with(".safetensors") && !name.contains('/') && name.starts_with("model"));
+    let files =
+        WeightFiles::open(files.map(|(name, file)| (name.clone(), file.path.clone())).collect()).expect("weights");
+    let weights = weights::load(&program, &files, &Device::Cpu).expect("weights");
+    let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32);
+    let adapter = adapter.zip(lora).map(|(folder, lora)| {
+        Adapter::load(lora, &folder.join("adapter_model.safetensors"), engine.program(), &Device::Cpu).expect("fits")
+    });
+    let ids: Vec<u32> = (0..32).map(|t| t * 11 % 128).collect();
+    engine.logits(adapter.as_ref(), &Sequence::plain(&config, &ids).expect("a sequence")).expect("logits")
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).and_then(|d| d.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar()).expect("a number")
+}
+
+#[test]
+fn the_exported_adapter_and_the_merged_model_compute_the_same() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    export(work.path(), "{ base_model_name_or_path: owner/name }", &[("model", model()), ("adapter", adapter())])
+        .expect("an export");
+    let (adapter, merged) = (work.path().join("outputs/adapter"), work.path().join("outputs/merged"));
+    let trained = logits(&fixture(), Some(&fixture().join("adapter")));
+    assert_eq!(largest_difference(&logits(&fixture(), Some(&adapter)), &trained), 0.0);
+    let difference = largest_difference(&logits(&merged, None), &trained);
+    assert!(difference < LOGITS_TOLERANCE, "merged logits differ by {difference:e}");
+    assert!(largest_difference(&logits(&fixture(), None), &trained) > 1e-3, "the adapter changes nothing");
+    let config = std::fs::read_to_string(adapter.join("adapter_config.json")).expect("a config");
+    assert!(config.contains("\"base_model_name_or_path\": \"owner/name\""), "{config}");
+}
+
+#[test]
+fn shards_hold_what_one_file_does() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let inputs = [("model", model()), ("adapter", adapter())];
+    export(&work.path().join("one"), "{ formats: [merged] }", &inputs).expect("an export");
+    export(&work.path().join("many"), "{ formats: [merged], max_shard_size: 40KB }", &inputs).expect("an export");
+    let many = work.path().join("many/outputs/merged");
+    let index = std::fs::read_to_string(many.join("model.safetensors.index.json")).expect("an index");
+    let index: serde_json::Value = serde_json::from_str(&index).expect("JSON");
+    for (name, file) in index["weight_map"].as_object().expect("a map") {
+        assert!(many.join(file.as_str().expect("a name")).is_file(), "{name}");
+    }
+    assert!(many.join("model-00002-of-00004.safetensors").is_file(), "four files of at most 40 KB");
+    assert_eq!(largest_difference(&logits(&work.path().join("one/outputs/merged"), None), &logits(&many, None)), 0.0);
+}
+
+#[test]
+fn a_dtype_is_cast_once_and_written_into_the_config() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    export(work.path(), "{ formats: [merged], dtype: bfloat16 }", &[("model", model())]).expect("an export");
+    let merged = work.path().join("outputs/merged");
+    let config = std::fs::read_to_string(merged.join("config.json")).expect("a config");
+    assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
+    let size = |path: PathBuf| std::fs::metadata(path).expect("a file").len();
+    assert!(size(merged.join("model.safetensors")) < size(fixture().join("model.safetensors")) * 6 / 10);
+    let difference = largest_difference(&logits(&merged, None), &logits(&fixture(), None));
+    assert!(difference > 0.0 && difference < 0.3, "bfloat16 changes logits by {difference}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let error =
+        export(&work.path().join("a"), "{ formats: [adapter] }", &[("model", model())]).expect_err("no adapter");
+    assert_eq!(error.slug, "missing-input");
+    let mut other = adapter();
+    let qwen2 = fixture().join("../qwen2/model.safetensors");
+    other.files.get_mut("adapter_model.safetensors").expect("a file").path = qwen2;
+    let error =
+        export(&work.path().join("b"), "{}", &[("model", model()), ("adapter", other)]).expect_err("not an adapter");
+    assert_eq!(error.slug, "adapter");
+}

@@ -1,0 +1,75 @@
+//! What can go wrong in `train` besides the model and the packs.
+
+use std::path::PathBuf;
+
+use pipe_contract::StageError;
+
+/// Errors of this stage kind.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The adapter to start from disagrees with `lora:`.
+    #[error("`lora.{field}` is {ours}, but the adapter on port `adapter` has {theirs}")]
+    StartDisagrees {
+        /// Hugging Face's name of the setting.
+        field: &'static str,
+        /// In the pipeline.
+        ours: String,
+        /// In the adapter.
+        theirs: String,
+    },
+    /// The packs have token ids that the model has no rows for.
+    #[error("the packs were made for a vocabulary of {packs}, but the model has {model}")]
+    VocabularyTooSmall {
+        /// Of the packs.
+        packs: u64,
+        /// Of the model.
+        model: usize,
+    },
+    /// No pack has a supervised token.
+    #[error("the {n_packs} packs have no supervised token: there is nothing to learn")]
+    NothingToLearn {
+        /// How many there are.
+        n_packs: u64,
+    },
+    /// `device: cuda` on a build or machine without.
+    #[error("`device: cuda` cannot be had")]
+    NoCuda {
+        /// Why.
+        source: candle_core::Error,
+    },
+    /// A file of this stage.
+    #[error("failed to {verb} `{}`", path.display())]
+    Io {
+        /// `read` or `write`.
+        verb: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<TrainError> for StageError {
+    fn from(error: TrainError) -> Self {
+        let (slug, help) = match &error {
+            TrainError::StartDisagrees { .. } => {
+                ("adapter", "leave the setting out to take the adapter's, or start fresh")
+            }
+            TrainError::VocabularyTooSmall { .. } => ("model-input", "give `tokenize` and `train` the same model"),
+            TrainError::NothingToLearn { .. } => (
+                "nothing-to-learn",
+                "look at the labels with `pipe show`; is `max_length` too short for the completions?",
+            ),
+            TrainError::NoCuda { .. } => {
+                ("no-cuda", "use `device: auto`, or a build with `--features cuda` on a machine with a driver")
+            }
+            TrainError::Io { .. } => ("io", "is the disk full, or the folder read-only?"),
+        };
+        let stage_error = StageError::user(slug, error.to_string()).help(help);
+        match error {
+            TrainError::NoCuda { source } => stage_error.because(source),
+            TrainError::Io { source, .. } => stage_error.because(source),
+            _ => stage_error,
+        }
+    }
+}

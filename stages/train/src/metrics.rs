@@ -1,0 +1,136 @@
+//! The artifact `metrics`: a line per optimizer step, and the same as a Trainer's `trainer_state.json`.
+//!
+//! No times, memory or rates: those belong to a run, not to an artifact.
+
+use std::fmt::Write as _;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+use pipe_contract::{Artifact, StageError};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::error::TrainError;
+
+/// Version of both files.
+const FORMAT_VERSION: u32 = 1;
+
+/// One optimizer step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricsLine {
+    /// Optimizer steps taken, counted from 1.
+    pub step: u64,
+    /// Epochs done, as a fraction.
+    pub epoch: f64,
+    /// Mean loss of the supervised tokens, in nats.
+    pub loss: f64,
+    /// L2 norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// The learning rate used.
+    pub learning_rate: f64,
+    /// Tokens read so far.
+    pub num_tokens: u64,
+    /// Supervised tokens of this optimizer step.
+    pub num_supervised_tokens: u64,
+}
+
+/// Writes `metrics.jsonl` and `trainer_state.json` into `folder`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(folder: &Path, lines: &[MetricsLine], max_steps: u64, num_train_epochs: f64) -> Result<(), TrainError> {
+    let path = folder.join("metrics.jsonl");
+    let write_lines = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(std::fs::File::create(&path)?);
+        for line in lines {
+            serde_json::to_writer(&mut file, line)?;
+            file.write_all(b"\n")?;
+        }
+        file.flush()
+    };
+    write_lines().map_err(|source| TrainError::Io { verb: "write", path: path.clone(), source })?;
+    let state = json!({
+        "format_version": FORMAT_VERSION,
+        "best_metric": null,
+        "best_model_checkpoint": null,
+        "epoch": lines.last().map_or(0.0, |line| line.epoch),
+        "global_step": lines.len(),
+        "is_hyper_param_search": false,
+        "is_local_process_zero": true,
+        "is_world_process_zero": true,
+        "log_history": lines,
+        "max_steps": max_steps,
+        "num_input_tokens_seen": lines.last().map_or(0, |line| line.num_tokens),
+        "num_train_epochs": num_train_epochs,
+        "stateful_callbacks": {},
+    });
+    let path = folder.join("trainer_state.json");
+    let text = serde_json::to_string_pretty(&state).expect("a JSON value can be written") + "\n";
+    std::fs::write(&path, text).map_err(|source| TrainError::Io { verb: "write", path, source })
+}
+
+/// The first and last `n_rows` lines as a table.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn show(artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
+    let path = artifact.file("metrics.jsonl")?;
+    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
+    let lines: Vec<MetricsLine> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .map_err(|e| StageError::user("metrics", "`metrics.jsonl` is broken").because(e))?;
+    let mut table = format!(
+        "{:>8} {:>8} {:>10} {:>10} {:>14} {:>12}\n",
+        "step", "epoch", "loss", "grad_norm", "learning_rate", "num_tokens"
+    );
+    let n_hidden = lines.len().saturating_sub(2 * n_rows);
+    for (row, line) in lines.iter().enumerate() {
+        if n_hidden > 0 && row == n_rows {
+            writeln!(table, "{:>8} ({n_hidden} more)", "...").expect("writing to a String cannot fail");
+        }
+        if row < n_rows || row >= lines.len().saturating_sub(n_rows) {
+            let MetricsLine { step, epoch, loss, grad_norm, learning_rate, num_tokens, .. } = line;
+            writeln!(
+                table,
+                "{step:>8} {epoch:>8.3} {loss:>10.4} {grad_norm:>10.4} {learning_rate:>14.3e} {num_tokens:>12}"
+            )
+            .expect("writing to a String cannot fail");
+        }
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipe_contract::ArtifactKind;
+
+    #[test]
+    fn what_is_written_is_shown_and_read_as_a_trainers_state() {
+        let folder = std::env::temp_dir().join(format!("pipe-train-metrics-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        let line = |step: u64| MetricsLine {
+            step,
+            epoch: step as f64 / 4.0,
+            loss: 2.5,
+            grad_norm: 0.5,
+            learning_rate: 1e-4,
+            num_tokens: 100 * step,
+            num_supervised_tokens: 90,
+        };
+        let lines: Vec<MetricsLine> = (1..=9).map(line).collect();
+        write(&folder, &lines, 9, 2.25).expect("written");
+        let artifact = Artifact::from_folder(ArtifactKind::Metrics, &folder).expect("an artifact");
+        let table = show(&artifact, 2).expect("a table");
+        assert_eq!(table.lines().count(), 6, "{table}");
+        assert!(table.contains("(5 more)"), "{table}");
+        let state: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("trainer_state.json")).expect("a file"))
+                .expect("JSON");
+        assert_eq!(state["global_step"], 9);
+        assert_eq!(state["log_history"][8]["num_tokens"], 900);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+}

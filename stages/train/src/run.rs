@@ -1,0 +1,341 @@
+//! A training run: plan, load, go on from a checkpoint, optimizer steps, write.
+
+use std::time::Instant;
+
+use candle_core::DType;
+use pipe_contract::{Artifact, ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
+use pipe_llm::optimizer::{AdamW, AdamWSettings};
+use pipe_llm::schedule::Schedule;
+use pipe_llm::trainer::{GateState, Trainer};
+use pipe_llm::weights::{self, WeightFiles};
+use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, ModelConfig, Program, Sequence};
+use pipe_records::packed::PackedReader;
+
+use crate::batches::{Batches, EpochOrder};
+use crate::checkpoint;
+use crate::device;
+use crate::error::TrainError;
+use crate::metrics::{self, MetricsLine};
+use crate::settings::{LoraSettings, Save, Settings};
+
+/// Longest table of rotary positions that is made: 65,536 positions of 64 channels take 16 MiB.
+const POSITIONS_MAX: usize = 65_536;
+
+/// `uses: train` with its settings.
+pub struct Train {
+    /// As resolved.
+    pub settings: Settings,
+}
+
+impl Stage for Train {
+    fn outputs(&self) -> Vec<OutputPort> {
+        vec![
+            OutputPort { name: "adapter", kind: ArtifactKind::Adapter },
+            OutputPort { name: "metrics", kind: ArtifactKind::Metrics },
+        ]
+    }
+
+    fn compute_class(&self) -> Option<String> {
+        Some(device::compute_class(self.settings.device))
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu::All
+    }
+
+    fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
+        let packs = PackedReader::open(ctx.input("data")?)?;
+        let mut trainer = self.trainer(ctx, &packs)?;
+        let shuffle_seed = self.settings.is_shuffled.then_some(self.settings.seed);
+        let batches = Batches::new(
+            packs.n_packs(),
+            self.settings.global_batch,
+            self.settings.num_train_epochs,
+            self.settings.max_steps,
+            shuffle_seed,
+        );
+        trainer.schedule.n_steps = batches.n_steps;
+        trainer.schedule.n_warmup_steps = self.settings.warmup.n_steps(batches.n_steps);
+        describe(ctx, &trainer, &batches, &packs);
+        let mut run = Run {
+            settings: &self.settings,
+            ctx,
+            packs: &packs,
+            trainer,
+            batches,
+            metrics: Vec::new(),
+            started: Instant::now(),
+            n_tokens_here: 0,
+        };
+        run.restore();
+        run.optimizer_steps()?;
+        run.write()
+    }
+}
+
+impl Train {
+    fn trainer(&self, ctx: &Context<'_>, packs: &PackedReader) -> Result<Trainer, StageError> {
+        let model = ctx.input("model")?;
+        let config = model_config(model)?;
+        let info = packs.info();
+        if info.n_supervised_tokens == 0 {
+            return Err(TrainError::NothingToLearn { n_packs: info.n_packs }.into());
+        }
+        if info.vocab_size > config.vocab_size as u64 {
+            return Err(TrainError::VocabularyTooSmall { packs: info.vocab_size, model: config.vocab_size }.into());
+        }
+        let start = ctx.inputs.get("adapter");
+        let lora = match start {
+            None => fresh_config(&self.settings.lora),
+            Some(adapter) => start_config(&self.settings.lora, adapter)?,
+        };
+        let program = Program::new(&config, &lora.target_modules)?;
+        let device = device::open(self.settings.device)?;
+        let files =
+            model.with_suffix(".safetensors").map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
+        let weights = weights::load(&program, &WeightFiles::open(files)?, &device)?;
+        let n_positions = config.max_positions.min(POSITIONS_MAX);
+        let engine = CandleEngine::new(program, weights, n_positions, device.clone(), DType::F32);
+        let adapter = match start {
+            None => Adapter::fresh(lora, engine.program(), self.settings.seed, &device)?,
+            Some(artifact) => {
+                Adapter::load(lora, artifact.file("adapter_model.safetensors")?, engine.program(), &device)?
+            }
+        };
+        let settings = &self.settings;
+        let optimizer_settings = AdamWSettings {
+            beta1: settings.adam_beta1,
+            beta2: settings.adam_beta2,
+            epsilon: settings.adam_epsilon,
+            weight_decay: settings.weight_decay,
+            max_grad_norm: settings.max_grad_norm,
+        };
+        Ok(Trainer {
+            optimizer: AdamW::new(optimizer_settings, &adapter),
+            engine,
+            adapter,
+            schedule: Schedule {
+                schedule_type: settings.schedule_type,
+                peak: settings.learning_rate,
+                n_warmup_steps: 0,
+                n_steps: 0,
+            },
+            seed: settings.seed,
+            gates: GateState::Start,
+        })
+    }
+}
+
+/// Reads `config.json` of a model artifact.
+fn model_config(model: &Artifact) -> Result<ModelConfig, StageError> {
+    let path = model.file("config.json")?;
+    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
+    Ok(ModelConfig::from_json(&text)?)
+}
+
+fn fresh_config(lora: &LoraSettings) -> LoraConfig {
+    LoraConfig {
+        lora_rank: lora.lora_rank,
+        lora_alpha: lora.lora_alpha,
+        lora_dropout: lora.lora_dropout,
+        use_rslora: lora.use_rslora,
+        target_modules: lora.target_modules.clone(),
+        // The model's name is not part of its content, and no path of this machine belongs into an artifact.
+        base_model: None,
+        revision: None,
+    }
+}
+
+/// The config of the adapter to start from, with our dropout; what `lora:` says must agree with it.
+fn start_config(lora: &LoraSettings, adapter: &Artifact) -> Result<LoraConfig, StageError> {
+    let path = adapter.file("adapter_config.json")?;
+    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
+    let start = LoraConfig::from_json(&text)?;
+    let facts = [
+        ("r", lora.lora_rank.to_string(), start.lora_rank.to_string()),
+        ("lora_alpha", lora.lora_alpha.to_string(), start.lora_alpha.to_string()),
+        ("use_rslora", lora.use_rslora.to_string(), start.use_rslora.to_string()),
+        ("target_modules", format!("{:?}", lora.target_modules), format!("{:?}", start.target_modules)),
+    ];
+    for (field, ours, theirs) in facts {
+        if lora.given.contains(&field) && ours != theirs {
+            return Err(TrainError::StartDisagrees { field, ours, theirs }.into());
+        }
+    }
+    Ok(LoraConfig { lora_dropout: lora.lora_dropout, base_model: None, revision: None, ..start })
+}
+
+fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &PackedReader) {
+    let program = trainer.engine.program();
+    let n_all: usize = program.weights.iter().map(|w| w.shape.iter().product::<usize>()).sum();
+    let n_trainable: usize = trainer.adapter.modules.iter().map(|m| m.a.elem_count() + m.b.elem_count()).sum();
+    let share = 100.0 * n_trainable as f64 / (n_all + n_trainable) as f64;
+    ctx.log(format!(
+        "trainable parameters: {n_trainable} of {} ({share:.2} %), in {} modules",
+        n_all + n_trainable,
+        trainer.adapter.modules.len()
+    ));
+    let info = packs.info();
+    ctx.log(format!(
+        "{} packs, {} tokens, {} supervised; {} optimizer steps, {} per epoch, warmup of {}",
+        info.n_packs,
+        info.n_tokens,
+        info.n_supervised_tokens,
+        batches.n_steps,
+        batches.steps_per_epoch(),
+        trainer.schedule.n_warmup_steps
+    ));
+    let tera = program.flops_per_token() * n_tokens_planned(batches, packs) as f64 / 1e12;
+    ctx.log(format!(
+        "about {tera:.1} TFLOP in matrix products, on {}",
+        if trainer.engine.device().is_cpu() { "the CPU" } else { "a GPU" }
+    ));
+    let rates: Vec<String> = [0, 1, 2, batches.n_steps.saturating_sub(1)]
+        .into_iter()
+        .filter(|&n| n < batches.n_steps)
+        .map(|n| format!("{}: {:.2e}", n + 1, trainer.schedule.learning_rate(n)))
+        .collect();
+    ctx.log(format!("learning rate at optimizer steps {}", rates.join(", ")));
+}
+
+/// Tokens of the whole run, taking packs as equally long.
+fn n_tokens_planned(batches: &Batches, packs: &PackedReader) -> u64 {
+    let share = batches.n_steps as f64 / batches.steps_per_epoch() as f64;
+    (packs.info().n_tokens as f64 * share) as u64
+}
+
+struct Run<'r, 'c> {
+    settings: &'r Settings,
+    ctx: &'r Context<'c>,
+    packs: &'r PackedReader,
+    trainer: Trainer,
+    batches: Batches,
+    metrics: Vec<MetricsLine>,
+    started: Instant,
+    n_tokens_here: u64,
+}
+
+impl Run<'_, '_> {
+    fn restore(&mut self) {
+        match checkpoint::restore(&self.ctx.checkpoint_dir, &mut self.trainer) {
+            Ok(None) => {}
+            Ok(Some(metrics)) => {
+                self.metrics = metrics;
+                self.ctx
+                    .log(format!("goes on from the checkpoint of optimizer step {}", self.trainer.optimizer.n_done));
+            }
+            Err(why) => self.ctx.warn(format!("the checkpoint cannot be used, training starts anew: {why}")),
+        }
+    }
+
+    fn optimizer_steps(&mut self) -> Result<(), StageError> {
+        let mut order = EpochOrder::default();
+        while self.trainer.optimizer.n_done < self.batches.n_steps {
+            let step_idx = self.trainer.optimizer.n_done;
+            let sequences = self.sequences(&self.batches.packs(step_idx, &mut order))?;
+            if let Err(error) = self.optimizer_step(&sequences) {
+                if error.is_cancelled && step_idx > 0 {
+                    checkpoint::save(&self.ctx.checkpoint_dir, &self.trainer, &self.metrics)?;
+                    self.ctx.log(format!("interrupted; the state of optimizer step {step_idx} is saved"));
+                }
+                return Err(error);
+            }
+            self.log();
+            if self.saves_after(step_idx) {
+                checkpoint::save(&self.ctx.checkpoint_dir, &self.trainer, &self.metrics)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sequences(&self, pack_indices: &[usize]) -> Result<Vec<Sequence>, StageError> {
+        let config = &self.trainer.engine.program().config;
+        let sequence = |&index: &usize| -> Result<Sequence, StageError> {
+            let pack = self.packs.pack(index)?;
+            Ok(Sequence::new(config, &pack.input_ids, &pack.labels, &pack.position_ids, &pack.doc_ids)?)
+        };
+        pack_indices.iter().map(sequence).collect()
+    }
+
+    fn optimizer_step(&mut self, sequences: &[Sequence]) -> Result<(), StageError> {
+        let n_before = self.metrics.last().map_or(0, |line| line.num_tokens);
+        let n_planned = n_tokens_planned(&self.batches, self.packs);
+        let ctx = self.ctx;
+        let check = |n_done: usize| -> Result<(), StepError> {
+            let n_tokens: usize = sequences[..n_done].iter().map(Sequence::len).sum();
+            ctx.progress(n_before + n_tokens as u64, n_planned, Unit::Tokens);
+            ctx.check_cancelled().map_err(StepError)
+        };
+        let report = self.trainer.step(sequences, check).map_err(|StepError(error)| error)?;
+        let step = self.trainer.optimizer.n_done;
+        let num_tokens = n_before + report.n_tokens as u64;
+        self.n_tokens_here += report.n_tokens as u64;
+        self.metrics.push(MetricsLine {
+            step,
+            epoch: step as f64 / self.batches.steps_per_epoch() as f64,
+            loss: report.loss,
+            grad_norm: report.grad_norm,
+            learning_rate: report.learning_rate,
+            num_tokens,
+            num_supervised_tokens: report.n_supervised as u64,
+        });
+        self.ctx.progress(num_tokens, n_planned.max(num_tokens), Unit::Tokens);
+        Ok(())
+    }
+
+    /// A line at every `logging_steps`, at the first optimizer step and at the last: the mean loss since the line before.
+    fn log(&self) {
+        let Some(line) = self.metrics.last() else { return };
+        let every = self.settings.logging_steps;
+        if !(line.step.is_multiple_of(every) || line.step == 1 || line.step == self.batches.n_steps) {
+            return;
+        }
+        let since = self.metrics.len() - ((line.step - 1) % every + 1) as usize;
+        let window = &self.metrics[since..];
+        let loss = window.iter().map(|l| l.loss).sum::<f64>() / window.len() as f64;
+        let rate = self.n_tokens_here as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        self.ctx.log(format!(
+            "step {}/{}  loss {loss:.4}  grad_norm {:.4}  learning_rate {:.3e}  epoch {:.2}  {rate:.0} tokens/s",
+            line.step, self.batches.n_steps, line.grad_norm, line.learning_rate, line.epoch
+        ));
+    }
+
+    fn saves_after(&self, step_idx: u64) -> bool {
+        match self.settings.save {
+            Save::No => false,
+            Save::Epoch => self.batches.ends_epoch(step_idx),
+            Save::Steps(every) => (step_idx + 1).is_multiple_of(every),
+        }
+    }
+
+    fn write(&self) -> Result<(), StageError> {
+        self.trainer.adapter.save(&self.ctx.output_dir("adapter")?)?;
+        let folder = self.ctx.output_dir("metrics")?;
+        metrics::write(&folder, &self.metrics, self.batches.n_steps, self.settings.num_train_epochs)?;
+        if let (Some(first), Some(last)) = (self.metrics.first(), self.metrics.last()) {
+            self.ctx.fact("optimizer steps", last.step.to_string());
+            self.ctx.fact("loss", format!("{:.3} -> {:.3}", first.loss, last.loss));
+            self.ctx.fact("tokens", last.num_tokens.to_string());
+        }
+        if let Some(peak_kib) = peak_memory_kib() {
+            self.ctx.log(format!("peak memory of the process: {:.2} GiB", peak_kib as f64 / (1024.0 * 1024.0)));
+        }
+        Ok(())
+    }
+}
+
+/// What stops an optimizer step: an error of the model, or the user.
+struct StepError(StageError);
+
+impl From<LlmError> for StepError {
+    fn from(error: LlmError) -> Self {
+        StepError(error.into())
+    }
+}
+
+/// The process's largest resident set (VmHWM), where the system tells.
+fn peak_memory_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,380 @@
+//! The settings of `train`: Hugging Face's names and, unless said, TRL's defaults (`SFTConfig`, peft `LoraConfig`).
+
+use pipe_contract::{KeyValue, ProblemKind, Reader};
+use pipe_llm::schedule::ScheduleType;
+
+/// `target_modules: all-linear`: every linear module but the head, as PEFT.
+pub const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// PEFT's default for Llama and Qwen2 (`peft/utils/constants.py`).
+pub const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
+
+/// Settings as resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// `lora:`.
+    pub lora: LoraSettings,
+    /// Packs of an optimizer step: `per_device_train_batch_size` x `gradient_accumulation_steps`.
+    pub global_batch: usize,
+    /// The largest learning rate.
+    pub learning_rate: f64,
+    /// Shape of the learning rate over the optimizer steps.
+    pub schedule_type: ScheduleType,
+    /// Length of the warmup.
+    pub warmup: Warmup,
+    /// First moment's decay.
+    pub adam_beta1: f64,
+    /// Second moment's decay.
+    pub adam_beta2: f64,
+    /// Added to the denominator.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradients are clipped to this norm; 0 does not clip.
+    pub max_grad_norm: f64,
+    /// Passes over the data.
+    pub num_train_epochs: f64,
+    /// Optimizer steps, if given: then the epochs do not count.
+    pub max_steps: Option<u64>,
+    /// Seed of the adapter's first values, of dropout and of the order of packs.
+    pub seed: u64,
+    /// Whether packs are shuffled anew in each epoch.
+    pub is_shuffled: bool,
+    /// Optimizer steps between lines of the log.
+    pub logging_steps: u64,
+    /// When training state is saved.
+    pub save: Save,
+    /// `device:`.
+    pub device: DeviceChoice,
+}
+
+/// `lora:`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraSettings {
+    /// r.
+    pub lora_rank: usize,
+    /// Numerator of the scale.
+    pub lora_alpha: f64,
+    /// On the adapter's input.
+    pub lora_dropout: f64,
+    /// alpha / sqrt(r).
+    pub use_rslora: bool,
+    /// Modules that get an adapter, sorted.
+    pub target_modules: Vec<String>,
+    /// The fields that were written out: an adapter to start from must agree with them.
+    pub given: Vec<&'static str>,
+}
+
+/// Length of the warmup.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Warmup {
+    /// In optimizer steps.
+    Steps(u64),
+    /// As a share of all, rounded up.
+    Ratio(f64),
+}
+
+impl Warmup {
+    /// W for T optimizer steps.
+    pub fn n_steps(self, n_all: u64) -> u64 {
+        match self {
+            Warmup::Steps(n) => n,
+            Warmup::Ratio(ratio) => (ratio * n_all as f64).ceil() as u64,
+        }
+    }
+}
+
+/// When training state is saved. It is always saved when a run is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Save {
+    /// Not at all.
+    No,
+    /// After each epoch.
+    Epoch,
+    /// After every so many optimizer steps.
+    Steps(u64),
+}
+
+/// Where to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU where this build and machine have one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU, or an error.
+    Cuda,
+}
+
+/// Reads the `with:` block.
+pub fn read(reader: &mut Reader) -> Settings {
+    refuse_unbuilt(reader);
+    let lora = reader.section("lora", read_lora);
+    Settings {
+        lora,
+        global_batch: read_global_batch(reader),
+        learning_rate: reader.float("learning_rate", 2e-5, 0.0..=10.0),
+        schedule_type: read_schedule_type(reader),
+        warmup: read_warmup(reader),
+        adam_beta1: reader.float("adam_beta1", 0.9, 0.0..=0.999_999),
+        adam_beta2: reader.float("adam_beta2", 0.999, 0.0..=0.999_999_9),
+        adam_epsilon: reader.float("adam_epsilon", 1e-8, 1e-16..=1.0),
+        weight_decay: reader.float("weight_decay", 0.0, 0.0..=10.0),
+        max_grad_norm: reader.float("max_grad_norm", 1.0, 0.0..=1e6),
+        num_train_epochs: reader.float("num_train_epochs", 3.0, 0.000_1..=10_000.0),
+        max_steps: read_max_steps(reader),
+        seed: reader.integer("seed", 42, 0..=(1 << 53)),
+        is_shuffled: reader.choice("train_sampling_strategy", "random", &["random", "sequential"]) == "random",
+        logging_steps: read_logging_steps(reader),
+        save: read_save(reader),
+        device: read_device(reader),
+    }
+}
+
+fn read_lora(reader: &mut Reader) -> LoraSettings {
+    const FIELDS: [&str; 4] = ["r", "lora_alpha", "use_rslora", "target_modules"];
+    let given = FIELDS.into_iter().filter(|name| reader.has(name)).collect();
+    reader.choice("task_type", "CAUSAL_LM", &["CAUSAL_LM"]);
+    reader.choice("bias", "none", &["none"]);
+    for name in ["use_dora", "fan_in_fan_out"] {
+        off(reader, name);
+    }
+    only_null(reader, "modules_to_save");
+    if !reader.bool("init_lora_weights", true) {
+        let message = "`init_lora_weights: false` starts from a random B, which is not built";
+        reader.problem("init_lora_weights", ProblemKind::Unsupported, message, Some("leave it out".into()));
+    }
+    LoraSettings {
+        lora_rank: reader.integer("r", 8, 1..=1024) as usize,
+        lora_alpha: reader.float("lora_alpha", 8.0, 1e-6..=1e6),
+        lora_dropout: reader.float("lora_dropout", 0.0, 0.0..=0.99),
+        use_rslora: reader.bool("use_rslora", false),
+        target_modules: read_targets(reader),
+        given,
+    }
+}
+
+fn read_targets(reader: &mut Reader) -> Vec<String> {
+    let given = reader.text_list("target_modules");
+    let mut targets: Vec<String> = match given.as_deref() {
+        None => DEFAULT_TARGETS.map(str::to_string).to_vec(),
+        Some([one]) if one == "all-linear" => ALL_LINEAR.map(str::to_string).to_vec(),
+        Some(names) => names.to_vec(),
+    };
+    targets.sort();
+    targets.dedup();
+    if targets.is_empty() {
+        reader.problem("target_modules", ProblemKind::OutOfRange, "`target_modules` is empty", None);
+    }
+    // However it was written, the same modules are the same key.
+    reader.not_in_key("target_modules");
+    if targets != DEFAULT_TARGETS {
+        let listed = targets.iter().cloned().map(KeyValue::Text).collect();
+        reader.record_key("target_modules", KeyValue::List(listed));
+    }
+    targets
+}
+
+/// The split of an optimizer step into micro-batches does not change its bits, so only their product is in the key.
+fn read_global_batch(reader: &mut Reader) -> usize {
+    let batch = reader.integer("per_device_train_batch_size", 8, 1..=65_536);
+    let accumulation = reader.integer("gradient_accumulation_steps", 1, 1..=65_536);
+    reader.not_in_key("per_device_train_batch_size");
+    reader.not_in_key("gradient_accumulation_steps");
+    let product = batch * accumulation;
+    if product != 8 {
+        reader.record_key("global_batch", KeyValue::Int(product as i64));
+    }
+    product as usize
+}
+
+fn read_schedule_type(reader: &mut Reader) -> ScheduleType {
+    let names = ScheduleType::NAMES.map(|(name, _)| name);
+    let name = reader.choice("lr_scheduler_type", "linear", &names);
+    ScheduleType::NAMES.into_iter().find(|(n, _)| *n == name).map_or(ScheduleType::Linear, |(_, t)| t)
+}
+
+/// `warmup_steps` counts; below 1 it is a ratio, as in transformers 5. `warmup_ratio` is the older name of that.
+fn read_warmup(reader: &mut Reader) -> Warmup {
+    if reader.has("warmup_steps") && reader.has("warmup_ratio") {
+        let message = "`warmup_steps` and `warmup_ratio` say the same thing twice";
+        reader.problem("warmup_ratio", ProblemKind::OutOfRange, message, Some("keep one of them".into()));
+    }
+    let steps = reader.float("warmup_steps", 0.0, 0.0..=1e9);
+    let ratio = reader.float("warmup_ratio", 0.0, 0.0..=1.0);
+    reader.not_in_key("warmup_steps");
+    reader.not_in_key("warmup_ratio");
+    if steps >= 1.0 && steps.fract() != 0.0 {
+        let message = format!("`warmup_steps` is `{steps}`; it must be a whole number, or a ratio below 1");
+        reader.problem("warmup_steps", ProblemKind::OutOfRange, message, None);
+    }
+    if steps >= 1.0 {
+        reader.record_key("warmup_steps", KeyValue::Int(steps as i64));
+        return Warmup::Steps(steps as u64);
+    }
+    let ratio = if steps > 0.0 { steps } else { ratio };
+    if let (true, Some(value)) = (ratio > 0.0, KeyValue::float(ratio)) {
+        reader.record_key("warmup_ratio", value);
+    }
+    Warmup::Ratio(ratio)
+}
+
+/// -1, Hugging Face's default, stands for none.
+fn read_max_steps(reader: &mut Reader) -> Option<u64> {
+    if reader.raw("max_steps").as_i64() == Some(-1) {
+        return None;
+    }
+    reader.optional_integer("max_steps", 1..=1_000_000_000)
+}
+
+fn read_logging_steps(reader: &mut Reader) -> u64 {
+    let steps = reader.integer("logging_steps", 10, 1..=1_000_000_000);
+    reader.not_in_key("logging_steps");
+    reader.choice("report_to", "none", &["none"]);
+    steps
+}
+
+fn read_save(reader: &mut Reader) -> Save {
+    let strategy = reader.choice("save_strategy", "epoch", &["no", "epoch", "steps"]);
+    let steps = reader.integer("save_steps", 500, 1..=1_000_000_000);
+    let names_steps = reader.has("save_steps");
+    reader.not_in_key("save_strategy");
+    reader.not_in_key("save_steps");
+    if names_steps && strategy != "steps" {
+        let message = format!("`save_steps` does nothing with `save_strategy: {strategy}`");
+        reader.problem("save_steps", ProblemKind::OutOfRange, message, Some("set `save_strategy: steps`".into()));
+    }
+    match strategy {
+        "no" => Save::No,
+        "steps" => Save::Steps(steps),
+        _ => Save::Epoch,
+    }
+}
+
+/// The device enters the fingerprint as the compute class, not as a setting.
+fn read_device(reader: &mut Reader) -> DeviceChoice {
+    let device = reader.choice("device", "auto", &["auto", "cpu", "cuda"]);
+    reader.choice("engine", "auto", &["auto", "candle"]);
+    reader.not_in_key("device");
+    reader.not_in_key("engine");
+    match device {
+        "cpu" => DeviceChoice::Cpu,
+        "cuda" => DeviceChoice::Cuda,
+        _ => DeviceChoice::Auto,
+    }
+}
+
+/// Names that users paste and that ask for what is not built: refused, so that nobody believes they are heard.
+fn refuse_unbuilt(reader: &mut Reader) {
+    reader.choice("method", "lora", &["lora"]);
+    reader.choice("optim", "adamw_torch", &["adamw_torch", "adamw_torch_fused"]);
+    reader.not_in_key("optim");
+    for name in ["bf16", "fp16", "load_in_8bit", "load_in_4bit", "gradient_checkpointing", "group_by_length"] {
+        off(reader, name);
+    }
+}
+
+fn off(reader: &mut Reader, name: &'static str) {
+    if reader.bool(name, false) {
+        let message = format!("`{name}: true` is not built; training computes in f32 and keeps its activations");
+        reader.problem(name, ProblemKind::Unsupported, message, Some(format!("remove `{name}`")));
+    }
+}
+
+fn only_null(reader: &mut Reader, name: &'static str) {
+    if !reader.raw(name).is_null() {
+        let message = format!("`{name}` is not built: only the low-rank matrices are trained");
+        reader.problem(name, ProblemKind::Unsupported, message, Some(format!("remove `{name}`")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipe_contract::{KeySettings, Problem};
+
+    fn parse(yaml: &str) -> (Settings, KeySettings, Vec<Problem>) {
+        let value: serde_yaml::Value = serde_yaml::from_str(yaml).expect("the test's YAML parses");
+        let mut reader = Reader::new(&value);
+        let settings = read(&mut reader);
+        let (key, problems) = reader.finish();
+        (settings, key, problems)
+    }
+
+    fn key(yaml: &str) -> KeySettings {
+        let (_, key, problems) = parse(yaml);
+        assert_eq!(problems, [], "{yaml}");
+        key
+    }
+
+    #[test]
+    fn the_settings_of_the_article_are_read() {
+        let (settings, _, problems) = parse(
+            "{ lora: { r: 16, lora_alpha: 32, lora_dropout: 0.05, task_type: CAUSAL_LM }, per_device_train_batch_size: 4,
+               optim: adamw_torch, learning_rate: 2.0e-4, warmup_ratio: 0.1, lr_scheduler_type: linear,
+               num_train_epochs: 1, logging_steps: 80, save_strategy: epoch }",
+        );
+        assert_eq!(problems, []);
+        assert_eq!((settings.lora.lora_rank, settings.lora.lora_alpha, settings.global_batch), (16, 32.0, 4));
+        assert_eq!(settings.warmup, Warmup::Ratio(0.1));
+        assert_eq!(settings.warmup.n_steps(61), 7);
+        assert_eq!(settings.lora.target_modules, DEFAULT_TARGETS);
+    }
+
+    #[test]
+    fn what_does_not_change_the_bytes_is_not_in_the_key() {
+        for yaml in [
+            "{ logging_steps: 3 }",
+            "{ save_strategy: steps, save_steps: 7 }",
+            "{ device: cpu }",
+            "{ per_device_train_batch_size: 2, gradient_accumulation_steps: 4 }",
+            "{ lora: { target_modules: [v_proj, q_proj] } }",
+            "{ max_steps: -1 }",
+            "{ optim: adamw_torch_fused }",
+        ] {
+            assert_eq!(key(yaml), key("{}"), "{yaml}");
+        }
+        assert_eq!(key("{ warmup_steps: 0.1 }"), key("{ warmup_ratio: 0.1 }"));
+        assert_eq!(
+            key("{ lora: { target_modules: all-linear } }"),
+            key("{ lora: { target_modules: [down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj] } }")
+        );
+    }
+
+    #[test]
+    fn what_changes_the_bytes_is_in_the_key() {
+        for yaml in [
+            "{ lora: { r: 4 } }",
+            "{ lora: { lora_alpha: 4 } }",
+            "{ lora: { lora_dropout: 0.1 } }",
+            "{ lora: { use_rslora: true } }",
+            "{ lora: { target_modules: [q_proj] } }",
+            "{ per_device_train_batch_size: 4 }",
+            "{ learning_rate: 1.0e-4 }",
+            "{ lr_scheduler_type: cosine }",
+            "{ warmup_steps: 3 }",
+            "{ adam_beta1: 0.8 }",
+            "{ adam_beta2: 0.99 }",
+            "{ adam_epsilon: 1.0e-6 }",
+            "{ weight_decay: 0.1 }",
+            "{ max_grad_norm: 0.5 }",
+            "{ num_train_epochs: 2 }",
+            "{ max_steps: 5 }",
+            "{ seed: 1 }",
+            "{ train_sampling_strategy: sequential }",
+        ] {
+            assert_ne!(key(yaml), key("{}"), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        for name in ["bf16", "load_in_8bit", "gradient_checkpointing"] {
+            let (_, _, problems) = parse(&format!("{{ {name}: true }}"));
+            assert!(problems.len() == 1 && problems[0].message.contains(name), "{problems:?}");
+        }
+        let (_, _, problems) =
+            parse("{ lora: { use_dora: true, modules_to_save: [lm_head] }, warmup_steps: 2, warmup_ratio: 0.5 }");
+        assert_eq!(problems.len(), 3, "{problems:?}");
+    }
+}
