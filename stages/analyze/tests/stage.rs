@@ -1,0 +1,150 @@
+//! The stage as the runner calls it, on folders.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use arrow::array::AsArray;
+use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_records::{Example, ExamplesWriter, open_rows, read_parquet};
+use pipe_stage_analyze::KIND;
+
+fn write_examples<'a>(folder: &Path, texts: impl IntoIterator<Item = &'a str>) {
+    std::fs::create_dir_all(folder).unwrap();
+    let mut writer = ExamplesWriter::create(folder).unwrap();
+    for text in texts {
+        let n_characters = text.chars().count() as u32;
+        writer.write(&Example { text: text.to_string(), prompt: 0..0, completion: 0..n_characters }).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn run(
+    examples: &Path,
+    model: Option<&Path>,
+    settings: &str,
+    work: &Path,
+) -> Result<(Artifact, Vec<StageEvent>), StageError> {
+    let settings = serde_yaml::from_str(settings).unwrap();
+    let mut reader = Reader::new(&settings);
+    let stage = KIND.read(&mut reader);
+    assert_eq!(reader.finish().1, []);
+    let events = Mutex::new(Vec::new());
+    let emit = |event| events.lock().unwrap().push(event);
+    let mut ctx = Context::new(work, &emit);
+    ctx.inputs.insert("examples".into(), Artifact::from_folder(ArtifactKind::Examples, examples).unwrap());
+    if let Some(model) = model {
+        ctx.inputs.insert("model".into(), Artifact::from_folder(ArtifactKind::Model, model).unwrap());
+    }
+    stage.run(&mut ctx)?;
+    drop(ctx);
+    let lengths = Artifact::from_folder(ArtifactKind::Lengths, &work.join("outputs/lengths")).unwrap();
+    Ok((lengths, events.into_inner().unwrap()))
+}
+
+fn bytes(artifact: &Artifact, name: &str) -> Vec<u8> {
+    std::fs::read(artifact.file(name).unwrap()).unwrap()
+}
+
+fn summary(artifact: &Artifact) -> serde_json::Value {
+    serde_json::from_slice(&bytes(artifact, "summary.json")).unwrap()
+}
+
+/// 200 different texts of 2 to 100 characters.
+fn some_texts() -> Vec<String> {
+    (0..200usize)
+        .map(|i| {
+            "xyz é 你".chars().cycle().skip(i % 6).take(1 + i * i % 97).collect::<String>() + &i.to_string()
+        })
+        .collect()
+}
+
+#[test]
+fn the_pictures_have_these_bytes_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = some_texts();
+    write_examples(&folder.path().join("examples"), texts.iter().map(String::as_str));
+    let settings = "{ threshold: 60, bins: 20, title: A golden picture }";
+    let (lengths, _) = run(&folder.path().join("examples"), None, settings, &folder.path().join("work")).unwrap();
+    let digest = |name: &str| blake3::hash(&bytes(&lengths, name)).to_hex().to_string();
+    let digests = ["histogram.svg", "histogram.png", "summary.json", "lengths.parquet"].map(digest);
+    assert_eq!(
+        digests, GOLDEN,
+        "if the pictures were changed on purpose, look at them and bump the version of the kind"
+    );
+
+    let picture = image::load_from_memory(&bytes(&lengths, "histogram.png")).unwrap().to_rgb8();
+    assert_eq!(picture.dimensions(), (1200, 680));
+    let n_mark = picture.pixels().filter(|pixel| pixel.0 == [192, 57, 43]).count();
+    assert!(n_mark > 300, "the threshold is marked with {n_mark} pixels");
+    let svg = String::from_utf8(bytes(&lengths, "histogram.svg")).unwrap();
+    for word in ["A golden picture", "length of a text (characters)", "number of texts", "threshold 60"] {
+        assert!(svg.contains(word), "the picture does not say {word:?}");
+    }
+}
+
+const GOLDEN: [&str; 4] = [
+    "487aa5bffc40da20f95d0864e8d0132227d87c2653b9120350dedaaa33248b81",
+    "9357fe96a0e984cffdcbff1ac39500f53328a99be2fca90f0f2e660e01c69890",
+    "95cb33174def3529ad855e41c22e2877d5afec39ee2f5006e3285ab495a9609e",
+    "048ec987515a89405c000906bd8f4b69387b4e999df68179a4fbc7788ceb5598",
+];
+
+#[test]
+fn lengths_are_counted_per_row() {
+    let folder = tempfile::tempdir().unwrap();
+    write_examples(&folder.path().join("examples"), ["", "abc", "你好😀", "abc"]);
+    let (lengths, events) =
+        run(&folder.path().join("examples"), None, "{ threshold: 2 }", &folder.path().join("work")).unwrap();
+    let batches: Vec<_> = read_parquet(lengths.file("lengths.parquet").unwrap()).unwrap().map(Result::unwrap).collect();
+    let column = batches[0].column_by_name("characters").unwrap();
+    assert_eq!(column.as_primitive::<arrow::datatypes::UInt32Type>().values().as_ref(), [0, 3, 3, 3]);
+    assert!(batches[0].column_by_name("tokens").is_none());
+    let summary = summary(&lengths);
+    assert_eq!(summary["characters"]["n_above_threshold"], 3);
+    assert_eq!(summary["duplicates"]["first"], serde_json::json!([{"row": 3, "same_as_row": 1}]));
+    assert!(events.contains(&StageEvent::Fact { name: "duplicates".into(), value: "1".into() }));
+    assert!(KIND.show("lengths", &lengths, 5).unwrap().contains("1 texts repeat an earlier one: rows 3 (= 1)"));
+}
+
+#[test]
+fn tokens_need_a_model_and_examples_need_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (examples, work) = (folder.path().join("examples"), folder.path().join("work"));
+    write_examples(&examples, ["abc"]);
+    let error = run(&examples, None, "{ unit: tokens }", &work).unwrap_err();
+    assert_eq!(error.message, "`unit` is `tokens`, but nothing is connected to port `model`");
+    write_examples(&examples, []);
+    assert_eq!(run(&examples, None, "{}", &work).unwrap_err().slug, "no-rows");
+}
+
+#[test]
+fn alpaca_has_its_known_duplicates_and_tokens() {
+    let Some(data) = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from) else {
+        writeln!(std::io::stderr(), "SKIPPED alpaca_has_its_known_duplicates_and_tokens: PIPE_TEST_DATA is not set")
+            .expect("stderr can be written to");
+        return;
+    };
+    let rows = Artifact::from_folder(ArtifactKind::Rows, &data.join("data/alpaca_en_demo_hf")).unwrap();
+    let mut texts = Vec::new();
+    for batch in open_rows(&rows).unwrap() {
+        let batch = batch.unwrap();
+        let column = batch.column_by_name("text").unwrap().as_string::<i32>();
+        texts.extend((0..batch.num_rows()).map(|row| column.value(row).to_string()));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    write_examples(&folder.path().join("examples"), texts.iter().map(String::as_str));
+    let model = data.join("models/stories260K");
+    let run = |settings: &str, work: &str| {
+        run(&folder.path().join("examples"), Some(&model), settings, &folder.path().join(work)).unwrap().0
+    };
+    let characters = run("{}", "characters");
+    let summary_of = summary(&characters);
+    assert_eq!(summary_of["duplicates"]["n_duplicates"], 14);
+    assert_eq!(summary_of["n_rows"], 999);
+    let plain = tokenizers::Tokenizer::from_file(model.join("tokenizer.json")).unwrap();
+    let n_tokens: usize = texts.iter().map(|text| plain.encode(text.as_str(), true).unwrap().len()).sum();
+    assert_eq!(summary_of["tokens"]["mean"].as_f64().unwrap(), n_tokens as f64 / 999.0);
+    let tokens = run("{ unit: tokens, threshold: 512 }", "tokens");
+    assert_eq!(summary(&tokens)["histogram"]["start"], summary(&tokens)["tokens"]["min"]);
+}
