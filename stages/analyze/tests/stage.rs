@@ -53,9 +53,7 @@ fn summary(artifact: &Artifact) -> serde_json::Value {
 /// 200 different texts of 2 to 100 characters.
 fn some_texts() -> Vec<String> {
     (0..200usize)
-        .map(|i| {
-            "xyz é 你".chars().cycle().skip(i % 6).take(1 + i * i % 97).collect::<String>() + &i.to_string()
-        })
+        .map(|i| "xyz é 你".chars().cycle().skip(i % 6).take(1 + i * i % 97).collect::<String>() + &i.to_string())
         .collect()
 }
 
