@@ -41,8 +41,15 @@ impl Registry {
 /// Every kind of this build.
 pub fn builtin() -> Registry {
     #[cfg(feature = "stages")]
-    let kinds: Vec<&'static dyn StageKind> =
-        vec![&pipe_stage_download::KIND, &pipe_stage_format::KIND, &pipe_stage_tokenize::KIND];
+    let kinds: Vec<&'static dyn StageKind> = vec![
+        &pipe_stage_download::KIND,
+        &pipe_stage_format::KIND,
+        &pipe_stage_init::KIND,
+        &pipe_stage_analyze::KIND,
+        &pipe_stage_tokenize::KIND,
+        &pipe_stage_train::KIND,
+        &pipe_stage_export::KIND,
+    ];
     #[cfg(not(feature = "stages"))]
     let kinds: Vec<&'static dyn StageKind> = vec![];
     Registry::new(kinds)
