@@ -91,7 +91,11 @@ fn write_texts(rows: RowReader, template: Template, names: &ColumnNames, ctx: &C
         .ok()
         .filter(|field| template.replaces_text() && *field.data_type() == DataType::Utf8)
         .map(|field| field.name().as_str());
-    let mut writer = ExamplesWriter::create(&ctx.output_dir("examples")?)?;
+    let folder = ctx.output_dir("examples")?;
+    let mut writer = match template {
+        Template::PromptCompletion => ExamplesWriter::create_completion_only(&folder)?,
+        _ => ExamplesWriter::create(&folder)?,
+    };
     let (mut n_empty, mut n_replaced, mut first_replaced) = (0, 0, None);
     let n_rows = rows.num_rows();
     let format = |first_row: u64, batch: &RecordBatch| format_batch(batch, template, &columns, old_text, first_row);

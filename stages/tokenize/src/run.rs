@@ -10,8 +10,8 @@
 use pipe_contract::{
     Artifact, ArtifactKind, Context, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
-use pipe_records::examples::{EXAMPLES_FILE, is_pretokenized, read_pretokenized};
-use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, examples, read_parquet};
+use pipe_records::examples::{is_completion_only, is_pretokenized, read_pretokenized};
+use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, examples};
 use pipe_tokenizer::ModelTokenizer;
 use rayon::prelude::*;
 
@@ -22,9 +22,6 @@ use crate::pretokenized::{Limits, Pretokenized};
 use crate::settings::{Packing, Settings, Truncation};
 use crate::show::{show_packs, thousands};
 use crate::spill::{SpillReader, SpillWriter};
-
-/// Key in the metadata of `examples.parquet`: whether `completion_only_loss: null` means true.
-const COMPLETION_ONLY_KEY: &str = "pipe.completion_only_loss_default";
 
 /// The kind, for the runner's registry.
 pub static KIND: TokenizeKind = TokenizeKind;
@@ -145,7 +142,7 @@ impl Tokenize {
         }
         let is_completion_only = match self.settings.completion_only_loss {
             Some(value) => value,
-            None => completion_only_default(examples)?,
+            None => is_completion_only(examples)?,
         };
         let supervised = if is_completion_only { Supervised::Completion } else { Supervised::Everything };
         Ok(Rules { eos_id, append_eos: self.settings.append_eos, supervised })
@@ -292,12 +289,6 @@ fn pack_of(documents: impl IntoIterator<Item = (u32, Document)>) -> Pack {
         pack.labels.extend(document.labels);
     }
     pack
-}
-
-/// What `completion_only_loss: null` stands for: the template that made the examples says it; false where it does not.
-fn completion_only_default(examples: &Artifact) -> Result<bool, StageError> {
-    let schema = read_parquet(examples.file(EXAMPLES_FILE)?)?.schema();
-    Ok(schema.metadata().get(COMPLETION_ONLY_KEY).is_some_and(|value| value == "true"))
 }
 
 fn report(ctx: &Context<'_>, info: &PackedInfo, tally: &Tally) {

@@ -12,6 +12,7 @@
 //! No cell is null. The footer carries `pipe.format_version` = 1. It deliberately holds no token ids beside text: what a
 //! text's tokens are is the tokenizer's to say.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +57,9 @@ pub struct PretokenizedRow {
     pub doc_ids: Option<Vec<u32>>,
 }
 
+/// Key in the schema's metadata: `true` where `completion_only_loss` defaults to true.
+const COMPLETION_ONLY_KEY: &str = "pipe.completion_only_loss_default";
+
 /// Writes `examples.parquet` of text.
 pub struct ExamplesWriter {
     writer: RecordWriter,
@@ -71,9 +75,22 @@ impl ExamplesWriter {
     /// # Errors
     /// `Io` when it cannot be made.
     pub fn create(folder: &Path) -> Result<Self, RecordsError> {
+        Self::create_with(folder, HashMap::new())
+    }
+
+    /// As [`ExamplesWriter::create`], for rows whose prompt is not to be learned unless a setting says so: what trl does
+    /// with prompt and completion. [`is_completion_only`] reads it back.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be made.
+    pub fn create_completion_only(folder: &Path) -> Result<Self, RecordsError> {
+        Self::create_with(folder, HashMap::from([(COMPLETION_ONLY_KEY.to_string(), "true".to_string())]))
+    }
+
+    fn create_with(folder: &Path, metadata: HashMap<String, String>) -> Result<Self, RecordsError> {
         let spans = SPAN_COLUMNS.iter().map(|name| Field::new(*name, DataType::UInt32, false));
         let fields: Vec<Field> = std::iter::once(Field::new("text", DataType::Utf8, false)).chain(spans).collect();
-        let schema = versioned(fields);
+        let schema = versioned(fields, metadata);
         let writer = parquet_writer(&folder.join(EXAMPLES_FILE), schema.clone())?;
         Ok(ExamplesWriter { writer, schema, text: StringBuilder::new(), spans: Default::default(), n_buffered: 0 })
     }
@@ -130,7 +147,7 @@ pub fn pretokenized_schema(with_columns: &[&str]) -> SchemaRef {
             fields.push(list_field(name, item));
         }
     }
-    versioned(fields)
+    versioned(fields, HashMap::new())
 }
 
 /// Whether the artifact holds token ids instead of text.
@@ -139,6 +156,14 @@ pub fn pretokenized_schema(with_columns: &[&str]) -> SchemaRef {
 /// When `examples.parquet` is missing, unreadable or of another version.
 pub fn is_pretokenized(artifact: &Artifact) -> Result<bool, RecordsError> {
     Ok(open(artifact)?.schema().column_with_name("input_ids").is_some())
+}
+
+/// Whether only completions of these examples are supervised where `completion_only_loss` does not say.
+///
+/// # Errors
+/// When `examples.parquet` is missing, unreadable or of another version.
+pub fn is_completion_only(artifact: &Artifact) -> Result<bool, RecordsError> {
+    Ok(open(artifact)?.schema().metadata().get(COMPLETION_ONLY_KEY).is_some_and(|value| value == "true"))
 }
 
 /// Batches of text rows.
@@ -236,8 +261,8 @@ fn require_column(file: &ParquetFile, name: &str) -> Result<(), RecordsError> {
     Err(RecordsError::MissingColumn { file: EXAMPLES_FILE.to_string(), column: name.to_string(), found })
 }
 
-fn versioned(fields: Vec<Field>) -> SchemaRef {
-    let metadata = [(FORMAT_VERSION_KEY.to_string(), EXAMPLES_FORMAT_VERSION.to_string())];
+fn versioned(fields: Vec<Field>, mut metadata: HashMap<String, String>) -> SchemaRef {
+    metadata.insert(FORMAT_VERSION_KEY.to_string(), EXAMPLES_FORMAT_VERSION.to_string());
     Arc::new(Schema::new(fields).with_metadata(metadata))
 }
 

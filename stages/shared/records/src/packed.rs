@@ -65,7 +65,7 @@ pub struct PackedInfo {
     pub n_documents: u64,
     /// Tokens in the packs.
     pub n_tokens: u64,
-    /// Tokens whose label is not [`NOT_SUPERVISED`].
+    /// Tokens that are learned: their label is not [`NOT_SUPERVISED`], and a token of their document stands before them.
     pub n_supervised_tokens: u64,
     /// Most tokens that a pack may have.
     pub max_length: u64,
@@ -149,7 +149,7 @@ impl PackedWriter {
             return Err(RecordsError::BadRow { row, problem });
         }
         self.n_tokens += n_tokens;
-        self.n_supervised_tokens += pack.labels.iter().filter(|label| **label != NOT_SUPERVISED).count() as u64;
+        self.n_supervised_tokens += n_learned(pack);
         let labels = {
             let mut builder = ListBuilder::new(Int32Builder::new()).with_field(item_field(&self.schema, 1));
             builder.values().append_slice(&pack.labels);
@@ -195,6 +195,14 @@ impl PackedWriter {
             .map_err(|source| RecordsError::Io { verb: "write", file: path, source })?;
         Ok(info)
     }
+}
+
+/// Supervised tokens with a token of their document before them.
+fn n_learned(pack: &Pack) -> u64 {
+    let goes_on = |t: usize| {
+        pack.doc_ids[t] == pack.doc_ids[t - 1] && pack.position_ids[t] == pack.position_ids[t - 1].wrapping_add(1)
+    };
+    (1..pack.labels.len()).filter(|&t| pack.labels[t] != NOT_SUPERVISED && goes_on(t)).count() as u64
 }
 
 /// Reads packs by index, from any thread.
