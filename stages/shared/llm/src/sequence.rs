@@ -63,8 +63,8 @@ impl Sequence {
         let documents = documents(position_ids, doc_ids);
         let (mut supervised, mut targets) = (Vec::new(), Vec::new());
         for document in &documents {
-            for token in document.start + 1..document.end {
-                let label = labels[token];
+            // The first token of a document has nothing before it to be predicted from.
+            for (token, &label) in labels.iter().enumerate().take(document.end).skip(document.start + 1) {
                 if label == -100 {
                     continue;
                 }
