@@ -72,7 +72,7 @@ pub fn write(
         weight_map.extend(names.iter().map(|name| (name.clone(), file_name.clone())));
     }
     if shards.len() > 1 {
-        let total: usize = files.entries().iter().map(|(_, entry)| written_size(entry, settings.dtype)).sum();
+        let total: usize = files.entries().values().map(|entry| written_size(entry, settings.dtype)).sum();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         write_json(&folder.join("model.safetensors.index.json"), &index)?;
     }

@@ -1,5 +1,6 @@
 //! A training run: plan, load, go on from a checkpoint, optimizer steps, write.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use candle_core::DType;
@@ -190,7 +191,8 @@ fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &Pac
         "about {tera:.1} TFLOP in matrix products, on {}",
         if trainer.engine.device().is_cpu() { "the CPU" } else { "a GPU" }
     ));
-    let rates: Vec<String> = [0, 1, 2, batches.n_steps.saturating_sub(1)]
+    let shown = BTreeSet::from([0, 1, 2, batches.n_steps.saturating_sub(1)]);
+    let rates: Vec<String> = shown
         .into_iter()
         .filter(|&n| n < batches.n_steps)
         .map(|n| format!("{}: {:.2e}", n + 1, trainer.schedule.learning_rate(n)))
