@@ -324,8 +324,8 @@ impl<'a> Coordinator<'a, '_, '_> {
             self.has_bug |= failure.as_ref().is_some_and(|failure| failure.is_bug);
         }
         self.outcomes[stage] = Some(outcome);
-        let duration = self.started_at[stage].take().map(|begin| begin.elapsed()).unwrap_or_default();
-        let duration_ms = duration.as_millis() as u64;
+        // 0 stands for a stage that never started, so one that did took at least 1 ms.
+        let duration_ms = self.started_at[stage].take().map_or(0, |begin| (begin.elapsed().as_millis() as u64).max(1));
         self.bus.emit(&Event::StageFinished { stage: self.name(stage), outcome, duration_ms, failure, checkpoint });
     }
 
