@@ -47,3 +47,8 @@ fixtures PYTHON="python3":
 # Loads an exported adapter in the real PEFT and compares its logits with ours
 peft ADAPTER BASE LOGITS PYTHON="python3":
     {{PYTHON}} scripts/check_peft.py {{ADAPTER}} {{BASE}} {{LOGITS}}
+
+# The main job on the real SmolLM2-135M: digests and speed with 1 and 2 threads, memory, the second run (five quiet minutes)
+real DATA SMOLLM2:
+    cargo build
+    python3 scripts/real_job.py {{DATA}} {{SMOLLM2}}
