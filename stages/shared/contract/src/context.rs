@@ -123,7 +123,9 @@ impl<'a> Context<'a> {
     /// # Errors
     /// `missing-input` when an optional port is not connected.
     pub fn input(&self, port: &str) -> Result<&Artifact, StageError> {
-        self.inputs.get(port).ok_or_else(|| StageError::user("missing-input", format!("nothing is connected to port `{port}`")))
+        self.inputs
+            .get(port)
+            .ok_or_else(|| StageError::user("missing-input", format!("nothing is connected to port `{port}`")))
     }
 
     /// The folder to write the files of output `port` into; made on first use.

@@ -107,7 +107,13 @@ impl<'a> Reader<'a> {
     pub fn problem(&mut self, name: &str, kind: ProblemKind, message: impl Into<String>, help: Option<String>) {
         let mut path = self.path.clone();
         path.push(name.to_string());
-        self.problems.push(Problem { path, at_key: kind == ProblemKind::UnknownSetting, kind, message: message.into(), help });
+        self.problems.push(Problem {
+            path,
+            at_key: kind == ProblemKind::UnknownSetting,
+            kind,
+            message: message.into(),
+            help,
+        });
     }
 
     /// Puts `name` into the key unless it equals the default.
@@ -163,7 +169,12 @@ impl<'a> Reader<'a> {
                 Some(value)
             }
             _ => {
-                let message = format!("`{name}` is {}, but must be a whole number from {} to {}", show(raw), range.start(), range.end());
+                let message = format!(
+                    "`{name}` is {}, but must be a whole number from {} to {}",
+                    show(raw),
+                    range.start(),
+                    range.end()
+                );
                 self.problem(name, ProblemKind::OutOfRange, message, None);
                 None
             }
@@ -182,7 +193,8 @@ impl<'a> Reader<'a> {
         };
         let Some(value) = value else { return self.wrong_type(name, "a number", raw, default) };
         if !range.contains(&value) {
-            let message = format!("`{name}` is {}, but must be a number from {} to {}", show(raw), range.start(), range.end());
+            let message =
+                format!("`{name}` is {}, but must be a number from {} to {}", show(raw), range.start(), range.end());
             self.problem(name, ProblemKind::OutOfRange, message, None);
             return default;
         }
@@ -219,7 +231,8 @@ impl<'a> Reader<'a> {
         };
         let Some(value) = found else {
             let listed: Vec<String> = choices.iter().map(|c| format!("`{c}`")).collect();
-            let help = raw.as_str().and_then(|text| nearest(text, choices)).map(|near| format!("did you mean `{near}`?"));
+            let help =
+                raw.as_str().and_then(|text| nearest(text, choices)).map(|near| format!("did you mean `{near}`?"));
             let message = format!("`{name}` is {}, but must be one of {}", show(raw), listed.join(", "));
             self.problem(name, ProblemKind::OutOfRange, message, help);
             return default;
@@ -303,7 +316,11 @@ pub fn nearest<'n>(wrong: &str, names: &[&'n str]) -> Option<&'n str> {
 }
 
 fn quoted_list(names: &[&str]) -> String {
-    if names.is_empty() { "none".to_string() } else { names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ") }
+    if names.is_empty() {
+        "none".to_string()
+    } else {
+        names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A value as the user may recognize it: `"text"`, `12`, `a list`.
