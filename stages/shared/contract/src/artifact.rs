@@ -8,7 +8,7 @@ use crate::StageError;
 
 /// The type of an artifact. A port takes exactly one kind.
 ///
-/// Layout inside the artifact, per kind (every JSON file carries `format_version`):
+/// Layout inside the artifact, per kind (a JSON file carries `format_version`, unless its form is somebody else's):
 ///
 /// | kind | files |
 /// |---|---|

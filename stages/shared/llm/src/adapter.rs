@@ -95,7 +95,11 @@ impl Adapter {
     /// A missing or unexpected tensor, or one of the wrong shape.
     pub fn load(config: LoraConfig, weights: &Path, program: &Program, device: &Device) -> Result<Self, LlmError> {
         let bytes = std::fs::read(weights).map_err(|e| LlmError::io("read", weights, e))?;
-        let mut tensors: HashMap<String, Tensor> = candle_core::safetensors::load_buffer(&bytes, device)?;
+        let mut tensors: HashMap<String, Tensor> =
+            candle_core::safetensors::load_buffer(&bytes, device).map_err(|e| LlmError::Weights {
+                file: weights.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+                why: format!("it is cut off, or not safetensors: {e}"),
+            })?;
         let mut take = |name: String, shape: [usize; 2]| -> Result<Tensor, LlmError> {
             let tensor =
                 tensors.remove(&name).ok_or_else(|| adapter_error(format!("the tensor `{name}` is missing")))?;
@@ -173,8 +177,6 @@ const HARMLESS: &[&str] = &[
     "auto_mapping",
     "ensure_weight_tying",
     "inference_mode",
-    "init_lora_weights",
-    "loftq_config",
     "megatron_core",
     "peft_version",
     "qalora_group_size",
@@ -194,21 +196,20 @@ impl LoraConfig {
         if fields.get("peft_type").and_then(Value::as_str) != Some("LORA") {
             return Err(adapter_error("`peft_type` is not `LORA`; only LoRA adapters are supported"));
         }
-        let number = |name: &str, default: f64| fields.get(name).and_then(Value::as_f64).unwrap_or(default);
-        let text_of = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_string);
+        // PEFT's defaults: r 8, lora_alpha 8, lora_dropout 0.
+        let lora_alpha = field(&fields, "lora_alpha", "a number above 0", |v| v.as_f64().filter(|x| *x > 0.0))?;
+        let lora_dropout =
+            field(&fields, "lora_dropout", "a number in [0, 1)", |v| v.as_f64().filter(|x| (0.0..1.0).contains(x)))?;
+        let lora_rank = field(&fields, "r", "a whole number above 0", |v| v.as_u64().filter(|r| *r > 0))?;
+        let text = |name: &str| field(&fields, name, "text", |v| v.as_str().map(str::to_string));
         let config = LoraConfig {
-            // PEFT's defaults: r 8, lora_alpha 8, lora_dropout 0.
-            lora_rank: fields
-                .get("r")
-                .map_or(Some(8), |r| r.as_u64().map(|r| r as usize))
-                .filter(|r| *r > 0)
-                .ok_or_else(|| adapter_error("`r` is not a whole number above 0"))?,
-            lora_alpha: number("lora_alpha", 8.0),
-            lora_dropout: number("lora_dropout", 0.0),
-            use_rslora: fields.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+            lora_rank: lora_rank.unwrap_or(8) as usize,
+            lora_alpha: lora_alpha.unwrap_or(8.0),
+            lora_dropout: lora_dropout.unwrap_or(0.0),
+            use_rslora: field(&fields, "use_rslora", "true or false", Value::as_bool)?.unwrap_or(false),
             target_modules: target_modules(&fields)?,
-            base_model: text_of("base_model_name_or_path"),
-            revision: text_of("revision"),
+            base_model: text("base_model_name_or_path")?,
+            revision: text("revision")?,
         };
         refuse_unsupported(&fields)?;
         Ok(config)
@@ -227,6 +228,22 @@ impl LoraConfig {
             "use_dora": false, "use_rslora": self.use_rslora,
         });
         entries
+    }
+}
+
+/// The value of `name`, `None` where it is absent or null.
+fn field<T>(
+    fields: &Map<String, Value>,
+    name: &str,
+    expected: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Option<T>, LlmError> {
+    match fields.get(name).filter(|value| !value.is_null()) {
+        None => Ok(None),
+        Some(value) => match read(value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(adapter_error(format!("`{name}` is `{value}`, not {expected}"))),
+        },
     }
 }
 
@@ -263,7 +280,11 @@ fn refuse_unsupported(fields: &Map<String, Value>) -> Result<(), LlmError> {
         }
         let is_off = match value {
             Value::Null | Value::Bool(false) => true,
-            Value::String(text) => name == "bias" && text == "none",
+            // Other ways to start (pissa, olora, loftq, ...) change the base's weights too.
+            Value::Bool(true) => name == "init_lora_weights",
+            Value::String(text) => {
+                (name == "bias" && text == "none") || (name == "init_lora_weights" && text == "gaussian")
+            }
             Value::Array(items) => items.is_empty(),
             Value::Object(map) => map.is_empty(),
             _ => false,
@@ -310,6 +331,12 @@ mod tests {
             ("target_modules", json!(".*q_proj")),
             ("layers_to_transform", json!([1])),
             ("lora_bias", json!(true)),
+            ("init_lora_weights", json!("pissa")),
+            ("loftq_config", json!({"loftq_bits": 4})),
+            ("lora_alpha", json!("16")),
+            ("lora_dropout", json!(1.5)),
+            ("use_rslora", json!("true")),
+            ("r", json!(0)),
         ] {
             let mut fields = config().to_json();
             fields[name] = value;

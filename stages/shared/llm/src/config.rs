@@ -223,12 +223,21 @@ impl Fields {
         let named =
             self.take("architectures").and_then(|v| v.as_array().and_then(|a| a.first()?.as_str().map(str::to_string)));
         let model_type = self.take("model_type").and_then(|v| v.as_str().map(str::to_string));
-        let name =
-            named.or_else(|| model_type.clone()).ok_or_else(|| LlmError::config("architectures", "is missing"))?;
-        match name.as_str() {
+        let known = |name: &str| match name {
             "LlamaForCausalLM" | "llama" => Ok(Architecture::Llama),
             "Qwen2ForCausalLM" | "qwen2" => Ok(Architecture::Qwen2),
-            _ => Err(LlmError::UnknownArchitecture { name }),
+            _ => Err(LlmError::UnknownArchitecture { name: name.to_string() }),
+        };
+        match (named.as_deref(), model_type.as_deref()) {
+            (None, None) => Err(LlmError::config("architectures", "is missing")),
+            (Some(name), None) | (None, Some(name)) => known(name),
+            // transformers goes by either, so both must say the same.
+            (Some(name), Some(model_type)) => match (known(name)?, known(model_type)?) {
+                (one, other) if one == other => Ok(one),
+                _ => {
+                    Err(LlmError::config("model_type", format!("is `{model_type}`, but `architectures` says `{name}`")))
+                }
+            },
         }
     }
 
@@ -378,6 +387,8 @@ mod tests {
     fn an_unknown_architecture_is_an_error() {
         let error = ModelConfig::from_json(r#"{"architectures":["GPT2LMHeadModel"]}"#).expect_err("gpt2 is not built");
         assert!(error.to_string().contains("GPT2LMHeadModel"), "{error}");
+        assert!(llama(r#","model_type":"mistral""#).expect_err("not Llama").to_string().contains("mistral"));
+        assert!(llama(r#","model_type":"qwen2""#).expect_err("both").to_string().contains("model_type"));
     }
 
     #[test]

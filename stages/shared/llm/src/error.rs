@@ -81,6 +81,22 @@ impl LlmError {
         LlmError::Io { verb, path: path.to_path_buf(), source }
     }
 
+    /// How to fix it.
+    fn help(&self) -> Option<String> {
+        let help = match self {
+            LlmError::Gate { help, .. } => help.as_str(),
+            LlmError::Weights { .. } => {
+                "is the file whole? download the model again, or use one with weights of its config"
+            }
+            LlmError::ConfigSyntax { .. } | LlmError::Config { .. } | LlmError::UnknownArchitecture { .. } => {
+                "use a model whose config.json asks for a plain Llama or Qwen2"
+            }
+            LlmError::Adapter { .. } => "use an adapter that was trained on this model with LoRA on linear modules",
+            LlmError::Io { .. } | LlmError::Input { .. } | LlmError::Tensor(_) => return None,
+        };
+        Some(help.to_string())
+    }
+
     fn slug(&self) -> &'static str {
         match self {
             LlmError::ConfigSyntax { .. } | LlmError::Config { .. } => "model-config",
@@ -98,9 +114,9 @@ impl LlmError {
 impl From<LlmError> for StageError {
     fn from(error: LlmError) -> Self {
         let stage_error = StageError::user(error.slug(), error.to_string());
-        let stage_error = match &error {
-            LlmError::Gate { help, .. } => stage_error.help(help.clone()),
-            _ => stage_error,
+        let stage_error = match error.help() {
+            Some(help) => stage_error.help(help),
+            None => stage_error,
         };
         match error {
             LlmError::ConfigSyntax { source } => stage_error.because(source),

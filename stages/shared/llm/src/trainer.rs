@@ -145,7 +145,7 @@ fn not_finite(what: &str, value: f64, optimizer_step: u64) -> LlmError {
     LlmError::Gate {
         slug: "not-finite",
         why: format!("the {what} is {value} at optimizer step {optimizer_step}"),
-        help: "the last checkpoint is kept; lower `learning_rate`, or raise `warmup_steps`".into(),
+        help: "lower `learning_rate`, or raise `warmup_steps`; a checkpoint that was saved before is kept".into(),
     }
 }
 

@@ -94,7 +94,9 @@ impl<'a> Reader<'a> {
 
     /// The raw value of `name`, marked as known; null where absent.
     pub fn raw(&mut self, name: &'static str) -> &'a Value {
-        self.known.push(name);
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
         self.value.as_mapping().and_then(|map| map.get(name)).unwrap_or(&NULL)
     }
 
