@@ -1,5 +1,6 @@
-//! Resumable training state: one safetensors file, replaced by rename.
+//! Resumable training state: one file, safetensors and a digest, replaced by rename.
 //!
+//! A BLAKE3 digest over all of it is checked before anything is taken from it: a damaged checkpoint is never gone on from.
 //! It holds A, B and both moments of every adapted module, and, as JSON in its metadata, the number of optimizer steps
 //! taken, the gates' state and the metrics so far. Masks and the order of packs are functions of the step's number, so
 //! nothing else is needed to go on with equal bits.
@@ -19,7 +20,9 @@ use crate::error::TrainError;
 use crate::metrics::MetricsLine;
 
 const FORMAT_VERSION: u32 = 1;
-const FILE: &str = "checkpoint.safetensors";
+const FILE: &str = "checkpoint.bin";
+/// Bytes of the digest at the end of the file.
+const DIGEST_LEN: usize = blake3::OUT_LEN;
 const METADATA_KEY: &str = "pipe";
 
 #[derive(Serialize, Deserialize)]
@@ -59,7 +62,8 @@ pub fn save(folder: &Path, trainer: &Trainer, metrics: &[MetricsLine]) -> Result
     let text = serde_json::to_string(&metadata).expect("plain data can be written");
     let bytes = safetensors::serialize(tensors.iter(), Some(HashMap::from([(METADATA_KEY.to_string(), text)])))
         .map_err(|e| LlmError::Weights { file: FILE.into(), why: e.to_string() })?;
-    write_atomically(folder, &bytes)?;
+    let digest = blake3::hash(&bytes);
+    write_atomically(folder, &[bytes.as_slice(), digest.as_bytes()].concat())?;
     Ok(())
 }
 
@@ -85,13 +89,17 @@ pub fn restore(folder: &Path, trainer: &mut Trainer) -> Result<Option<Vec<Metric
         Err(error) => return Err(error.to_string()),
         Ok(bytes) => bytes,
     };
-    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| e.to_string())?;
+    let (bytes, digest) = bytes.split_at(bytes.len().saturating_sub(DIGEST_LEN));
+    if blake3::hash(bytes).as_bytes() != digest {
+        return Err("its bytes are damaged".to_string());
+    }
+    let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
     let text = header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)).ok_or("it has no metadata")?;
     let metadata: Metadata = serde_json::from_str(text).map_err(|e| e.to_string())?;
     if metadata.format_version != FORMAT_VERSION || metadata.metrics.len() as u64 != metadata.n_done {
         return Err(format!("its format is {}, not {FORMAT_VERSION}", metadata.format_version));
     }
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| e.to_string())?;
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| e.to_string())?;
     let mut adapter = trainer.adapter.clone();
     let mut moments = trainer.optimizer.moments.clone();
     for (module, (a, b)) in adapter.modules.iter_mut().zip(&mut moments) {

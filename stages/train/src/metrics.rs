@@ -1,5 +1,6 @@
 //! The artifact `metrics`: a line per optimizer step, and the same as a Trainer's `trainer_state.json`.
 //!
+//! Their fields are Hugging Face's, whose reader refuses others, so neither file has a format version.
 //! No times, memory or rates: those belong to a run, not to an artifact.
 
 use std::fmt::Write as _;
@@ -11,9 +12,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::TrainError;
-
-/// Version of both files.
-const FORMAT_VERSION: u32 = 1;
 
 /// One optimizer step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +48,6 @@ pub fn write(folder: &Path, lines: &[MetricsLine], max_steps: u64, num_train_epo
     };
     write_lines().map_err(|source| TrainError::Io { verb: "write", path: path.clone(), source })?;
     let state = json!({
-        "format_version": FORMAT_VERSION,
         "best_metric": null,
         "best_model_checkpoint": null,
         "epoch": lines.last().map_or(0.0, |line| line.epoch),

@@ -61,7 +61,7 @@ pub struct LoraSettings {
     pub use_rslora: bool,
     /// Modules that get an adapter, sorted.
     pub target_modules: Vec<String>,
-    /// The fields that were written out: an adapter to start from must agree with them.
+    /// The fields that are not at their default: an adapter to start from must agree with them.
     pub given: Vec<&'static str>,
 }
 
@@ -110,12 +110,13 @@ pub enum DeviceChoice {
 pub fn read(reader: &mut Reader) -> Settings {
     refuse_unbuilt(reader);
     let lora = reader.section("lora", read_lora);
+    let schedule_type = read_schedule_type(reader);
     Settings {
         lora,
         global_batch: read_global_batch(reader),
         learning_rate: reader.float("learning_rate", 2e-5, 0.0..=10.0),
-        schedule_type: read_schedule_type(reader),
-        warmup: read_warmup(reader),
+        schedule_type,
+        warmup: read_warmup(reader, schedule_type),
         adam_beta1: reader.float("adam_beta1", 0.9, 0.0..=0.999_999),
         adam_beta2: reader.float("adam_beta2", 0.999, 0.0..=0.999_999_9),
         adam_epsilon: reader.float("adam_epsilon", 1e-8, 1e-16..=1.0),
@@ -132,8 +133,6 @@ pub fn read(reader: &mut Reader) -> Settings {
 }
 
 fn read_lora(reader: &mut Reader) -> LoraSettings {
-    const FIELDS: [&str; 4] = ["r", "lora_alpha", "use_rslora", "target_modules"];
-    let given = FIELDS.into_iter().filter(|name| reader.has(name)).collect();
     reader.choice("task_type", "CAUSAL_LM", &["CAUSAL_LM"]);
     reader.choice("bias", "none", &["none"]);
     for name in ["use_dora", "fan_in_fan_out"] {
@@ -144,14 +143,23 @@ fn read_lora(reader: &mut Reader) -> LoraSettings {
         let message = "`init_lora_weights: false` starts from a random B, which is not built";
         reader.problem("init_lora_weights", ProblemKind::Unsupported, message, Some("leave it out".into()));
     }
-    LoraSettings {
+    let mut lora = LoraSettings {
         lora_rank: reader.integer("r", 8, 1..=1024) as usize,
         lora_alpha: reader.float("lora_alpha", 8.0, 1e-6..=1e6),
         lora_dropout: reader.float("lora_dropout", 0.0, 0.0..=0.99),
         use_rslora: reader.bool("use_rslora", false),
         target_modules: read_targets(reader),
-        given,
-    }
+        given: Vec::new(),
+    };
+    // By value, not by whether it was written: a default written down means what leaving it out means.
+    let is_given = [
+        ("r", lora.lora_rank != 8),
+        ("lora_alpha", lora.lora_alpha != 8.0),
+        ("use_rslora", lora.use_rslora),
+        ("target_modules", lora.target_modules != DEFAULT_TARGETS),
+    ];
+    lora.given = is_given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+    lora
 }
 
 fn read_targets(reader: &mut Reader) -> Vec<String> {
@@ -195,10 +203,17 @@ fn read_schedule_type(reader: &mut Reader) -> ScheduleType {
 }
 
 /// `warmup_steps` counts; below 1 it is a ratio, as in transformers 5. `warmup_ratio` is the older name of that.
-fn read_warmup(reader: &mut Reader) -> Warmup {
+fn read_warmup(reader: &mut Reader, schedule_type: ScheduleType) -> Warmup {
     if reader.has("warmup_steps") && reader.has("warmup_ratio") {
         let message = "`warmup_steps` and `warmup_ratio` say the same thing twice";
         reader.problem("warmup_ratio", ProblemKind::OutOfRange, message, Some("keep one of them".into()));
+    }
+    for name in ["warmup_steps", "warmup_ratio"] {
+        if reader.has(name) && schedule_type == ScheduleType::Constant {
+            let message = format!("`{name}` does nothing with `lr_scheduler_type: constant`");
+            let help = "set `lr_scheduler_type: constant_with_warmup`";
+            reader.problem(name, ProblemKind::OutOfRange, message, Some(help.into()));
+        }
     }
     let steps = reader.float("warmup_steps", 0.0, 0.0..=1e9);
     let ratio = reader.float("warmup_ratio", 0.0, 0.0..=1.0);
@@ -376,5 +391,7 @@ mod tests {
         let (_, _, problems) =
             parse("{ lora: { use_dora: true, modules_to_save: [lm_head] }, warmup_steps: 2, warmup_ratio: 0.5 }");
         assert_eq!(problems.len(), 3, "{problems:?}");
+        let (_, _, problems) = parse("{ lr_scheduler_type: constant, warmup_ratio: 0.5 }");
+        assert_eq!(problems[0].help.as_deref(), Some("set `lr_scheduler_type: constant_with_warmup`"));
     }
 }

@@ -156,13 +156,13 @@ fn bytes_do_not_depend_on_threads_or_on_the_split_into_micro_batches() {
 fn an_interrupted_run_goes_on_with_equal_bits() {
     let work = Work::new();
     let whole = work.run("whole", WITH, &work.inputs(), None);
-    let stopped = work.run("parts", WITH, &work.inputs(), Some(4));
+    let stopped = work.run("parts", WITH, &work.inputs(), Some(8));
     assert!(stopped.result.expect_err("interrupted").is_cancelled);
     assert!(stopped.files.is_empty(), "an interrupted run has no outputs");
     let resumed = work.run("parts", WITH, &work.inputs(), None);
     resumed.result.as_ref().expect("a run");
     assert!(
-        resumed.log.iter().any(|line| line.contains("goes on from the checkpoint of optimizer step 4")),
+        resumed.log.iter().any(|line| line.contains("goes on from the checkpoint of optimizer step 8")),
         "{:?}",
         resumed.log
     );
@@ -174,13 +174,17 @@ fn a_broken_checkpoint_is_named_and_training_starts_anew() {
     let work = Work::new();
     let whole = work.run("whole", WITH, &work.inputs(), None);
     work.run("parts", WITH, &work.inputs(), Some(2)).result.expect_err("interrupted");
-    let path = work.folder.path().join("checkpoint/parts/checkpoint.safetensors");
+    let path = work.folder.path().join("checkpoint/parts/checkpoint.bin");
     let bytes = std::fs::read(&path).expect("a checkpoint");
-    std::fs::write(&path, &bytes[..bytes.len() - 10]).expect("cut off");
-    let ran = work.run("parts", WITH, &work.inputs(), None);
-    ran.result.as_ref().expect("a run");
-    assert!(ran.log.iter().any(|line| line.contains("training starts anew")), "{:?}", ran.log);
-    assert_eq!(ran.files, whole.files);
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    for broken in [&bytes[..bytes.len() - 10], &flipped, &[]] {
+        std::fs::write(&path, broken).expect("broken");
+        let ran = work.run("parts", WITH, &work.inputs(), None);
+        ran.result.as_ref().expect("a run");
+        assert!(ran.log.iter().any(|line| line.contains("training starts anew")), "{:?}", ran.log);
+        assert_eq!(ran.files, whole.files);
+    }
 }
 
 #[test]
@@ -192,8 +196,8 @@ fn training_starts_from_an_adapter() {
     let second = work.run("second", &WITH.replace("0.01", "0.001"), &inputs, None);
     second.result.as_ref().expect("a run");
     assert!(losses(&second)[0] < losses(&first)[0] - 0.1, "{:?} then {:?}", losses(&first), losses(&second));
-    let error = work.run("third", &WITH.replace("r: 4", "r: 8"), &inputs, None).result.expect_err("another rank");
-    assert!(error.message.contains("`lora.r` is 8, but the adapter on port `adapter` has 4"), "{error}");
+    let error = work.run("third", &WITH.replace("r: 4", "r: 16"), &inputs, None).result.expect_err("another rank");
+    assert!(error.message.contains("`lora.r` is 16, but the adapter on port `adapter` has 4"), "{error}");
 }
 
 #[test]
