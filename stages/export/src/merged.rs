@@ -5,13 +5,13 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use pipe_contract::{Artifact, Context, StageError, Unit};
-use pipe_llm::Adapter;
 use pipe_llm::merge::{self, Update};
 use pipe_llm::weights::{TensorEntry, WeightFiles};
+use pipe_llm::{Adapter, Program};
 use safetensors::{Dtype, View};
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ use crate::settings::Settings;
 /// Files that are copied as they are.
 const COPIED: &[&str] = &[
     "added_tokens.json",
+    "chat_template.json",
     "chat_template.jinja",
     "generation_config.json",
     "merges.txt",
@@ -31,6 +32,23 @@ const COPIED: &[&str] = &[
     "vocab.json",
 ];
 
+/// The tensors of a model that its program uses. What can be derived (rotary frequencies, a tied head) is left out.
+#[derive(Clone, Copy)]
+pub struct Weights<'w> {
+    /// Checked against `program`.
+    pub files: &'w WeightFiles,
+    /// Names them.
+    pub program: &'w Program,
+}
+
+impl<'w> Weights<'w> {
+    /// In name order.
+    fn entries(self) -> impl Iterator<Item = (&'w String, &'w TensorEntry)> {
+        let names: BTreeSet<&str> = self.program.weights.iter().map(|spec| spec.name.as_str()).collect();
+        self.files.entries().iter().filter(move |(name, _)| names.contains(name.as_str()))
+    }
+}
+
 /// Writes the merged model into `folder`.
 ///
 /// # Errors
@@ -39,7 +57,7 @@ pub fn write(
     ctx: &Context<'_>,
     settings: &Settings,
     model: &Artifact,
-    files: &WeightFiles,
+    weights: Weights<'_>,
     adapter: Option<&Adapter>,
     folder: &Path,
 ) -> Result<(), StageError> {
@@ -54,10 +72,11 @@ pub fn write(
     for (adapter, module) in adapter.into_iter().flat_map(|a| a.modules.iter().map(move |m| (a, m))) {
         updates.insert(format!("{}.weight", module.path), Update::new(adapter, module)?);
     }
-    let progress = Progress { ctx, n_done: RefCell::new(0), n_all: files.entries().len() as u64 };
+    let files = weights.files;
+    let progress = Progress { ctx, n_done: RefCell::new(0), n_all: weights.entries().count() as u64 };
     let failure = RefCell::new(None);
     let source = Source { files, updates: &updates, dtype: settings.dtype, progress: &progress, failure: &failure };
-    let shards = shards(files, settings);
+    let shards = shards(weights, settings);
     let mut weight_map = BTreeMap::new();
     for (shard_idx, names) in shards.iter().enumerate() {
         let file_name = shard_name(shard_idx, shards.len());
@@ -72,7 +91,7 @@ pub fn write(
         weight_map.extend(names.iter().map(|name| (name.clone(), file_name.clone())));
     }
     if shards.len() > 1 {
-        let total: usize = files.entries().values().map(|entry| written_size(entry, settings.dtype)).sum();
+        let total: usize = weights.entries().map(|(_, entry)| written_size(entry, settings.dtype)).sum();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         write_json(&folder.join("model.safetensors.index.json"), &index)?;
     }
@@ -106,10 +125,10 @@ fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
 }
 
 /// Names of tensors per file, in name order, each file at most as large as asked (or one tensor).
-fn shards(files: &WeightFiles, settings: &Settings) -> Vec<Vec<String>> {
+fn shards(weights: Weights<'_>, settings: &Settings) -> Vec<Vec<String>> {
     let mut shards: Vec<Vec<String>> = Vec::new();
     let mut room = 0;
-    for (name, entry) in files.entries() {
+    for (name, entry) in weights.entries() {
         let size = written_size(entry, settings.dtype) as u64;
         match shards.last_mut() {
             Some(shard) if size <= room => {

@@ -67,8 +67,9 @@ impl Export {
             model.with_suffix(".safetensors").map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
         let files = WeightFiles::open(names)?;
         files.check(&program)?;
-        merged::write(ctx, &self.settings, model, &files, adapter, &ctx.output_dir("merged")?)?;
-        ctx.fact("merged", format!("{} tensors", files.entries().len()));
+        let weights = merged::Weights { files: &files, program: &program };
+        merged::write(ctx, &self.settings, model, weights, adapter, &ctx.output_dir("merged")?)?;
+        ctx.fact("merged", format!("{} tensors", program.weights.len()));
         Ok(())
     }
 }

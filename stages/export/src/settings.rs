@@ -38,9 +38,19 @@ pub fn read(reader: &mut Reader) -> Settings {
             _ => None,
         },
         max_shard_size_bytes: read_shard_size(reader),
-        base_model: reader.optional_text("base_model_name_or_path"),
+        base_model: read_base_model(reader),
         revision: reader.optional_text("revision"),
     }
+}
+
+/// A local folder's name is left out: it says nothing elsewhere, and no path belongs into an artifact.
+fn read_base_model(reader: &mut Reader) -> Option<String> {
+    let base_model = reader.optional_text("base_model_name_or_path");
+    let is_local = base_model.as_ref().is_some_and(|name| name.starts_with(['.', '/', '~']));
+    if is_local {
+        reader.not_in_key("base_model_name_or_path");
+    }
+    base_model.filter(|_| !is_local)
 }
 
 fn read_formats(reader: &mut Reader) -> Vec<Format> {
@@ -126,6 +136,13 @@ mod tests {
         let (_, _, problems) = parse("{ formats: [adaptor, gguf], max_shard_size: 5, dtype: float8 }");
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert_eq!(problems.iter().filter_map(|p| p.help.as_deref()).next(), Some("did you mean `adapter`?"));
+    }
+
+    #[test]
+    fn a_local_base_is_not_named() {
+        let (settings, key, _) = parse("{ base_model_name_or_path: ../models/mine }");
+        assert_eq!((settings.base_model, key), (None, Default::default()));
+        assert_eq!(parse("{ base_model_name_or_path: owner/name }").0.base_model.as_deref(), Some("owner/name"));
     }
 
     #[test]
