@@ -61,6 +61,12 @@ impl Store {
         self.inner.layout.checkpoints().join(trajectory)
     }
 
+    /// Removes the training state of a trajectory whose result is published: nothing can go on from it that a manifest does
+    /// not give. What cannot be removed stays; it is scratch.
+    pub fn remove_checkpoint(&self, trajectory: &str) {
+        let _ = std::fs::remove_dir_all(self.checkpoint_dir(trajectory));
+    }
+
     /// The folder for the events and logs of a run; not made here.
     pub fn run_dir(&self, run_id: &str) -> PathBuf {
         self.inner.layout.runs().join(run_id)

@@ -122,8 +122,11 @@ fn an_interrupted_run_goes_on_where_it_stopped() {
     interrupted; kept: 1 finished stage, the state of `bad` at its last checkpoint; go on with: pipe run p.yaml --threads 1
     ");
     assert!(std::fs::read_dir(sandbox.path(".pipe/tmp")).expect("it was made").next().is_none(), "an attempt is left");
+    let checkpoints = || std::fs::read_dir(sandbox.path(".pipe/checkpoints")).expect("it was made").count();
+    assert_eq!(checkpoints(), 1);
     sandbox.behave("bad", "well");
     assert_eq!(sandbox.outcomes("run p.yaml"), "bad ran, last ran, rows reused");
+    assert_eq!(checkpoints(), 0, "what was published needs no checkpoint");
 }
 
 #[test]
