@@ -12,7 +12,7 @@
 //!
 //! Reading order: [`manifest`] (what is recorded), `layout` (where), [`disk`] (the operations that change a store),
 //! `store` (opening, recovery), `attempt`, `publish`, `lookup`, and then the parts that stand alone: `stat_memo`,
-//! `lock`, `restore`, `index`, `inspect`.
+//! `lock`, `restore`, `watch`, `index`, `inspect`.
 //!
 //! It deliberately knows no pipelines, no stage kinds and no network, and it never decides what to keep: collecting
 //! garbage and a remote tier are separate parts that build on this one.
@@ -32,6 +32,7 @@ mod publish;
 mod restore;
 mod stat_memo;
 mod store;
+mod watch;
 
 pub use attempt::Attempt;
 pub use digest::{FileDigest, artifact_digest};
@@ -44,3 +45,4 @@ pub use manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, Mani
 pub use publish::{ManifestDraft, Publication};
 pub use restore::Restored;
 pub use store::Store;
+pub use watch::Watch;

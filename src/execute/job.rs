@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pipe_cache::{Attempt, CacheError, Manifest, ManifestDraft};
-use pipe_contract::{CancelToken, Context, StageError, StageEvent};
+use pipe_cache::{Attempt, CacheError, Manifest, ManifestDraft, Watch};
+use pipe_contract::{CancelToken, Context, Source, StageError, StageEvent};
 
 use super::panics;
 use crate::events::Failure;
@@ -230,7 +230,17 @@ impl Job<'_> {
         ctx.n_threads = self.grant.threads;
         ctx.cancel = self.cancel.clone();
         ctx.check_cancelled()?;
-        guard(&self.thread_name(), || pool.install(|| spec.stage.run(&mut ctx)))??;
+        let watch = self.watch_inputs()?;
+        let result = guard(&self.thread_name(), || pool.install(|| spec.stage.run(&mut ctx))).and_then(|ran| Ok(ran?));
+        let changed = self.find_change(&watch, keys, result.is_ok())?;
+        if changed.is_some() {
+            // What was read of the changed file may be in there, under a key that names the bytes before.
+            let _ = std::fs::remove_dir_all(&ctx.checkpoint_dir);
+        }
+        result?;
+        if let Some(what) = changed {
+            return Err(input_changed(&what).into());
+        }
         let external = ctx.take_external();
         drop(ctx);
         Ok(ManifestDraft {
@@ -247,9 +257,55 @@ impl Job<'_> {
         })
     }
 
+    /// The files that are read where they lie, each with the bytes that the keys name: looked at before the stage runs.
+    fn watch_inputs(&self) -> Result<Watch, Stop> {
+        let spec = self.spec();
+        let mut paths = Vec::new();
+        for input in spec.inputs.values() {
+            paths.extend(self.manifests[&input.stage].external_paths(&input.port));
+        }
+        let inputs = paths.clone();
+        if let Source::Files { root, names } = spec.stage.source(&self.planner.pipeline.base_dir)? {
+            paths.extend(names.iter().map(|name| root.join(name)));
+        }
+        let watch = Watch::new(paths)?;
+        // After the watch began: what is sound now and does not look different at the end was sound all the time.
+        for manifest in self.manifests.values() {
+            let missing = self.planner.store.missing(manifest)?;
+            if let Some(file) = missing.iter().find(|file| inputs.contains(&file.path)) {
+                return Err(input_changed(&self.show(&file.path)).into());
+            }
+        }
+        Ok(watch)
+    }
+
+    /// What changed since the watch began, as the user would write it. A local source must still give the same keys too:
+    /// it may have changed between planning and now, or have other files.
+    fn find_change(&self, watch: &Watch, keys: &Keys, is_done: bool) -> Result<Option<String>, Stop> {
+        if let Some(path) = watch.first_changed()? {
+            return Ok(Some(self.show(path)));
+        }
+        let source = self.spec().stage.source(&self.planner.pipeline.base_dir);
+        if !is_done || !matches!(source, Ok(Source::Files { .. })) {
+            return Ok(None);
+        }
+        match self.planner.judge(self.stage, &self.manifests, None)? {
+            Judgement::Keyed(now, _) if now.fingerprint == keys.fingerprint => Ok(None),
+            _ => Ok(Some(format!("the local source of {}", self.spec().name))),
+        }
+    }
+
+    fn show(&self, path: &Path) -> String {
+        path.strip_prefix(self.planner.current_dir).unwrap_or(path).display().to_string()
+    }
+
     pub(super) fn thread_name(&self) -> String {
         format!("{}{}", panics::THREAD_PREFIX, self.spec().name)
     }
+}
+
+fn input_changed(what: &str) -> StageError {
+    StageError::user("input-changed", format!("`{what}` was changed while the pipeline ran")).help("run again")
 }
 
 /// Runs code of a stage; a panic in it becomes a bug.

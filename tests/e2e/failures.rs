@@ -201,3 +201,44 @@ fn a_folder_that_is_not_a_store_is_left_alone() {
     error[store]: the store cannot be used: `[dir]/photos` is not a store: it holds files, but no `FORMAT`; name an empty or a new folder
     ");
 }
+
+#[test]
+fn a_file_that_is_changed_while_it_is_read_fails_the_stage_and_nothing_is_stored() {
+    let referred = "
+  rows: { uses: refer, with: { value: in.txt, label: rows } }
+  text: { uses: change, inputs: { rows: rows }, with: { suffix: '!', label: text } }
+";
+    let digested = "  text: { uses: files, with: { value: in.txt, label: text } }\n";
+    for (stages, is_referred) in [(referred, true), (digested, false)] {
+        for mode in ["edit", "edit and back"] {
+            let sandbox = Sandbox::with_stages(stages);
+            sandbox.write("in.txt", "first");
+            sandbox.behave("text", mode);
+            let output = sandbox.pipe("run p.yaml --threads 1");
+            assert_eq!(output.code, 1, "{mode}: {}", output.err);
+            let error = "error[input-changed]: stage `text` failed: `in.txt` was changed while the pipeline ran";
+            assert!(output.err.contains(error), "{mode}: {}", output.err);
+            assert!(output.err.contains("help: run again"), "{}", output.err);
+            sandbox.behave("text", "well");
+            sandbox.write("in.txt", "first");
+            let expected = if is_referred { "rows reused, text ran" } else { "text ran" };
+            assert_eq!(sandbox.outcomes("run p.yaml"), expected);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_changed_between_two_stages_fails_the_second() {
+    let sandbox = Sandbox::with_stages(
+        "
+  rows: { uses: refer, with: { value: in.txt } }
+  wait: { uses: make, with: { value: x, label: wait }, needs: [rows] }
+  text: { uses: change, inputs: { rows: rows }, needs: [wait] }
+",
+    );
+    sandbox.write("in.txt", "first");
+    sandbox.behave("wait", "edit");
+    let output = sandbox.pipe("run p.yaml --threads 1");
+    assert!(output.err.contains("error[input-changed]: stage `text` failed: `in.txt`"), "{}", output.err);
+    assert_eq!(sandbox.outcomes("run p.yaml"), "rows ran, text ran, wait reused");
+}

@@ -7,6 +7,7 @@
 //! | `join` | writes its inputs, one after the other; the second is optional |
 //! | `meet` | waits until another stage of the same `room` has started, then writes |
 //! | `files` | digests and copies a local file |
+//! | `refer` | publishes a local file by reference |
 //! | `remote` | a file that depends on the commit that `name@main` stands for |
 //! | `classy` | its bytes are said to depend on a compute class |
 //!
@@ -15,17 +16,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use pipe_contract::{
-    Artifact, ArtifactKind, Context, Cpu, InputPort, KeySettings, OutputPort, Reader, Resolved, Source, Stage,
-    StageError, StageKind, Unit,
+    Artifact, ArtifactKind, Context, Cpu, ExternalFile, InputPort, KeySettings, OutputPort, Reader, Resolved, Source,
+    Stage, StageError, StageKind, Unit,
 };
 use pipe_lm::registry::Registry;
 
 pub(crate) fn registry() -> Registry {
-    Registry::new(vec![&MAKE, &CHANGE, &JOIN, &MEET, &FILES, &REMOTE, &CLASSY])
+    Registry::new(vec![&MAKE, &CHANGE, &JOIN, &MEET, &FILES, &REFER, &REMOTE, &CLASSY])
 }
 
 type Work = fn(&Fake, &mut Context<'_>) -> Result<String, StageError>;
@@ -69,6 +71,8 @@ static FILES: FakeKind = FakeKind {
     inputs: &[],
     work: |fake, ctx| read(&ctx.base_dir.join(&fake.value)),
 };
+static REFER: FakeKind =
+    FakeKind { name: "refer", summary: "refers to a file", inputs: &[], work: |fake, _| Ok(fake.value.clone()) };
 static REMOTE: FakeKind = FakeKind { name: "remote", summary: "fetches a file", inputs: &[], work: fetch };
 static CLASSY: FakeKind = FakeKind {
     name: "classy",
@@ -135,10 +139,10 @@ impl Stage for Fake {
 
     fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
         match self.kind {
-            "files" if base_dir.join(&self.value).exists() => {
+            "files" | "refer" if base_dir.join(&self.value).exists() => {
                 Ok(Source::Files { root: base_dir.to_path_buf(), names: vec![self.value.clone()] })
             }
-            "files" => {
+            "files" | "refer" => {
                 Err(StageError::user("missing-file", format!("there is no `{}`", self.value)).help("write it first"))
             }
             "remote" => Ok(Source::Remote { request: format!("things/{}@main", self.value) }),
@@ -171,6 +175,13 @@ impl Stage for Fake {
                 fs::create_dir_all(&ctx.checkpoint_dir).expect("a checkpoint can be made");
                 ctx.check_cancelled()?;
             }
+            "edit" => edit(&ctx.base_dir.join("in.txt"), "other"),
+            "edit and back" => {
+                let path = ctx.base_dir.join("in.txt");
+                let before = read(&path)?;
+                edit(&path, "other");
+                edit(&path, &before);
+            }
             "empty" => return Ok(()),
             "wait" => {
                 ctx.log("waiting");
@@ -188,6 +199,11 @@ impl Stage for Fake {
         let text = (self.work)(self, ctx)?;
         ctx.progress(1, 1, Unit::Files);
         ctx.fact("characters", text.chars().count().to_string());
+        if self.kind == "refer" {
+            let path = ctx.base_dir.join(&self.value);
+            ctx.publish_external(ExternalFile { port: "rows".into(), name: "value.txt".into(), path, digest: None });
+            return Ok(());
+        }
         fs::write(ctx.output_dir("rows")?.join("value.txt"), text)
             .map_err(|e| StageError::io("write", Path::new("value.txt"), e))
     }
@@ -198,6 +214,14 @@ fn wait_until(is_over: impl Fn() -> bool) {
     while !is_over() {
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// As a user does in an editor. The time is one that no other write of the test has.
+fn edit(path: &Path, text: &str) {
+    static N_EDITS: AtomicU64 = AtomicU64::new(1);
+    fs::write(path, text).expect("a file can be written");
+    let time = UNIX_EPOCH + Duration::from_secs(1_000 + N_EDITS.fetch_add(1, Ordering::Relaxed));
+    fs::File::options().append(true).open(path).expect("there").set_modified(time).expect("a time can be set");
 }
 
 fn read(path: &Path) -> Result<String, StageError> {

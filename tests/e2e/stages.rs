@@ -13,6 +13,7 @@ fn the_table_and_one_kind() {
     join    rows, more? -> rows  joins two texts
     meet    -> rows              waits for another stage
     files   -> rows              copies a file
+    refer   -> rows              refers to a file
     remote  -> rows              fetches a file
     classy  -> rows              computes
     ----- stderr
