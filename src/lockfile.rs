@@ -10,13 +10,14 @@
 //!
 //! It belongs into version control: whoever runs the pipeline next gets the same revisions, and can see whether they got
 //! the same bytes. Names are asked for once; `pipe update` asks again. Keys are sorted, and the file is written in one
-//! step and only when it changes. Resolutions of earlier settings stay, outputs are those of the last complete run.
+//! step and only when it changes. A run may be long, and `pipe update` or a merge may change the file meanwhile: it is
+//! read again before it is written, and what changed on disk stays. Resolutions of earlier settings stay, outputs are those of the last complete run.
 //!
 //! It deliberately knows no network: see `execute` for who asks.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -50,8 +51,8 @@ struct Version {
 pub struct LockFile {
     path: PathBuf,
     content: Content,
-    text_on_disk: Option<String>,
-    is_foreign: bool,
+    /// As it was loaded or last saved: what differs from it is new.
+    base: Content,
 }
 
 impl LockFile {
@@ -65,19 +66,8 @@ impl LockFile {
     /// # Errors
     /// When it cannot be read or is not a lock file.
     pub fn load(path: &Path) -> Result<LockFile, RunnerError> {
-        let empty = Content { format_version: FORMAT_VERSION, outputs: BTreeMap::new(), resolved: BTreeMap::new() };
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(LockFile { path: path.into(), content: empty, text_on_disk: None, is_foreign: false });
-            }
-            Err(error) => return Err(RunnerError::io("read", path)(error)),
-        };
-        let broken = |source| RunnerError::LockFile { path: path.to_path_buf(), source };
-        let version: Version = serde_json::from_str(&text).map_err(broken)?;
-        let is_foreign = version.format_version != FORMAT_VERSION;
-        let content = if is_foreign { empty } else { serde_json::from_str(&text).map_err(broken)? };
-        Ok(LockFile { path: path.into(), content, text_on_disk: Some(text), is_foreign })
+        let (content, _) = read(path)?;
+        Ok(LockFile { path: path.into(), base: content.clone(), content })
     }
 
     /// Where it lies.
@@ -87,7 +77,7 @@ impl LockFile {
 
     /// Whether it was written by another version of pipe: it is neither used nor replaced.
     pub fn is_foreign(&self) -> bool {
-        self.is_foreign
+        self.base.format_version != FORMAT_VERSION
     }
 
     /// What `request` was resolved to.
@@ -113,28 +103,75 @@ impl LockFile {
     /// Writes the file if it says something new. Returns whether it was written.
     ///
     /// # Errors
-    /// When it cannot be written: the folder may be read-only, which need not stop a run.
+    /// When what is on disk now cannot be read, or it cannot be written: the folder may be read-only, which need not stop
+    /// a run.
     pub fn save(&mut self) -> Result<bool, RunnerError> {
-        let is_empty = self.content.outputs.is_empty() && self.content.resolved.is_empty();
-        if self.is_foreign || (is_empty && self.text_on_disk.is_none()) {
+        let (on_disk, text_on_disk) = read(&self.path)?;
+        if self.is_foreign() || on_disk.format_version != FORMAT_VERSION {
             return Ok(false);
         }
-        let mut text = serde_json::to_string_pretty(&self.content).expect("maps with text keys");
+        let merged = self.merge_into(on_disk);
+        let is_empty = merged.outputs.is_empty() && merged.resolved.is_empty();
+        let mut text = serde_json::to_string_pretty(&merged).expect("maps with text keys");
         text.push('\n');
-        if self.text_on_disk.as_ref() == Some(&text) {
+        self.base = merged.clone();
+        self.content = merged;
+        if text_on_disk.as_ref() == Some(&text) || (is_empty && text_on_disk.is_none()) {
             return Ok(false);
         }
-        static N_WRITTEN: AtomicU64 = AtomicU64::new(0);
-        let number = N_WRITTEN.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.path.with_extension(format!("lock.{}-{number}", std::process::id()));
-        fs::write(&temporary, &text).map_err(RunnerError::io("write", &self.path))?;
-        if let Err(error) = fs::rename(&temporary, &self.path) {
-            let _ = fs::remove_file(&temporary);
-            return Err(RunnerError::io("write", &self.path)(error));
-        }
-        self.text_on_disk = Some(text);
+        replace(&self.path, &text).map_err(RunnerError::io("write", &self.path))?;
         Ok(true)
     }
+
+    /// What is new here, laid over what is on disk now. An answer to a question that was open when this began gives way to
+    /// an answer that is there by now; one that replaces another (`pipe update`) stands.
+    fn merge_into(&self, mut on_disk: Content) -> Content {
+        for (request, id) in &self.content.resolved {
+            let before = self.base.resolved.get(request);
+            if before != Some(id) && (before.is_some() || !on_disk.resolved.contains_key(request)) {
+                on_disk.resolved.insert(request.clone(), id.clone());
+            }
+        }
+        if self.content.outputs != self.base.outputs {
+            if on_disk.outputs == self.base.outputs {
+                on_disk.outputs.clone_from(&self.content.outputs);
+            } else {
+                on_disk.outputs.extend(self.content.outputs.clone());
+            }
+        }
+        on_disk
+    }
+}
+
+/// What the file at `path` says, and its text; nothing where there is none. Of another version only the number is read.
+fn read(path: &Path) -> Result<(Content, Option<String>), RunnerError> {
+    let empty = |format_version| Content { format_version, outputs: BTreeMap::new(), resolved: BTreeMap::new() };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((empty(FORMAT_VERSION), None)),
+        Err(error) => return Err(RunnerError::io("read", path)(error)),
+    };
+    let broken = |source| RunnerError::LockFile { path: path.to_path_buf(), source };
+    let version: Version = serde_json::from_str(&text).map_err(broken)?;
+    let content = match version.format_version {
+        FORMAT_VERSION => serde_json::from_str(&text).map_err(broken)?,
+        other => empty(other),
+    };
+    Ok((content, Some(text)))
+}
+
+/// Replaces a file in one step that survives a power cut whole; leaves nothing else behind when it fails.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    static N_WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let number = N_WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_extension(format!("lock.{}-{number}", std::process::id()));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 #[cfg(test)]
@@ -180,6 +217,55 @@ mod tests {
             1,
             "a temporary file is left"
         );
+    }
+
+    #[test]
+    fn what_changed_on_disk_meanwhile_stays() {
+        let (_dir, path) = folder();
+        let outputs = |name: &str| [(name.to_string(), PortDigests::new())].into();
+        let mut before = LockFile::load(&path).expect("a missing file is empty");
+        before.resolve("a@main", "1");
+        before.resolve("b@main", "1");
+        before.set_outputs(outputs("old"));
+        before.save().expect("it is written");
+        let mut of_run = LockFile::load(&path).expect("it reads back");
+        let mut of_update = LockFile::load(&path).expect("it reads back");
+
+        of_update.resolve("a@main", "2");
+        of_update.resolve("c@main", "2");
+        of_update.save().expect("it is written");
+        // A long run ends after the update.
+        of_run.resolve("a@main", "1");
+        of_run.resolve("c@main", "1");
+        of_run.resolve("d@main", "1");
+        of_run.set_outputs(outputs("new"));
+        assert!(of_run.save().expect("it is written"));
+
+        let now = LockFile::load(&path).expect("it reads back");
+        let ids = ["a@main", "b@main", "c@main", "d@main"].map(|request| now.resolved(request).expect("resolved"));
+        assert_eq!(ids, ["2", "1", "2", "1"]);
+        assert!(now.outputs("new").is_some() && now.outputs("old").is_none());
+
+        let mut late = now.clone();
+        let mut pulled = now;
+        pulled.set_outputs(outputs("pulled"));
+        pulled.save().expect("it is written");
+        late.set_outputs(outputs("late"));
+        late.save().expect("it is written");
+        let now = LockFile::load(&path).expect("it reads back");
+        assert!(now.outputs("pulled").is_some() && now.outputs("late").is_some());
+        fs::write(&path, "<<<<<<< HEAD").expect("writable");
+        late.resolve("e@main", "1");
+        late.save().expect_err("a merge is under way");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "<<<<<<< HEAD");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_leaves_no_other() {
+        let (dir, path) = folder();
+        fs::create_dir(&path).expect("a folder in the way");
+        replace(&path, "{}").expect_err("a folder is no file");
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "a temporary file is left");
     }
 
     #[test]
