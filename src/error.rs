@@ -61,3 +61,20 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use pipe_contract::StageError;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("I/O error: {0}")]
+        struct Doubled(#[source] io::Error);
+        let full = io::Error::other("no space left on device");
+        let error = StageError::user("io", "failed to write `x`").because(Doubled(full));
+        assert_eq!(chain(&error), "failed to write `x`: I/O error: no space left on device");
+    }
+}

@@ -136,7 +136,9 @@ impl Verdict {
                     n => format!("{n} files that {who} needs are gone or changed"),
                 }
             }
-            Verdict::Pending { on } => format!("depends on what {} gives", names(on)),
+            Verdict::Pending { on } => {
+                format!("depends on what {} {}", names(on), if on.len() == 1 { "gives" } else { "give" })
+            }
             Verdict::Blocked(Obstacle::Source { message, .. }) => message.clone(),
             Verdict::Blocked(Obstacle::Upstream(stages)) => format!("needs {}", names(stages)),
         }
@@ -227,7 +229,7 @@ impl Planner<'_> {
             Ok(Judgement::Unresolved { request }) => without_manifest(Verdict::Run(Reason::Unresolved { request })),
             Err(error) => without_manifest(Verdict::Blocked(Obstacle::Source {
                 slug: error.slug,
-                message: error.chain(),
+                message: crate::error::chain(&error),
                 help: error.help,
             })),
         }

@@ -39,7 +39,7 @@ impl CliError {
 
     /// A stage of a pipeline, outside a run.
     pub(super) fn of_stage(stage: &str, error: &StageError) -> Self {
-        let diagnostic = Diagnostic::new(error.slug, format!("stage `{stage}`: {}", error.chain()));
+        let diagnostic = Diagnostic::new(error.slug, format!("stage `{stage}`: {}", chain(error)));
         CliError::Stage(with_help(diagnostic, error.help.clone()).into())
     }
 }

@@ -199,7 +199,7 @@ impl<'a> Coordinator<'a, '_, '_> {
             Ok(Judgement::Unresolved { .. }) => self.prepared[stage] = Some(None),
             Err(error) => {
                 let failure =
-                    Failure { slug: error.slug.to_string(), message: error.chain(), help: error.help, is_bug: false };
+                    Failure { slug: error.slug.to_string(), message: chain(&error), help: error.help, is_bug: false };
                 return Ok(self.unusable(stage, failure));
             }
         }

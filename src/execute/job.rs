@@ -11,6 +11,7 @@ use pipe_cache::{Attempt, CacheError, Manifest, ManifestDraft, Watch};
 use pipe_contract::{CancelToken, Context, Source, StageError, StageEvent};
 
 use super::panics;
+use crate::error::chain;
 use crate::events::Failure;
 use crate::plan::{Judgement, Keys, Planner, store_error};
 use crate::schedule::{Outcome, Slots};
@@ -62,7 +63,7 @@ impl Stop {
     fn into_failure(self) -> Failure {
         match self {
             Stop::Error(error) => {
-                Failure { slug: error.slug.to_string(), message: error.chain(), help: error.help, is_bug: false }
+                Failure { slug: error.slug.to_string(), message: chain(&error), help: error.help, is_bug: false }
             }
             // The failure of a stage that did what no stage may do.
             Stop::Bug(message) => {

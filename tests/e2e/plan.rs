@@ -20,7 +20,7 @@ fn verdicts_before_and_after_a_run() {
     rows  make    run      never made with these settings and inputs
     far   remote  run      the revision of `things/never-asked@main` is not known yet
     text  change  pending  depends on what `rows` gives
-    last  join    pending  depends on what `far` and `text` gives
+    last  join    pending  depends on what `far` and `text` give
     4 stages: 2 run, 2 pending
     ----- stderr
     ");
