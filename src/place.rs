@@ -6,20 +6,25 @@
 //!
 //! A file that is not there is copied, on a hit too; one from an earlier run is replaced; one that the user edited is named
 //! and left alone. What an earlier run put there is remembered by the store; where that memory is lost, a differing file
-//! counts as edited: nothing of the user's is ever overwritten on a guess.
+//! is of an unknown origin: nothing of the user's is ever overwritten on a guess.
+//!
+//! Copying may be killed half way, and then both the old and the new files are there. So the memory names both before the
+//! first file is copied, and the new one alone after the last.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pipe_cache::{CacheError, Manifest, Restored, Store};
+use pipe_cache::{CacheError, Manifest, ManifestArtifact, Restored, Store};
 
 /// What is in a `to:` folder after placing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placed {
     /// Files copied now.
     pub n_written: usize,
-    /// Files with bytes of the user's: left alone.
+    /// Files with bytes of the user's, where an earlier run had put its own: left alone.
     pub edited: Vec<PathBuf>,
+    /// Files of which nothing is remembered: left alone.
+    pub unknown: Vec<PathBuf>,
     /// Files of an earlier run that are no longer part of the outputs: left alone.
     pub stale: Vec<PathBuf>,
 }
@@ -33,14 +38,24 @@ pub fn place(store: &Store, manifest: &Manifest, to: &Path) -> Result<Placed, Ca
     for (port, artifact) in &manifest.outputs {
         let folder = to.join(port);
         let memo_name = memo_name(&folder);
-        let recorded = store.memo_get(&memo_name);
-        let previous = recorded.as_deref().map_or(Ok(None), |fingerprint| store.lookup(fingerprint))?;
-        let previous = previous.as_ref().and_then(|manifest| manifest.outputs.get(port));
-        let Restored { written, edited, stale, .. } = store.restore(artifact, &folder, previous)?;
+        let recorded = store.memo_get(&memo_name).unwrap_or_default();
+        let earlier = earlier_artifacts(store, &recorded, port)?;
+        let is_settled = recorded == manifest.fingerprint;
+        if !is_settled {
+            let others = recorded.lines().filter(|fingerprint| *fingerprint != manifest.fingerprint);
+            let both: Vec<&str> = others.chain([manifest.fingerprint.as_str()]).collect();
+            store.memo_put(&memo_name, &both.join("\n"))?;
+        }
+        let previous: Vec<&ManifestArtifact> = earlier.iter().collect();
+        let Restored { written, edited, stale, .. } = store.restore_over(artifact, &folder, &previous)?;
         placed.n_written += written.len();
-        placed.edited.extend(edited);
+        for path in edited {
+            let name = path.strip_prefix(&folder).ok().and_then(Path::to_str).unwrap_or_default();
+            let is_remembered = earlier.iter().any(|artifact| artifact.files.contains_key(name));
+            if is_remembered { &mut placed.edited } else { &mut placed.unknown }.push(path);
+        }
         placed.stale.extend(stale);
-        if recorded.as_deref() != Some(manifest.fingerprint.as_str()) {
+        if !is_settled {
             store.memo_put(&memo_name, &manifest.fingerprint)?;
         }
     }
@@ -54,17 +69,16 @@ pub fn place(store: &Store, manifest: &Manifest, to: &Path) -> Result<Placed, Ca
 pub fn needs_bytes(store: &Store, manifest: &Manifest, to: &Path) -> Result<bool, CacheError> {
     for (port, artifact) in &manifest.outputs {
         let folder = to.join(port);
-        let recorded = store.memo_get(&memo_name(&folder));
-        let previous = recorded.as_deref().map_or(Ok(None), |fingerprint| store.lookup(fingerprint))?;
-        let before = previous.as_ref().and_then(|manifest| manifest.outputs.get(port));
+        let recorded = store.memo_get(&memo_name(&folder)).unwrap_or_default();
+        let earlier = earlier_artifacts(store, &recorded, port)?;
         for (name, file) in &artifact.files {
             let target = folder.join(name);
             if fs::symlink_metadata(&target).is_err() {
                 return Ok(true);
             }
-            let before = before.and_then(|artifact| artifact.files.get(name)).map(|file| &file.digest);
-            let is_outdated = before.is_some_and(|before| *before != file.digest) && target.is_file();
-            if is_outdated && before == Some(&store.digest_file(&target)?.digest) {
+            let before = earlier.iter().filter_map(|artifact| artifact.files.get(name)).map(|file| &file.digest);
+            let before: Vec<&String> = before.filter(|before| **before != file.digest).collect();
+            if !before.is_empty() && target.is_file() && before.contains(&&store.digest_file(&target)?.digest) {
                 return Ok(true);
             }
         }
@@ -72,8 +86,61 @@ pub fn needs_bytes(store: &Store, manifest: &Manifest, to: &Path) -> Result<bool
     Ok(false)
 }
 
+/// What earlier runs put into a folder: the artifacts of the fingerprints, one per line, that are still known.
+fn earlier_artifacts(store: &Store, recorded: &str, port: &str) -> Result<Vec<ManifestArtifact>, CacheError> {
+    let mut artifacts = Vec::new();
+    for fingerprint in recorded.lines() {
+        artifacts.extend(store.lookup(fingerprint)?.and_then(|mut manifest| manifest.outputs.remove(port)));
+    }
+    Ok(artifacts)
+}
+
 /// A port's folder as it is meant, so that two ways of writing it are one, and two stages may share a `to:`.
 fn memo_name(folder: &Path) -> String {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     format!("placed in {}", absolute.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use pipe_cache::ManifestDraft;
+    use pipe_contract::ArtifactKind;
+
+    use super::*;
+
+    fn publish(store: &Store, letter: &str) -> Manifest {
+        let key = letter.repeat(64);
+        let attempt = store.begin(&key).expect("begun");
+        let folder = attempt.outputs_dir().join("rows");
+        fs::create_dir_all(&folder).expect("made");
+        for name in ["first", "second"] {
+            fs::write(folder.join(name), format!("{name} of {letter}")).expect("written");
+        }
+        let draft = ManifestDraft {
+            fingerprint: key.clone(),
+            semantic_key: key,
+            outputs: [("rows".to_string(), ArtifactKind::Rows)].into(),
+            ..ManifestDraft::default()
+        };
+        store.publish(attempt, draft).expect("published").manifest
+    }
+
+    #[test]
+    fn what_copying_that_stopped_half_way_left_is_not_the_users() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("store")).expect("opened");
+        let to = folder.path().join("out");
+        let manifests = ["a", "b", "c"].map(|letter| publish(&store, letter));
+        place(&store, &manifests[0], &to).expect("placed");
+        // The second file cannot be copied, as after a kill.
+        let gone = store.artifact(&manifests[1], "rows").expect("an output").files["second"].path.clone();
+        fs::remove_file(gone).expect("there");
+        place(&store, &manifests[1], &to).expect_err("the bytes are gone");
+        assert_eq!(fs::read_to_string(to.join("rows/first")).expect("there"), "first of b");
+        let placed = place(&store, &manifests[2], &to).expect("placed");
+        assert_eq!(placed, Placed { n_written: 2, ..Placed::default() });
+        fs::write(to.join("rows/first"), "mine").expect("ours");
+        let placed = place(&store, &manifests[2], &to).expect("placed");
+        assert_eq!(placed.edited, [to.join("rows/first")]);
+    }
 }

@@ -58,18 +58,32 @@ impl Store {
         to: &Path,
         previous: Option<&ManifestArtifact>,
     ) -> Result<Restored, CacheError> {
+        self.restore_over(artifact, to, previous.as_slice())
+    }
+
+    /// The same over what any of several artifacts may have put there: after copying that was killed half way.
+    ///
+    /// # Errors
+    /// As [`Store::restore`].
+    pub fn restore_over(
+        &self,
+        artifact: &ManifestArtifact,
+        to: &Path,
+        previous: &[&ManifestArtifact],
+    ) -> Result<Restored, CacheError> {
         let mut restored = Restored::default();
         let mut touched = BTreeSet::new();
         for (name, file) in &artifact.files {
             let target = to.join(name);
-            let replaceable = previous.and_then(|p| p.files.get(name)).map(|f| f.digest.as_str());
+            let is_replaceable =
+                |found: &str| previous.iter().any(|p| p.files.get(name).is_some_and(|file| file.digest == found));
             match self.look_at(&target)? {
                 AtTarget::Digest(found) if found == file.digest => restored.unchanged.push(target),
                 AtTarget::Nothing => {
                     touched.insert(self.write_copy(name, file, &target)?);
                     restored.written.push(target);
                 }
-                AtTarget::Digest(found) if Some(found.as_str()) == replaceable => {
+                AtTarget::Digest(found) if is_replaceable(&found) => {
                     touched.insert(self.write_copy(name, file, &target)?);
                     restored.written.push(target);
                 }
@@ -79,6 +93,7 @@ impl Store {
         for (name, file) in previous.iter().flat_map(|p| &p.files) {
             let target = to.join(name);
             if !artifact.files.contains_key(name)
+                && !restored.stale.contains(&target)
                 && matches!(self.look_at(&target)?, AtTarget::Digest(found) if found == file.digest)
             {
                 restored.stale.push(target);

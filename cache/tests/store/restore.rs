@@ -45,6 +45,20 @@ fn a_user_may_write_to_a_restored_file_without_changing_the_store() {
 }
 
 #[test]
+fn the_bytes_of_any_earlier_artifact_are_written_over() {
+    let sandbox = Sandbox::new();
+    let of = |fingerprint: &str, text: &str| sandbox.publish(fingerprint, &[("a", text), ("b", text)]);
+    let (old, half, new) = (of(FINGERPRINT, "1"), of(&"b".repeat(64), "2"), of(&"c".repeat(64), "3"));
+    let to = sandbox.path("out");
+    sandbox.store.restore(rows(&old), &to, None).expect("restored");
+    // Killed after one file of two.
+    fs::write(to.join("a"), "2").expect("writable");
+    let restored = sandbox.store.restore_over(rows(&new), &to, &[rows(&old), rows(&half)]).expect("restored");
+    assert_eq!(restored.written, paths(&sandbox, &["a", "b"]));
+    assert_eq!((read(&to.join("a")), read(&to.join("b"))), ("3".into(), "3".into()));
+}
+
+#[test]
 fn a_deleted_file_comes_back() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.publish(FINGERPRINT, &[("a", "1"), ("b", "2")]);
