@@ -121,6 +121,9 @@ pub enum Event {
         to: PathBuf,
         /// Files copied now.
         n_written: usize,
+        /// Files there that have other bytes than the outputs and were left alone.
+        #[serde(default)]
+        n_left: usize,
     },
     /// Last of all.
     RunFinished {

@@ -337,18 +337,18 @@ impl<'a> Coordinator<'a, '_, '_> {
             let name = self.name(stage);
             match place::place(self.planner.store, &manifest, &to) {
                 Ok(placed) => {
-                    for path in &placed.edited {
-                        let line =
-                            format!("`{}` was edited since it was copied there: it is left as it is", self.show(path));
-                        self.bus.emit(&Event::Warning { stage: Some(name.clone()), line });
-                    }
-                    for path in &placed.stale {
-                        let line =
-                            format!("`{}` is of an earlier run and no longer part of the outputs", self.show(path));
+                    let findings = [
+                        (&placed.edited, "was edited since it was copied there: it is left as it is"),
+                        (&placed.unknown, "is not known to this store: it is left as it is"),
+                        (&placed.stale, "is of an earlier run and no longer part of the outputs"),
+                    ];
+                    for (path, what) in findings.iter().flat_map(|(paths, what)| paths.iter().map(move |p| (p, what))) {
+                        let line = format!("`{}` {what}", self.show(path));
                         self.bus.emit(&Event::Warning { stage: Some(name.clone()), line });
                     }
                     let to = self.planner.pipeline.stages[stage].to.clone().unwrap_or(to);
-                    self.bus.emit(&Event::Placed { stage: name, to, n_written: placed.n_written });
+                    let n_left = placed.edited.len() + placed.unknown.len();
+                    self.bus.emit(&Event::Placed { stage: name, to, n_written: placed.n_written, n_left });
                 }
                 Err(error) => {
                     has_unplaced = true;

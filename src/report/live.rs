@@ -16,6 +16,8 @@ pub struct LiveLines {
     running: BTreeMap<String, Line>,
     style: Style,
     width: usize,
+    /// Once no stage is left, the summary follows at once and says every warning.
+    n_unfinished: usize,
 }
 
 struct Line {
@@ -27,7 +29,7 @@ impl LiveLines {
     /// Draws to stderr.
     pub fn new(style: Style) -> Self {
         let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        LiveLines { lines, running: BTreeMap::new(), style, width: 0 }
+        LiveLines { lines, running: BTreeMap::new(), style, width: 0, n_unfinished: 0 }
     }
 
     fn print(&self, stage: &str, text: &str) {
@@ -67,14 +69,19 @@ fn template(text: &str) -> ProgressStyle {
 impl Sink for LiveLines {
     fn on(&mut self, at: Duration, event: &Event) {
         match event {
-            Event::RunStarted { stages, .. } => self.width = stages.iter().map(|name| name.len()).max().unwrap_or(0),
+            Event::RunStarted { stages, .. } => {
+                self.width = stages.iter().map(|name| name.len()).max().unwrap_or(0);
+                self.n_unfinished = stages.len();
+            }
             Event::StageStarted { stage, .. } => self.start(stage),
             Event::Progress { stage, done, total, unit } => self.update(at, stage, (*done, *total, *unit)),
             Event::Log { stage, line } => self.print(stage, line),
+            Event::Warning { .. } if self.n_unfinished == 0 => {}
             Event::Warning { stage, line } => {
                 self.print(stage.as_deref().unwrap_or(""), &format!("{}: {line}", self.style.yellow("warning")));
             }
             Event::StageFinished { stage, outcome, duration_ms, .. } => {
+                self.n_unfinished = self.n_unfinished.saturating_sub(1);
                 if let Some(line) = self.running.remove(stage) {
                     line.bar.finish_and_clear();
                     self.lines.remove(&line.bar);

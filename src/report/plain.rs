@@ -18,13 +18,15 @@ pub struct PlainLines<'a> {
     err: &'a mut dyn Write,
     style: Style,
     width: usize,
+    /// Once no stage is left, the summary follows at once and says every warning.
+    n_unfinished: usize,
     progress: BTreeMap<String, (Progress, Duration)>,
 }
 
 impl<'a> PlainLines<'a> {
     /// Writes to `err`. Lines that cannot be written are dropped: the run goes on.
     pub fn new(err: &'a mut dyn Write, style: Style) -> Self {
-        PlainLines { err, style, width: 0, progress: BTreeMap::new() }
+        PlainLines { err, style, width: 0, n_unfinished: 0, progress: BTreeMap::new() }
     }
 
     fn line(&mut self, stage: &str, text: &str) {
@@ -61,17 +63,22 @@ pub(super) fn finished_line(outcome: Outcome, duration_ms: u64, style: Style) ->
 impl Sink for PlainLines<'_> {
     fn on(&mut self, at: Duration, event: &Event) {
         match event {
-            Event::RunStarted { stages, .. } => self.width = stages.iter().map(|name| name.len()).max().unwrap_or(0),
+            Event::RunStarted { stages, .. } => {
+                self.width = stages.iter().map(|name| name.len()).max().unwrap_or(0);
+                self.n_unfinished = stages.len();
+            }
             Event::StageStarted { stage, n_threads, .. } => {
                 self.line(stage, &format!("started, {}", plural(*n_threads, "thread")));
             }
             Event::Progress { stage, done, total, unit } => self.on_progress(at, stage, (*done, *total, *unit)),
             Event::Log { stage, line } => self.line(stage, &format!("| {line}")),
+            Event::Warning { .. } if self.n_unfinished == 0 => {}
             Event::Warning { stage, line } => {
                 let text = format!("{}: {line}", self.style.yellow("warning"));
                 self.line(stage.as_deref().unwrap_or(""), &text);
             }
             Event::StageFinished { stage, outcome, duration_ms, .. } => {
+                self.n_unfinished = self.n_unfinished.saturating_sub(1);
                 if let Some(text) = finished_line(*outcome, *duration_ms, self.style) {
                     self.line(stage, &text);
                 }

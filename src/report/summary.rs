@@ -42,7 +42,8 @@ pub struct Summary {
     /// Name to position in `stages`.
     positions: BTreeMap<String, usize>,
     warnings: Vec<(Option<String>, String)>,
-    placed: Vec<(String, PathBuf)>,
+    /// The stage, its folder, and how many files there were left alone.
+    placed: Vec<(String, PathBuf, usize)>,
     duration: Duration,
     is_interrupted: bool,
 }
@@ -122,8 +123,20 @@ impl Summary {
 
     fn places(&self, context: &SummaryContext, style: Style) -> String {
         let mut text = String::new();
-        for (stage, to) in &self.placed {
-            writeln!(text, "results of {} in {}", style.bold(stage), to.display()).expect("to a String");
+        for (stage, to, n_left) in &self.placed {
+            let (stage, to) = (style.bold(stage), to.display());
+            match n_left {
+                0 => writeln!(text, "results of {stage} in {to}"),
+                1 => writeln!(
+                    text,
+                    "NOT all results of {stage} in {to}: 1 file there is not from this store and was left alone"
+                ),
+                n => writeln!(
+                    text,
+                    "NOT all results of {stage} in {to}: {n} files there are not from this store and were left alone"
+                ),
+            }
+            .expect("to a String");
         }
         writeln!(text, "everything in {}", context.store.display()).expect("to a String");
         text
@@ -251,7 +264,7 @@ impl Sink for Summary {
                     stage.checkpoint.clone_from(checkpoint);
                 }
             }
-            Event::Placed { stage, to, .. } => self.placed.push((stage.clone(), to.clone())),
+            Event::Placed { stage, to, n_left, .. } => self.placed.push((stage.clone(), to.clone(), *n_left)),
             Event::RunFinished { duration_ms, is_interrupted } => {
                 self.duration = Duration::from_millis(*duration_ms);
                 self.is_interrupted = *is_interrupted;

@@ -53,11 +53,23 @@ fn an_edited_file_is_named_and_left_alone() {
     ----- stdout
     ----- stderr
     2 stages, all reused in [time]
-    results of text in out/text
+    NOT all results of text in out/text: 1 file there is not from this store and was left alone
     everything in .pipe
     warning: text: `out/text/rows/value.txt` was edited since it was copied there: it is left as it is
     ");
     sandbox.pipe("run p.yaml --set stages.text.with.suffix=X");
+    assert_eq!(sandbox.read(PLACED), "mine");
+}
+
+#[test]
+fn a_file_that_was_there_before_is_not_called_edited_and_is_named_once() {
+    let sandbox = Sandbox::with_stages(STAGES);
+    sandbox.write(PLACED, "mine");
+    let output = sandbox.pipe("run p.yaml --threads 1");
+    let warning = "warning: text: `out/text/rows/value.txt` is not known to this store: it is left as it is";
+    assert!(output.err.contains(warning), "{}", output.err);
+    assert_eq!(output.err.matches("not known to this store").count(), 1, "{}", output.err);
+    assert!(output.err.contains("NOT all results of text in out/text"), "{}", output.err);
     assert_eq!(sandbox.read(PLACED), "mine");
 }
 
