@@ -6,7 +6,7 @@
 //! packed    packed.parquet             --PackedReader---> Pack { input_ids, labels, position_ids, doc_ids }
 //! ```
 //!
-//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`packed`], [`show`].
+//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`packed`], [`show`], [`numbers`].
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
 //! It deliberately knows no templates, no tokenizer and no network.
@@ -16,6 +16,7 @@ pub mod error;
 pub mod examples;
 pub mod files;
 mod json;
+pub mod numbers;
 pub mod packed;
 pub mod rows;
 pub mod show;
@@ -23,5 +24,6 @@ pub mod show;
 pub use error::RecordsError;
 pub use examples::{Example, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
 pub use files::{RecordWriter, parquet_writer, read_parquet};
+pub use numbers::thousands;
 pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter};
 pub use rows::{RowReader, open_rows};

@@ -197,12 +197,25 @@ impl PackedWriter {
     }
 }
 
-/// Supervised tokens with a token of their document before them.
-fn n_learned(pack: &Pack) -> u64 {
-    let goes_on = |t: usize| {
-        pack.doc_ids[t] == pack.doc_ids[t - 1] && pack.position_ids[t] == pack.position_ids[t - 1].wrapping_add(1)
-    };
-    (1..pack.labels.len()).filter(|&t| pack.labels[t] != NOT_SUPERVISED && goes_on(t)).count() as u64
+/// Where the documents of a pack start: at its first token, and wherever `doc_ids` changes or a position is not the one
+/// after its neighbour's. The model attends, and the loss predicts, only within these; `pack` has columns of one length.
+///
+/// ```text
+/// doc_ids       4 4 4 9 9 9 9
+/// position_ids  0 1 2 0 1 0 1
+/// starts        0     3   5
+/// ```
+pub fn document_starts(pack: &Pack) -> impl Iterator<Item = usize> + '_ {
+    (0..pack.doc_ids.len()).filter(|&t| starts_document(pack, t))
+}
+
+/// Tokens that are learned: supervised, and not the first of their document ([`document_starts`]).
+pub fn n_learned(pack: &Pack) -> u64 {
+    (0..pack.labels.len()).filter(|&t| pack.labels[t] != NOT_SUPERVISED && !starts_document(pack, t)).count() as u64
+}
+
+fn starts_document(pack: &Pack, t: usize) -> bool {
+    t == 0 || pack.doc_ids[t] != pack.doc_ids[t - 1] || pack.position_ids[t] != pack.position_ids[t - 1].wrapping_add(1)
 }
 
 /// Reads packs by index, from any thread.
@@ -342,4 +355,34 @@ fn check_lengths(pack: &Pack, row: u64) -> Result<(), RecordsError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pack(doc_ids: &[u32], position_ids: &[u32]) -> Pack {
+        let n_tokens = doc_ids.len();
+        Pack {
+            input_ids: vec![1; n_tokens],
+            labels: vec![1; n_tokens],
+            position_ids: position_ids.to_vec(),
+            doc_ids: doc_ids.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_document_starts_where_its_id_or_its_position_says_so() {
+        for (doc_ids, position_ids, starts) in [
+            (&[4, 4, 4, 9, 9, 9, 9][..], &[0, 1, 2, 0, 1, 0, 1][..], &[0, 3, 5][..]),
+            (&[1, 1, 2, 2], &[0, 1, 2, 3], &[0, 2]),
+            (&[7, 7, 7, 7], &[3, 3, 3, 3], &[0, 1, 2, 3]),
+            (&[7, 7, 7], &[5, 6, 7], &[0]),
+            (&[], &[], &[]),
+        ] {
+            let pack = pack(doc_ids, position_ids);
+            assert_eq!(document_starts(&pack).collect::<Vec<_>>(), starts, "{pack:?}");
+            assert_eq!(n_learned(&pack), (doc_ids.len() - starts.len()) as u64, "{pack:?}");
+        }
+    }
 }

@@ -45,9 +45,31 @@ pub fn show_rows(
     Ok(text)
 }
 
-/// `text` in lines of at most `width` terminal columns, broken at spaces where there are any; its own line ends stay.
+/// `text` in lines of at most `width` terminal columns, broken at spaces where there are any; its own line ends stay, other
+/// control characters become escapes as in [`escape_controls`].
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    text.lines().flat_map(|line| wrap_line(line, width)).collect()
+    text.lines().flat_map(|line| wrap_line(&escape_controls(line), width)).collect()
+}
+
+/// `text` without what a terminal would obey: control characters but line breaks (`\n`, `\r\n`) and tabs, and the
+/// characters that reorder text (U+202A to U+202E, U+2066 to U+2069), become escapes such as `\u{1b}`.
+pub fn escape_controls(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let is_kept = match character {
+            '\n' | '\t' => true,
+            '\r' => characters.peek() == Some(&'\n'),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+            _ => !character.is_control(),
+        };
+        if is_kept {
+            escaped.push(character);
+        } else {
+            escaped.extend(character.escape_unicode());
+        }
+    }
+    escaped
 }
 
 fn wrap_line(line: &str, width: usize) -> Vec<String> {
@@ -96,6 +118,16 @@ mod tests {
         assert_eq!(wrap("aaa bb cccc", 6), ["aaa bb", "cccc"]);
         assert_eq!(wrap("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
         assert_eq!(wrap("a\n\n    b", 6), ["a", "", "    b"]);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(wrap("a\u{1b}[31mb", 50), ["a\\u{1b}[31mb"]);
+        assert_eq!(wrap("a\rb\r\nc\td\u{9b}\u{7f}", 50), ["a\\u{d}b", "c\td\\u{9b}\\u{7f}"]);
+        assert_eq!(wrap("\u{202e}x\u{2066}y\u{2069}é漢", 50), ["\\u{202e}x\\u{2066}y\\u{2069}é漢"]);
+        assert_eq!(escape_controls("a\r\nb\nc\r"), "a\r\nb\nc\\u{d}");
+        // An escape counts with its own width.
+        assert_eq!(wrap("\u{1b}\u{1b}", 6), ["\\u{1b}", "\\u{1b}"]);
     }
 
     #[test]
