@@ -18,11 +18,17 @@ pub enum FormatError {
     #[error("column `{column}` is {found} in every row from row 0, but template `{template}` needs {expected}")]
     WrongType { template: &'static str, column: String, found: String, expected: &'static str },
     #[error("column `{column}` is empty (null) in row {row}")]
-    NullCell { column: String, row: u64 },
+    NullCell { column: String, row: u64, help: &'static str },
     #[error("column `{column}` has {value} in row {row}, but must hold numbers from {least} to {most}")]
     OutOfRange { column: String, row: u64, value: i64, least: i64, most: i64 },
     #[error("row {row} has {n_tokens} `input_ids`, but {found} `{column}`")]
     LengthDiffers { column: String, row: u64, n_tokens: usize, found: usize },
+    #[error(
+        "column `attention_mask` has {value} in row {row} at token {token}, but must be 1 everywhere: padding would be trained on"
+    )]
+    Padding { row: u64, token: usize, value: i64 },
+    #[error("the rows have no row")]
+    NoRows,
     #[error("row {row} is longer than 4,294,967,295 characters")]
     TooLong { row: u64 },
     #[error(transparent)]
@@ -43,11 +49,14 @@ impl From<FormatError> for StageError {
                 })
             }
             FormatError::WrongType { .. } => StageError::user("wrong-column-type", message),
-            FormatError::NullCell { .. } => {
-                StageError::user("null-cell", message).help("filter such rows, or write an empty text")
-            }
+            FormatError::NullCell { help, .. } => StageError::user("null-cell", message).help(help),
             FormatError::OutOfRange { .. } => StageError::user("out-of-range", message),
-            FormatError::LengthDiffers { .. } => StageError::user("length-differs", message),
+            FormatError::LengthDiffers { .. } => StageError::user("length-differs", message)
+                .help("each list of a row must have an entry per token of `input_ids`"),
+            FormatError::Padding { .. } => StageError::user("padding", message).help(
+                "cut the tokens whose `attention_mask` is not 1 from all lists of the row; rows may have any length",
+            ),
+            FormatError::NoRows => StageError::user("no-rows", message).help("give `rows` files with at least one row"),
             FormatError::TooLong { .. } => StageError::user("row-too-long", message),
         }
     }

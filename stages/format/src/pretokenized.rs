@@ -1,6 +1,7 @@
 //! Rows that come with token ids: their lists are checked, brought to one integer type, and passed on in file order.
 //!
 //! `input_ids` is needed; `labels`, `position_ids` and `doc_ids` are taken where they are; other columns are left out.
+//! An `attention_mask` must be 1 everywhere: what it masks is padding, which packs do not have.
 //! It deliberately does not compare ids with a vocabulary: no model is known here.
 
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use crate::error::FormatError;
 
 /// The columns that may come along with `input_ids`.
 const OPTIONAL_COLUMNS: [&str; 3] = ["labels", "position_ids", "doc_ids"];
+
+/// Hugging Face's column that is 0 where a token is padding; checked and left out.
+const ATTENTION_MASK: &str = "attention_mask";
 
 /// Which of the optional columns `rows` has.
 ///
@@ -31,7 +35,7 @@ pub fn optional_columns(rows: &Schema) -> Result<Vec<&'static str>, FormatError>
             nearest: None,
         });
     }
-    for name in std::iter::once("input_ids").chain(OPTIONAL_COLUMNS) {
+    for name in ["input_ids", ATTENTION_MASK].into_iter().chain(OPTIONAL_COLUMNS) {
         let Some((_, field)) = rows.column_with_name(name) else { continue };
         if !is_list_of_whole_numbers(field) {
             return Err(FormatError::WrongType {
@@ -48,29 +52,40 @@ pub fn optional_columns(rows: &Schema) -> Result<Vec<&'static str>, FormatError>
 /// The columns of a batch as `examples` has them. `first_row`: its first row, counted over all files.
 ///
 /// # Errors
-/// `NullCell`, `OutOfRange` and `LengthDiffers` with the row.
+/// `NullCell`, `OutOfRange`, `LengthDiffers` and `Padding` with the row.
 pub fn convert(batch: &RecordBatch, with_columns: &[&str], first_row: u64) -> Result<RecordBatch, FormatError> {
     let schema = pretokenized_schema(with_columns);
     let input_ids = lists(batch, "input_ids", first_row)?;
+    if batch.column_by_name(ATTENTION_MASK).is_some() {
+        let masks = lists(batch, ATTENTION_MASK, first_row)?;
+        check_lengths(&input_ids, &masks, ATTENTION_MASK, first_row)?;
+        check_mask(&masks, first_row)?;
+    }
     let mut columns: Vec<Arc<dyn Array>> = Vec::new();
     for field in schema.fields() {
         let rows = if field.name() == "input_ids" { input_ids.clone() } else { lists(batch, field.name(), first_row)? };
-        for (index, (ids, row)) in input_ids.iter().zip(&rows).enumerate() {
-            if ids.len() != row.len() {
-                return Err(FormatError::LengthDiffers {
-                    column: field.name().clone(),
-                    row: first_row + index as u64,
-                    n_tokens: ids.len(),
-                    found: row.len(),
-                });
-            }
-        }
+        check_lengths(&input_ids, &rows, field.name(), first_row)?;
         columns.push(match field.name().as_str() {
             "labels" => labels_array(&schema, &rows, first_row)?,
             name => ids_array(&schema, name, &rows, first_row)?,
         });
     }
     Ok(RecordBatch::try_new(schema, columns).map_err(pipe_records::RecordsError::from)?)
+}
+
+fn check_lengths(input_ids: &[Vec<i64>], rows: &[Vec<i64>], name: &str, first_row: u64) -> Result<(), FormatError> {
+    let Some(index) = input_ids.iter().zip(rows).position(|(ids, row)| ids.len() != row.len()) else { return Ok(()) };
+    let (n_tokens, found) = (input_ids[index].len(), rows[index].len());
+    Err(FormatError::LengthDiffers { column: name.to_string(), row: first_row + index as u64, n_tokens, found })
+}
+
+fn check_mask(masks: &[Vec<i64>], first_row: u64) -> Result<(), FormatError> {
+    for (index, mask) in masks.iter().enumerate() {
+        if let Some(token) = mask.iter().position(|value| *value != 1) {
+            return Err(FormatError::Padding { row: first_row + index as u64, token, value: mask[token] });
+        }
+    }
+    Ok(())
 }
 
 fn is_list_of_whole_numbers(field: &Field) -> bool {
@@ -92,7 +107,11 @@ fn lists(batch: &RecordBatch, name: &str, first_row: u64) -> Result<Vec<Vec<i64>
         .map(|row| {
             let values = column.value(row);
             if column.is_null(row) || values.null_count() > 0 {
-                return Err(FormatError::NullCell { column: name.to_string(), row: first_row + row as u64 });
+                return Err(FormatError::NullCell {
+                    column: name.to_string(),
+                    row: first_row + row as u64,
+                    help: "write a list of whole numbers without null, or remove the row from the data",
+                });
             }
             Ok(values.as_primitive::<Int64Type>().values().to_vec())
         })

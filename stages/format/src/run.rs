@@ -28,6 +28,9 @@ impl Stage for Format {
 
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
         let rows = open_rows(ctx.input("rows")?)?;
+        if rows.num_rows() == 0 {
+            return Err(FormatError::NoRows.into());
+        }
         match self.settings.template {
             Template::Pretokenized => pass_on_tokens(rows, ctx),
             template => write_texts(rows, template, &self.settings.columns, ctx),
@@ -217,7 +220,8 @@ fn format_batch(
     for index in 0..batch.num_rows() {
         let row = first_row + index as u64;
         if let Some(position) = fields.iter().position(|field| field.is_null(index)) {
-            return Err(FormatError::NullCell { column: columns[position].clone(), row });
+            let help = "write an empty text into the cell, or remove the row from the data";
+            return Err(FormatError::NullCell { column: columns[position].clone(), row, help });
         }
         let cells: Vec<&str> = fields.iter().map(|field| field.value(index)).collect();
         let example = template.example(&cells, row)?;

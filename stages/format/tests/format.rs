@@ -180,6 +180,45 @@ fn wrong_token_ids_are_named_by_their_row() {
     assert_eq!(error("{\"input_ids\": [1, null]}\n"), "null-cell: column `input_ids` is empty (null) in row 0");
 }
 
+/// Padding would be trained on: its ids are tokens like others once the mask is gone.
+#[test]
+fn padded_rows_are_refused() {
+    let outcome = run(
+        "{\"input_ids\": [5, 6], \"attention_mask\": [1, 1]}\n{\"input_ids\": [5, 0], \"attention_mask\": [1, 0]}\n",
+        "{ template: pretokenized }",
+    );
+    assert_eq!(
+        outcome.error(),
+        "padding: column `attention_mask` has 0 in row 1 at token 1, but must be 1 everywhere: padding would be trained on"
+    );
+    assert!(outcome.result.unwrap_err().help.unwrap().starts_with("cut the tokens whose `attention_mask` is not 1"));
+    let two = run("{\"input_ids\": [5], \"attention_mask\": [2]}\n", "{ template: pretokenized }");
+    assert!(two.error().contains("has 2 in row 0 at token 0"), "{}", two.error());
+    let short = run("{\"input_ids\": [5, 6], \"attention_mask\": [1]}\n", "{ template: pretokenized }");
+    assert_eq!(short.error(), "length-differs: row 0 has 2 `input_ids`, but 1 `attention_mask`");
+    let text = run("{\"input_ids\": [5], \"attention_mask\": \"1\"}\n", "{ template: pretokenized }");
+    assert!(text.error().starts_with("wrong-column-type: column `attention_mask`"), "{}", text.error());
+    let whole = run("{\"input_ids\": [5, 6], \"attention_mask\": [1, 1]}\n", "{ template: pretokenized }");
+    whole.result.as_ref().expect("nothing is masked");
+    assert_eq!(read_pretokenized(&whole.examples).unwrap().next().unwrap().unwrap()[0].input_ids, [5, 6]);
+}
+
+#[test]
+fn rows_without_a_row_are_an_error() {
+    for settings in ["{}", "{ template: text }", "{ template: pretokenized }"] {
+        assert_eq!(run("", settings).error(), "no-rows: the rows have no row", "{settings}");
+    }
+}
+
+#[test]
+fn the_help_for_a_null_cell_fits_what_the_cell_holds() {
+    let help = |jsonl: &str, settings: &str| run(jsonl, settings).result.unwrap_err().help.unwrap();
+    let of_text = help("{\"text\": \"a\"}\n{\"text\": null}\n", "{ template: text }");
+    assert_eq!(of_text, "write an empty text into the cell, or remove the row from the data");
+    let of_ids = help("{\"input_ids\": [1, null]}\n", "{ template: pretokenized }");
+    assert_eq!(of_ids, "write a list of whole numbers without null, or remove the row from the data");
+}
+
 #[test]
 fn settings_that_a_template_does_not_use_are_problems() {
     assert_eq!(
