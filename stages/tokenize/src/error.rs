@@ -21,8 +21,12 @@ pub enum TokenizeError {
         "row {row} of the examples (counted from 0) has {n_tokens} tokens, more than `max_length`, which is {max_length}"
     )]
     TooLong { row: u64, n_tokens: usize, max_length: usize },
+    #[error(
+        "row {row} of the pretokenized examples (counted from 0) has {n_tokens} tokens, more than `max_length`, which is {max_length}"
+    )]
+    PretokenizedTooLong { row: u64, n_tokens: usize, max_length: usize },
     #[error("nothing to learn: none of the {n_rows} examples has a supervised token that a model could predict")]
-    NothingToLearn { n_rows: u64 },
+    NothingToLearn { n_rows: u64, help: &'static str },
     #[error("there are more than {} examples", u32::MAX)]
     TooManyRows,
     #[error("row {row} of the pretokenized examples (counted from 0) {problem}")]
@@ -40,7 +44,7 @@ impl TokenizeError {
             TokenizeError::NoEos => "no-end-token",
             TokenizeError::VocabularyTooLarge { .. } => "vocabulary-too-large",
             TokenizeError::Row { .. } => "bad-example",
-            TokenizeError::TooLong { .. } => "document-too-long",
+            TokenizeError::TooLong { .. } | TokenizeError::PretokenizedTooLong { .. } => "document-too-long",
             TokenizeError::NothingToLearn { .. } => "nothing-to-learn",
             TokenizeError::TooManyRows => "too-many-rows",
             TokenizeError::Pretokenized { .. } => "bad-pretokenized-row",
@@ -58,8 +62,10 @@ impl TokenizeError {
                 Some("set `append_eos: false`, or name `eos_token` in `tokenizer_config.json`".into())
             }
             TokenizeError::TooLong { .. } => Some("raise `max_length`, or set `truncation: truncate` or `drop`".into()),
-            TokenizeError::NothingToLearn { .. } => {
-                Some("raise `max_length`, or set `completion_only_loss: false`".into())
+            TokenizeError::PretokenizedTooLong { .. } => Some("raise `max_length`, or shorten the rows".into()),
+            TokenizeError::NothingToLearn { help, .. } => Some((*help).into()),
+            TokenizeError::Pretokenized { .. } => {
+                Some("correct the row, or connect the model whose tokenizer made the ids".into())
             }
             TokenizeError::NotForPretokenized { .. } => Some("leave it out".into()),
             _ => None,

@@ -6,7 +6,7 @@
 //! | `position_ids` | 0, 1, 2, ... from the start of each document |
 //! | `doc_ids` | a new number where a position is 0, and at the start of each row |
 
-use pipe_records::packed::NOT_SUPERVISED;
+use pipe_records::packed::{NOT_SUPERVISED, document_starts, n_learned};
 use pipe_records::{Pack, PretokenizedRow};
 
 use crate::TokenizeError;
@@ -53,10 +53,10 @@ impl Pretokenized {
             None => self.number_documents(&position_ids)?,
         };
         let pack = Pack { input_ids, labels, position_ids, doc_ids };
-        if !is_learnable(&pack) {
+        if n_learned(&pack) == 0 {
             return Ok(None);
         }
-        self.n_documents += pack.doc_ids.chunk_by(|a, b| a == b).count() as u64;
+        self.n_documents += document_starts(&pack).count() as u64;
         Ok(Some(pack))
     }
 
@@ -64,7 +64,7 @@ impl Pretokenized {
         let Limits { max_length, max_positions, vocab_size } = self.limits;
         let n_tokens = row.input_ids.len();
         if n_tokens > max_length {
-            return Err(TokenizeError::TooLong { row: row_idx, n_tokens, max_length });
+            return Err(TokenizeError::PretokenizedTooLong { row: row_idx, n_tokens, max_length });
         }
         let wrong = |problem: String| Err(TokenizeError::Pretokenized { row: row_idx, problem });
         if let Some(id) = row.input_ids.iter().find(|id| **id as usize >= vocab_size) {
@@ -99,11 +99,6 @@ impl Pretokenized {
 fn positions_of(doc_ids: &[u32]) -> Vec<u32> {
     let documents = doc_ids.chunk_by(|a, b| a == b);
     documents.flat_map(|document| 0..document.len() as u32).collect()
-}
-
-/// Whether a supervised token has one of its document before it.
-fn is_learnable(pack: &Pack) -> bool {
-    (1..pack.labels.len()).any(|i| pack.labels[i] != NOT_SUPERVISED && pack.doc_ids[i] == pack.doc_ids[i - 1])
 }
 
 #[cfg(test)]
@@ -172,5 +167,19 @@ mod tests {
         assert_eq!(rows.pack(PretokenizedRow { labels: Some(vec![5, -100]), ..row(&[5, 6]) }).unwrap(), None);
         let two_firsts = PretokenizedRow { doc_ids: Some(vec![0, 1]), ..row(&[5, 6]) };
         assert_eq!(rows.pack(two_firsts).unwrap(), None);
+        // Positions that do not rise make each token a document of its own.
+        let four_firsts =
+            PretokenizedRow { position_ids: Some(vec![3, 3, 3, 3]), doc_ids: Some(vec![1; 4]), ..row(&[5, 6, 7, 8]) };
+        assert_eq!(rows.pack(four_firsts).unwrap(), None);
+        assert_eq!(rows.n_documents, 0);
+    }
+
+    #[test]
+    fn documents_are_counted_by_id_and_position() {
+        let mut rows = pretokenized();
+        let restarts =
+            PretokenizedRow { position_ids: Some(vec![0, 1, 0, 1]), doc_ids: Some(vec![1; 4]), ..row(&[5, 6, 7, 8]) };
+        assert!(rows.pack(restarts).unwrap().is_some());
+        assert_eq!(rows.n_documents, 2);
     }
 }

@@ -11,7 +11,7 @@ use pipe_contract::{
     Artifact, ArtifactKind, Context, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
 use pipe_records::examples::{is_completion_only, is_pretokenized, read_pretokenized};
-use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, examples};
+use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, examples, thousands};
 use pipe_tokenizer::ModelTokenizer;
 use rayon::prelude::*;
 
@@ -20,7 +20,7 @@ use crate::document::{Document, Rules, Supervised};
 use crate::packing::best_fit_decreasing;
 use crate::pretokenized::{Limits, Pretokenized};
 use crate::settings::{Packing, Settings, Truncation};
-use crate::show::{show_packs, thousands};
+use crate::show::show_packs;
 use crate::spill::{SpillReader, SpillWriter};
 
 /// The kind, for the runner's registry.
@@ -174,7 +174,8 @@ impl Tokenize {
             ctx.progress(tally.n_rows, n_rows, Unit::Rows);
         }
         if tally.counts.n_documents == 0 {
-            return Err(TokenizeError::NothingToLearn { n_rows: tally.n_rows }.into());
+            let help = "raise `max_length`, or set `completion_only_loss: false`";
+            return Err(TokenizeError::NothingToLearn { n_rows: tally.n_rows, help }.into());
         }
         Ok(())
     }
@@ -231,8 +232,8 @@ impl Tokenize {
         if self.settings.packing != Packing::Off {
             return Err(TokenizeError::NotForPretokenized { setting: "packing" }.into());
         }
-        if self.settings.completion_only_loss.is_some() {
-            return Err(TokenizeError::NotForPretokenized { setting: "completion_only_loss" }.into());
+        if let Some(setting) = self.settings.only_for_text {
+            return Err(TokenizeError::NotForPretokenized { setting }.into());
         }
         let mut rows = Pretokenized::new(Limits {
             max_length: self.settings.max_length,
@@ -254,7 +255,9 @@ impl Tokenize {
             ctx.progress(tally.n_rows, n_rows, Unit::Rows);
         }
         if rows.n_documents == 0 {
-            return Err(TokenizeError::NothingToLearn { n_rows: tally.n_rows }.into());
+            let help =
+                "label tokens that have one of their document before them: the same `doc_ids`, rising `position_ids`";
+            return Err(TokenizeError::NothingToLearn { n_rows: tally.n_rows, help }.into());
         }
         tally.counts.n_documents = rows.n_documents;
         Ok((packs.finish(tally.counts)?, tally))

@@ -35,6 +35,9 @@ pub struct Settings {
     pub completion_only_loss: Option<bool>,
     /// What happens to long documents.
     pub truncation: Truncation,
+    /// A setting that is written, whatever its value, and that only examples of text have a use for. It is not in the key:
+    /// with text it changes nothing, and with pretokenized rows there is no output.
+    pub only_for_text: Option<&'static str>,
 }
 
 impl Settings {
@@ -50,8 +53,10 @@ impl Settings {
             "error" => Truncation::Error,
             _ => Truncation::Truncate,
         };
+        let only_for_text =
+            ["completion_only_loss", "append_eos", "truncation"].into_iter().find(|name| reader.has(name));
         let packing = if wants_packing { Packing::BestFitDecreasing } else { Packing::Off };
-        Settings { max_length, packing, append_eos, completion_only_loss, truncation }
+        Settings { max_length, packing, append_eos, completion_only_loss, truncation, only_for_text }
     }
 }
 
@@ -80,8 +85,11 @@ mod tests {
     #[test]
     fn defaults_are_not_in_the_key() {
         let written = "{ max_length: 1024, packing: false, packing_strategy: bfd, append_eos: true, completion_only_loss: null, truncation: truncate }";
-        assert_eq!(read(written), read("{}"));
         let (settings, key, problems) = read("{}");
+        let (of_written, ..) = read(written);
+        assert_eq!(Settings { only_for_text: None, ..of_written.clone() }, settings);
+        assert_eq!((of_written.only_for_text, settings.only_for_text), (Some("append_eos"), None));
+        assert_eq!((read(written).1, read(written).2), (key.clone(), problems.clone()));
         assert_eq!((settings.completion_only_loss, settings.packing), (None, Packing::Off));
         assert!(key.is_empty() && problems.is_empty());
     }

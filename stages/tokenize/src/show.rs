@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use pipe_contract::{Artifact, StageError};
-use pipe_records::packed::NOT_SUPERVISED;
-use pipe_records::{Pack, PackedReader};
+use pipe_records::packed::{NOT_SUPERVISED, document_starts};
+use pipe_records::{Pack, PackedReader, thousands};
 
 /// Width of the bar of a full pack, in characters.
 const BAR_WIDTH: usize = 64;
@@ -36,52 +36,39 @@ pub(crate) fn show_packs(artifact: &Artifact, n_packs: usize) -> Result<String, 
     Ok(text)
 }
 
-/// `12,345`.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A bar: `#` supervised, `-` not, `|` at the end of each document, spaces for what is free.
 fn draw_pack(text: &mut String, index: usize, pack: &Pack, max_length: usize) {
     let n_tokens = pack.input_ids.len();
     let scale = max_length.max(1) as f64 / BAR_WIDTH as f64;
+    let starts: Vec<usize> = document_starts(pack).collect();
     let bar: String = (0..BAR_WIDTH)
         .map(|cell| {
             let tokens = (cell as f64 * scale) as usize..(((cell + 1) as f64 * scale) as usize).max(1);
-            draw_cell(pack, tokens.start..tokens.end.max(tokens.start + 1).min(n_tokens))
+            draw_cell(pack, &starts, tokens.start..tokens.end.max(tokens.start + 1).min(n_tokens))
         })
         .collect();
     writeln!(text, "pack {index:<6} [{bar}] {n_tokens} tokens").expect("writing to a String cannot fail");
-    let documents: Vec<String> = documents(pack).map(|(id, length)| format!("{id} ({length})")).collect();
+    let ends = starts.iter().skip(1).copied().chain([n_tokens]);
+    let documents: Vec<String> =
+        starts.iter().zip(ends).map(|(start, end)| format!("{} ({})", pack.doc_ids[*start], end - start)).collect();
     let shown = documents.len().min(6);
     let more = if documents.len() > shown { format!(", and {} more", documents.len() - shown) } else { String::new() };
     writeln!(text, "  documents (tokens): {}{more}", documents[..shown].join(", ")).expect("as above");
 }
 
-fn draw_cell(pack: &Pack, tokens: std::ops::Range<usize>) -> char {
+/// `starts`: where documents start, rising.
+fn draw_cell(pack: &Pack, starts: &[usize], tokens: std::ops::Range<usize>) -> char {
     if tokens.is_empty() {
         return ' ';
     }
-    let ends_document = tokens.clone().any(|i| pack.doc_ids.get(i + 1) != Some(&pack.doc_ids[i]));
+    let is_end = |i: usize| i + 1 == pack.input_ids.len() || starts.binary_search(&(i + 1)).is_ok();
+    let ends_document = tokens.clone().any(is_end);
     let n_supervised = pack.labels[tokens.clone()].iter().filter(|label| **label != NOT_SUPERVISED).count();
     match (ends_document, n_supervised * 2 >= tokens.len()) {
         (true, _) => '|',
         (false, true) => '#',
         (false, false) => '-',
     }
-}
-
-/// Id and number of tokens of each document.
-fn documents(pack: &Pack) -> impl Iterator<Item = (u32, usize)> + '_ {
-    pack.doc_ids.chunk_by(|a, b| a == b).map(|run| (run[0], run.len()))
 }
 
 fn list_tokens(text: &mut String, pack: &Pack) {
@@ -99,12 +86,6 @@ fn list_tokens(text: &mut String, pack: &Pack) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        let shown: Vec<String> = [0, 999, 1000, 52_002, 7_400_000].into_iter().map(thousands).collect();
-        assert_eq!(shown, ["0", "999", "1,000", "52,002", "7,400,000"]);
-    }
 
     #[test]
     fn a_pack_is_drawn_to_scale() {

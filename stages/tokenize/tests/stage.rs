@@ -259,8 +259,34 @@ fn pretokenized_rows_pass_unchanged_and_in_order() {
         assert_eq!((&pack.input_ids, Some(&pack.labels)), (&row.input_ids, row.labels.as_ref()));
         assert_eq!(pack.doc_ids, vec![i as u32; row.input_ids.len()]);
     }
-    assert_eq!(sandbox.run("{ max_length: 64, packing: true }").err().unwrap().slug, "unsupported-setting");
-    assert_eq!(sandbox.run("{ max_length: 20 }").err().unwrap().slug, "document-too-long");
+    let too_long = sandbox.run("{ max_length: 20 }").err().unwrap();
+    assert_eq!(too_long.slug, "document-too-long");
+    assert_eq!(too_long.help.as_deref(), Some("raise `max_length`, or shorten the rows"));
+    for written in [
+        "packing: true",
+        "completion_only_loss: false",
+        "append_eos: true",
+        "append_eos: false",
+        "truncation: truncate",
+    ] {
+        let error = sandbox.run(&format!("{{ max_length: 64, {written} }}")).err().unwrap();
+        let name = written.split(':').next().unwrap();
+        assert_eq!(error.slug, "unsupported-setting", "{written}");
+        assert!(error.message.starts_with(&format!("`{name}` cannot be used")), "{}", error.message);
+    }
+}
+
+#[test]
+fn pretokenized_rows_that_teach_nothing_are_not_told_of_settings_they_cannot_have() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let folder = sandbox.path("examples");
+    std::fs::create_dir_all(&folder).unwrap();
+    let row =
+        PretokenizedRow { input_ids: vec![5, 6], labels: Some(vec![5, NOT_SUPERVISED]), ..PretokenizedRow::default() };
+    write_pretokenized(&folder, &[row]);
+    let error = sandbox.run("{ max_length: 64 }").err().unwrap();
+    assert_eq!(error.slug, "nothing-to-learn");
+    assert!(error.help.as_deref().unwrap().starts_with("label tokens"), "{:?}", error.help);
 }
 
 fn write_pretokenized(folder: &Path, rows: &[PretokenizedRow]) {
