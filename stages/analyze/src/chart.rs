@@ -3,7 +3,8 @@
 //! ```text
 //! title
 //! one line: mean, median, longest, share above the threshold
-//!   | |#|      : <- the threshold, a dashed line with its value
+//!          threshold 1,024    <- above the plot, where no grid line crosses it
+//!   | |#|      :              <- a dashed line
 //!   |##|#|     :
 //!   +-----------------  axis name and unit below, "texts" at the left
 //! ```
@@ -13,6 +14,7 @@
 use std::path::Path;
 use std::sync::Once;
 
+use pipe_records::thousands;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordu64;
 use plotters::prelude::*;
@@ -20,7 +22,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
 use crate::AnalyzeError;
-use crate::summary::{Summary, decimal, thousands};
+use crate::summary::{Summary, decimal};
 
 /// The pictures.
 pub(crate) const PNG_FILE: &str = "histogram.png";
@@ -75,6 +77,7 @@ fn draw<DB: DrawingBackend>(area: &Area<DB>, summary: &Summary, title: &str) -> 
     let (start, end) = x_range(summary);
     let tallest = summary.histogram.counts.iter().copied().max().unwrap_or(1).max(1);
     let mut chart: Chart<DB> = ChartBuilder::on(&body)
+        .margin_top(28)
         .margin_left(22)
         .margin_right(36)
         .margin_bottom(14)
@@ -85,7 +88,6 @@ fn draw<DB: DrawingBackend>(area: &Area<DB>, summary: &Summary, title: &str) -> 
     let number = |value: &u64| thousands(*value);
     chart
         .configure_mesh()
-        .disable_x_mesh()
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .axis_style(QUIET_INK)
@@ -100,7 +102,7 @@ fn draw<DB: DrawingBackend>(area: &Area<DB>, summary: &Summary, title: &str) -> 
         .draw()
         .map_err(text)?;
     draw_bars(&mut chart, summary)?;
-    draw_threshold(&chart, summary, (start, end))?;
+    draw_threshold(area, &chart, summary, (start, end))?;
     area.present().map_err(text)
 }
 
@@ -146,7 +148,9 @@ fn draw_bars<DB: DrawingBackend>(chart: &mut Chart<DB>, summary: &Summary) -> Re
     Ok(())
 }
 
+/// On the whole picture: the label stands above the plot.
 fn draw_threshold<DB: DrawingBackend>(
+    area: &Area<DB>,
     chart: &Chart<DB>,
     summary: &Summary,
     (start, end): (u64, u64),
@@ -158,18 +162,17 @@ fn draw_threshold<DB: DrawingBackend>(
     let plot = chart.plotting_area();
     let (range_x, range_y) = plot.get_pixel_range();
     let x = plot.map_coordinate(&(threshold, 0)).0;
-    let root = plot.strip_coord_spec();
-    // Coordinates of a stripped area are its own, those of the plot the whole picture's.
-    let (x, height) = (x - range_x.start, range_y.end - range_y.start);
-    for dash in (0..height).step_by(12) {
-        let line = PathElement::new(vec![(x, dash), (x, (dash + 7).min(height))], MARK.stroke_width(2));
-        root.draw(&line).map_err(text)?;
+    let top = range_y.start;
+    for dash in (top - 5..range_y.end).step_by(12) {
+        let line = PathElement::new(vec![(x, dash), (x, (dash + 7).min(range_y.end))], MARK.stroke_width(2));
+        area.draw(&line).map_err(text)?;
     }
-    let is_left = threshold - start <= (end - start) * 3 / 4;
-    let (h_pos, offset) = if is_left { (HPos::Left, 9) } else { (HPos::Right, -9) };
-    let style = (FONT, 17).into_font().color(&MARK).pos(Pos::new(h_pos, VPos::Top));
+    // Near the right end half of the label would be outside of the picture.
+    let (h_pos, label_x) =
+        if x + 70 < range_x.end { (HPos::Center, x) } else { (HPos::Right, (x + 70).min(range_x.end + 30)) };
+    let style = (FONT, 17).into_font().color(&MARK).pos(Pos::new(h_pos, VPos::Bottom));
     let label = format!("threshold {}", thousands(threshold));
-    root.draw(&Text::new(label, (x + offset, 4), style)).map_err(text)
+    area.draw(&Text::new(label, (label_x, top - 8), style)).map_err(text)
 }
 
 fn text<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> String {

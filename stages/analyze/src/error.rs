@@ -9,6 +9,8 @@ use pipe_tokenizer::TokenizerError;
 pub enum AnalyzeError {
     #[error("`unit` is `tokens`, but nothing is connected to port `model`")]
     TokensWithoutModel,
+    #[error("the examples are pretokenized rows, which have no text to measure")]
+    Pretokenized,
     #[error("there is nothing to analyze: the examples have no rows")]
     NoRows,
     #[error("there are more than {} examples", u32::MAX)]
@@ -27,6 +29,8 @@ impl From<AnalyzeError> for StageError {
         match error {
             AnalyzeError::TokensWithoutModel => StageError::user("missing-input", message)
                 .help("connect `model` under `inputs:`, or set `unit: characters`"),
+            AnalyzeError::Pretokenized => StageError::user("no-text", message)
+                .help("remove this stage, or choose a `template:` with text in the `format` stage before it"),
             AnalyzeError::NoRows => StageError::user("no-rows", message),
             AnalyzeError::TooManyRows => StageError::user("too-many-rows", message),
             AnalyzeError::Row { source, .. } => StageError::user("bad-example", message).because(source),

@@ -9,9 +9,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use pipe_contract::{
     Artifact, ArtifactKind, Context, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
-use pipe_records::examples::read_examples;
+use pipe_records::examples::{is_pretokenized, read_examples};
 use pipe_records::files::FORMAT_VERSION_KEY;
-use pipe_records::{Example, RecordsError, parquet_writer};
+use pipe_records::{Example, RecordsError, parquet_writer, thousands};
 use pipe_tokenizer::ModelTokenizer;
 use rayon::prelude::*;
 
@@ -21,7 +21,7 @@ use crate::duplicates::{DuplicateFinder, Duplicates};
 use crate::histogram::Histogram;
 use crate::settings::{LengthUnit, Settings};
 use crate::statistics::Statistics;
-use crate::summary::{FORMAT_VERSION, SUMMARY_FILE, Summary, thousands};
+use crate::summary::{FORMAT_VERSION, SUMMARY_FILE, Summary};
 
 /// A row per example.
 const LENGTHS_FILE: &str = "lengths.parquet";
@@ -85,6 +85,9 @@ impl Stage for Analyze {
         let tokenizer = ctx.inputs.get("model").map(ModelTokenizer::load).transpose()?;
         if tokenizer.is_none() && self.settings.unit == LengthUnit::Tokens {
             return Err(AnalyzeError::TokensWithoutModel.into());
+        }
+        if is_pretokenized(ctx.input("examples")?)? {
+            return Err(AnalyzeError::Pretokenized.into());
         }
         let (lengths, duplicates) = measure(ctx, tokenizer.as_ref())?;
         let summary = self.summarize(&lengths, duplicates)?;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use pipe_contract::Artifact;
+use pipe_records::thousands;
 use serde::{Deserialize, Serialize};
 
 use crate::AnalyzeError;
@@ -100,19 +101,6 @@ impl Summary {
         let more = if first.len() as u64 == *n_duplicates { "" } else { ", ..." };
         format!("{} texts repeat an earlier one: rows {}{more}", thousands(*n_duplicates), listed.join(", "))
     }
-}
-
-/// `12,345`.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// `1,234.5`; one digit after the point.

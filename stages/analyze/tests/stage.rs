@@ -75,6 +75,15 @@ fn the_pictures_have_these_bytes_everywhere() {
     assert_eq!(picture.dimensions(), (1200, 680));
     let n_mark = picture.pixels().filter(|pixel| pixel.0 == [192, 57, 43]).count();
     assert!(n_mark > 300, "the threshold is marked with {n_mark} pixels");
+    // Grid lines each way, and none under the label: it stands above the plot, where rows of pixels have no grid.
+    let is_grid = |x: u32, y: u32| picture.get_pixel(x, y).0 == [226, 229, 233];
+    // Row 130 is above the bars, column 1155 right of them.
+    let n_columns = (0..1200).filter(|x| is_grid(*x, 130)).count();
+    let n_rows = (0..680).filter(|y| is_grid(1155, *y)).count();
+    assert!(n_columns >= 8 && n_rows >= 3, "{n_columns} vertical and {n_rows} horizontal grid lines");
+    let letters = (100..119).flat_map(|y| (0..1200).map(move |x| (x, y)));
+    assert!(letters.clone().filter(|(x, y)| picture.get_pixel(*x, *y).0 == [192, 57, 43]).count() > 20);
+    assert!(letters.clone().all(|(x, y)| !is_grid(x, y)), "a grid line crosses the label of the threshold");
     let svg = String::from_utf8(bytes(&lengths, "histogram.svg")).unwrap();
     for word in ["A golden picture", "length of a text (characters)", "number of texts", "threshold 60"] {
         assert!(svg.contains(word), "the picture does not say {word:?}");
@@ -82,8 +91,8 @@ fn the_pictures_have_these_bytes_everywhere() {
 }
 
 const GOLDEN: [&str; 4] = [
-    "487aa5bffc40da20f95d0864e8d0132227d87c2653b9120350dedaaa33248b81",
-    "9357fe96a0e984cffdcbff1ac39500f53328a99be2fca90f0f2e660e01c69890",
+    "2e8fb4cf9b34c052e8a95d08181f8724bba13697aa3e57f18e2ba1b870ad04a3",
+    "f964e885cf282f1b769df4b5ad5f9070c9c68a7c5497871bc210a189173dd6a7",
     "95cb33174def3529ad855e41c22e2877d5afec39ee2f5006e3285ab495a9609e",
     "048ec987515a89405c000906bd8f4b69387b4e999df68179a4fbc7788ceb5598",
 ];
@@ -114,6 +123,20 @@ fn tokens_need_a_model_and_examples_need_rows() {
     assert_eq!(error.message, "`unit` is `tokens`, but nothing is connected to port `model`");
     write_examples(&examples, []);
     assert_eq!(run(&examples, None, "{}", &work).unwrap_err().slug, "no-rows");
+}
+
+#[test]
+fn pretokenized_rows_have_no_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let (examples, work) = (folder.path().join("examples"), folder.path().join("work"));
+    std::fs::create_dir_all(&examples).unwrap();
+    pipe_records::examples::pretokenized_writer(&examples, &[]).unwrap().finish().unwrap();
+    let error = run(&examples, None, "{}", &work).unwrap_err();
+    assert_eq!(
+        (error.slug, error.message.as_str()),
+        ("no-text", "the examples are pretokenized rows, which have no text to measure")
+    );
+    assert!(error.help.unwrap().starts_with("remove this stage"));
 }
 
 #[test]
