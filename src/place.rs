@@ -15,6 +15,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipe_cache::{CacheError, Manifest, ManifestArtifact, Restored, Store};
+use pipe_contract::OutputPort;
+
+use crate::spec::normalize;
 
 /// What is in a `to:` folder after placing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,28 @@ pub fn place(store: &Store, manifest: &Manifest, to: &Path) -> Result<Placed, Ca
         }
     }
     Ok(placed)
+}
+
+/// Why the outputs of a stage cannot be copied to `to` at all, found before anything runs; `None` if they can.
+///
+/// ```text
+/// to: .pipe/blobs      the store would hold what it did not make
+/// to: notes.txt        a file, or below one, or a file in the place of a port's folder
+/// ```
+pub fn find_obstacle(store: &Store, ports: &[OutputPort], to: &Path) -> Option<String> {
+    for port in ports {
+        let folder = normalize(&to.join(port.name));
+        if folder.starts_with(normalize(store.root())) {
+            return Some("it lies in the store, which holds nothing but what pipe keeps there".into());
+        }
+        let existing = folder.ancestors().find_map(|path| fs::metadata(path).ok().map(|metadata| (path, metadata)));
+        if let Some((path, metadata)) = existing
+            && !metadata.is_dir()
+        {
+            return Some(format!("`{}` is not a folder", path.display()));
+        }
+    }
+    None
 }
 
 /// Whether placing would copy something, and so needs the bytes.

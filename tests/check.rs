@@ -894,6 +894,38 @@ fn ambiguous_output() {
 }
 
 #[test]
+fn same_to() {
+    let shown = screen_of_stages(&[
+        "a: { uses: model, to: out/x }",
+        "b: { uses: model, to: ./out/y/../x/ }",
+        "c: { uses: source, with: { dataset: x }, to: out/x }",
+        "d: { uses: model, to: out/x/rows }",
+        "e: { uses: model, to: \"\" }",
+    ]);
+    insta::assert_snapshot!(shown, @r#"
+    error[same-to]: stages `a` and `b` would be copied over each other in `./out/y/../x/model`
+     --> p.yaml:4:25
+      |
+    4 |   b: { uses: model, to: ./out/y/../x/ }
+      |                         ^^^^^^^^^^^^^
+    help: give each a `to` of its own (`a` is at line 3)
+
+    error[same-to]: stages `c` and `d` would be copied over each other in `out/x/rows/model`
+     --> p.yaml:6:25
+      |
+    6 |   d: { uses: model, to: out/x/rows }
+      |                         ^^^^^^^^^^
+    help: give each a `to` of its own (`c` is at line 5)
+
+    error[wrong-type]: `to` of stage `e` is empty
+     --> p.yaml:7:25
+      |
+    7 |   e: { uses: model, to: "" }
+      |                         ^^^
+    "#);
+}
+
+#[test]
 fn wrong_artifact_kind() {
     let shown = screen(&GOOD.replace("data: text", "data: dataset").replace("base.model", "dataset.rows"));
     insta::assert_snapshot!(shown, @r"

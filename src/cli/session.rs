@@ -12,6 +12,7 @@ use super::{Environment, Io};
 use crate::diagnostic::Diagnostic;
 use crate::events::{Event, RunRequest, from_json_line};
 use crate::lockfile::LockFile;
+use crate::place;
 use crate::plan::{Plan, Planner};
 use crate::registry::Registry;
 use crate::report::style::Style;
@@ -50,7 +51,16 @@ impl Loaded {
     }
 
     pub(super) fn plan(&self, current_dir: &Path) -> Result<Plan, CliError> {
-        Ok(self.planner(current_dir).plan()?)
+        let planner = self.planner(current_dir);
+        for (stage, spec) in self.pipeline.stages.iter().enumerate() {
+            let Some(to) = planner.to(stage) else { continue };
+            if let Some(why) = place::find_obstacle(&self.store, &spec.stage.outputs(), &to) {
+                let to = spec.to.as_ref().unwrap_or(&to).display();
+                let message = format!("the outputs of stage `{}` cannot be copied to `{to}`: {why}", spec.name);
+                return Err(Diagnostic::new("bad-to", message).at(spec.location.clone()).into());
+            }
+        }
+        Ok(planner.plan()?)
     }
 }
 

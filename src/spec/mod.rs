@@ -36,6 +36,7 @@ mod kind;
 mod node;
 mod order;
 mod parse;
+mod places;
 mod resources;
 mod set;
 mod stage_text;
@@ -43,6 +44,7 @@ mod vars;
 mod wire;
 
 pub use order::{Cycles, sort_stages};
+pub(crate) use places::normalize;
 
 /// What is laid over the file.
 #[derive(Clone, Debug, Default)]

@@ -21,7 +21,7 @@ pub(super) struct StageText {
     pub(super) inputs: Vec<InputText>,
     pub(super) needs: Vec<(String, Node)>,
     pub(super) resources: Resources,
-    pub(super) to: Option<PathBuf>,
+    pub(super) to: Option<(PathBuf, Node)>,
 }
 
 impl StageText {
@@ -79,7 +79,7 @@ pub(super) fn read(entry: Entry, findings: &mut Findings) -> StageText {
     let to = keys.take("to").filter(|entry| !entry.value.is_null());
     let to = to
         .and_then(|entry| keys::text(entry.value, &format!("`to` of stage `{name}`"), findings))
-        .map(|(to, _)| to.into());
+        .map(|(to, node)| (to.into(), node));
     keys.finish(findings);
     StageText { name, name_span, uses, with, inputs_span, inputs, needs, resources, to }
 }

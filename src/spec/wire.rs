@@ -10,6 +10,7 @@ use super::findings::{Findings, listed, nearest_or_list};
 use super::kind::Built;
 use super::node::{Node, Span};
 use super::order::sort_stages;
+use super::places;
 use super::stage_text::{InputText, StageText};
 use super::{InputRef, StageSpec};
 
@@ -49,6 +50,7 @@ pub(super) fn wire(parts: Vec<Part>, findings: &mut Findings) -> Option<(Vec<Sta
         connected.push((inputs, wiring.needs(stage, findings)));
     }
     let order = wiring.order(findings);
+    places::check(&parts, findings);
     if !findings.is_empty() {
         return None;
     }
@@ -68,7 +70,7 @@ fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findi
         inputs,
         needs,
         resources: written.resources,
-        to: written.to,
+        to: written.to.map(|(to, _)| to),
     })
 }
 
@@ -316,7 +318,7 @@ impl<'p> Wiring<'p> {
 }
 
 /// The outputs a stage has; all that its kind can have where its settings are in doubt.
-fn outputs(built: &Built) -> Vec<OutputPort> {
+pub(super) fn outputs(built: &Built) -> Vec<OutputPort> {
     if built.has_problems { built.kind.outputs().to_vec() } else { built.stage.outputs() }
 }
 

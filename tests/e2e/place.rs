@@ -107,8 +107,10 @@ fn a_file_in_the_way_of_the_folder_is_left_alone() {
     let sandbox = Sandbox::with_stages(STAGES);
     sandbox.write("out", "mine");
     let output = sandbox.pipe("run p.yaml --threads 1");
-    assert_eq!(output.code, 0, "{}", output.err);
-    assert!(output.err.contains("warning: text: `out/text/rows/value.txt`"), "{}", output.err);
+    assert_eq!(output.code, 2, "{}", output.err);
+    let error =
+        "error[bad-to]: the outputs of stage `text` cannot be copied to `out/text`: `[dir]/out` is not a folder";
+    assert!(output.err.contains(error), "{}", output.err);
     assert_eq!(sandbox.read("out"), "mine");
 }
 
@@ -137,4 +139,16 @@ fn another_stage_may_take_a_folder_over() {
     );
     sandbox.outcomes("run p.yaml");
     assert_eq!(sandbox.read(PLACED), "hello!!");
+}
+
+#[test]
+fn a_folder_in_the_store_is_refused() {
+    for (to, store) in [(".pipe/blobs", ""), ("sub/../.pipe", ""), ("held/x", "--store held")] {
+        let sandbox = Sandbox::with_stages(&STAGES.replace("out/text", to));
+        let output = sandbox.pipe(&format!("run p.yaml {store}"));
+        assert_eq!(output.code, 2, "{}", output.err);
+        let error =
+            format!("error[bad-to]: the outputs of stage `text` cannot be copied to `{to}`: it lies in the store");
+        assert!(output.err.contains(&error), "{}", output.err);
+    }
 }

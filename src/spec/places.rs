@@ -1,0 +1,72 @@
+//! `to:`: no two outputs may be copied over each other.
+//!
+//! ```text
+//! a: { to: out }, b: { to: ./out/ }     both give `rows`: the same folder out/rows, refused
+//! a: { to: out }, b: { to: out }        one gives `adapter`, the other `metrics`: fine
+//! ```
+//!
+//! It compares paths as written, from the current folder on, and deliberately follows no links.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::findings::Findings;
+use super::wire::{Part, outputs};
+
+/// Reports every stage whose folder for an output is that of an earlier stage, or lies in it or around it.
+pub(super) fn check(parts: &[Part], findings: &mut Findings) {
+    let mut taken: Vec<(usize, PathBuf)> = Vec::new();
+    for (position, part) in parts.iter().enumerate() {
+        let (Some((to, node)), Some(built)) = (&part.written.to, &part.built) else { continue };
+        let folders = outputs(built).into_iter().map(|output| normalize(&to.join(output.name)));
+        let folders: Vec<PathBuf> = folders.collect();
+        let clash = folders.iter().find_map(|folder| {
+            let is_same = |(_, other): &&(usize, PathBuf)| folder.starts_with(other) || other.starts_with(folder);
+            taken.iter().find(is_same).map(|(first, _)| (*first, folder))
+        });
+        if let Some((first, folder)) = clash {
+            let first = &parts[first].written;
+            let message = format!(
+                "stages `{}` and `{}` would be copied over each other in `{}`",
+                first.name,
+                part.written.name,
+                folder_as_written(to, folder)
+            );
+            findings.error_at_value("same-to", node, message).help = Some(format!(
+                "give each a `to` of its own (`{}` is at {})",
+                first.name,
+                findings.place(first.name_span)
+            ));
+        }
+        taken.extend(folders.into_iter().map(|folder| (position, folder)));
+    }
+}
+
+/// `to` and the port.
+fn folder_as_written(to: &Path, folder: &Path) -> String {
+    to.join(folder.file_name().unwrap_or_default()).display().to_string()
+}
+
+/// An absolute path without `.` and `..`, so that two ways of writing it are one.
+pub(crate) fn normalize(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut normal = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => drop(normal.pop()),
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_ways_of_writing_a_path_are_one() {
+        assert_eq!(normalize(Path::new("out/./a/../b/")), normalize(Path::new("out/b")));
+        assert_eq!(normalize(Path::new("/a/../../b")), Path::new("/b"));
+    }
+}
