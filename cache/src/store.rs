@@ -26,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) n_files_read: AtomicU64,
+    /// Whether the folder was not there: nothing is written then, not even the index.
+    pub(crate) is_absent: bool,
 }
 
 impl Store {
@@ -44,11 +46,38 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_on(root: &Path, disk: Arc<dyn Disk>) -> Result<Store, CacheError> {
         let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
-        let inner = Inner { layout: Layout::new(root), disk, n_files_read: AtomicU64::new(0) };
-        let store = Store { inner: Arc::new(inner) };
+        let store = Store::at(root, disk, false);
         store.check_format()?;
         store.recover()?;
         Ok(store)
+    }
+
+    /// Opens the store at `root` to look into it: makes nothing and removes nothing. A folder that is absent or empty is a
+    /// store that holds nothing, and stays as it is.
+    ///
+    /// # Errors
+    /// When the folder holds something else, or a store of another version, or cannot be read.
+    pub fn open_to_read(root: &Path) -> Result<Store, CacheError> {
+        let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let store = Store::at(root.clone(), disk.clone(), false);
+        if store.has_format()? {
+            return Ok(store);
+        }
+        if !only_beginnings(&root)? && !store.has_format()? {
+            return Err(CacheError::NotAStore { root });
+        }
+        Ok(Store::at(root, disk, true))
+    }
+
+    fn at(root: PathBuf, disk: Arc<dyn Disk>, is_absent: bool) -> Store {
+        let inner = Inner { layout: Layout::new(root), disk, n_files_read: AtomicU64::new(0), is_absent };
+        Store { inner: Arc::new(inner) }
+    }
+
+    /// Whether there was no store when this was opened: only [`Store::open_to_read`] leaves it so.
+    pub fn is_absent(&self) -> bool {
+        self.inner.is_absent
     }
 
     /// The store's folder, absolute.
@@ -131,6 +160,9 @@ impl Store {
 
     /// Replaces a file below `idx/` in one step. Not synced: the index may be lost at any time.
     pub(crate) fn write_index(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        if self.inner.is_absent {
+            return Ok(());
+        }
         let disk = &self.inner.disk;
         let folder = path.parent().expect("every file of the index lies in a folder");
         let temporary = folder.join(format!(".{}", unique_word()));

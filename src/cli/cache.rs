@@ -27,7 +27,7 @@ fn path(session: &mut Session<'_>) -> Result<u8, CliError> {
 }
 
 fn size(session: &mut Session<'_>) -> Result<u8, CliError> {
-    let size = session.open_store()?.size()?;
+    let size = session.open_store_to_read()?.size()?;
     let parts = [
         ("blobs", size.blobs),
         ("manifests", size.manifests),
@@ -52,7 +52,13 @@ fn size(session: &mut Session<'_>) -> Result<u8, CliError> {
 }
 
 fn verify(session: &mut Session<'_>) -> Result<u8, CliError> {
-    let corruptions = session.open_store()?.verify()?;
+    let store = session.open_store_to_read()?;
+    if store.is_absent() {
+        let line = format!("there is no store in {}\n", session.store_as_given.display());
+        session.write(&line)?;
+        return Ok(exit_code::OK);
+    }
+    let corruptions = store.verify()?;
     let mut text = String::new();
     for corruption in &corruptions {
         let what = match &corruption.kind {
@@ -62,10 +68,16 @@ fn verify(session: &mut Session<'_>) -> Result<u8, CliError> {
         writeln!(text, "{}: {what}; set aside", corruption.path.display()).expect("to a String");
     }
     if corruptions.is_empty() {
-        text.push_str("every file of the store has the bytes it should have\n");
+        text.push_str("every file that the store holds has the bytes it should have\n");
     } else {
         let n = plural(corruptions.len(), "corrupt file");
         writeln!(text, "{n}; the next run makes again what it needs of them").expect("to a String");
+    }
+    // Those a run looks at itself, before it uses them.
+    let n_referred = usize::try_from(store.size()?.external.n_files).unwrap_or(usize::MAX);
+    if n_referred > 0 {
+        writeln!(text, "not read: {} elsewhere that the store refers to", plural(n_referred, "file"))
+            .expect("to a String");
     }
     session.write(&text)?;
     Ok(if corruptions.is_empty() { exit_code::OK } else { exit_code::STAGE_FAILED })

@@ -10,7 +10,7 @@ pub(super) fn graph(session: &mut Session<'_>, arguments: &GraphArguments) -> Re
     let request = session.request_or_last(arguments.file.as_deref(), &arguments.overlay)?;
     let text = match arguments.format {
         GraphFormat::Text => {
-            let loaded = session.load(&request, None)?;
+            let loaded = session.load_to_read(&request, None)?;
             let plan = loaded.plan(&session.io.current_dir)?;
             graph_text::render_tree(&loaded.pipeline, &plan, session.out_style)
         }

@@ -10,7 +10,7 @@ use crate::spec::Pipeline;
 
 pub(super) fn plan(session: &mut Session<'_>, arguments: &PlanArguments) -> Result<u8, CliError> {
     let request = session.request_or_last(arguments.file.as_deref(), &arguments.overlay)?;
-    let loaded = session.load(&request, arguments.numerics)?;
+    let loaded = session.load_to_read(&request, arguments.numerics)?;
     let plan = loaded.plan(&session.io.current_dir)?;
     let text = if arguments.json {
         format!("{}\n", to_json(&loaded.pipeline, &plan))

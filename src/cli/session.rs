@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use pipe_cache::Store;
+use pipe_cache::{CacheError, Store};
 
 use super::arguments::{Arguments, ColorChoice, NumericsChoice, Overlay};
 use super::failure::CliError;
@@ -86,8 +86,9 @@ impl<'a> Session<'a> {
         self.io.current_dir.join(&self.store_as_given)
     }
 
-    pub(super) fn open_store(&self) -> Result<Store, CliError> {
-        Ok(Store::open(&self.store_dir())?)
+    /// Makes none where there is none.
+    pub(super) fn open_store_to_read(&self) -> Result<Store, CliError> {
+        Ok(Store::open_to_read(&self.store_dir())?)
     }
 
     pub(super) fn load_pipeline(&self, request: &Request) -> Result<Pipeline, CliError> {
@@ -97,8 +98,22 @@ impl<'a> Session<'a> {
 
     /// Reads the pipeline first: a mistake in it should not leave a store behind.
     pub(super) fn load(&self, request: &Request, numerics: Option<NumericsChoice>) -> Result<Loaded, CliError> {
+        self.load_with(request, numerics, Store::open)
+    }
+
+    /// The same for a command that only looks: no store is made where there is none.
+    pub(super) fn load_to_read(&self, request: &Request, numerics: Option<NumericsChoice>) -> Result<Loaded, CliError> {
+        self.load_with(request, numerics, Store::open_to_read)
+    }
+
+    fn load_with(
+        &self,
+        request: &Request,
+        numerics: Option<NumericsChoice>,
+        open: fn(&Path) -> Result<Store, CacheError>,
+    ) -> Result<Loaded, CliError> {
         let pipeline = self.load_pipeline(request)?;
-        let store = self.open_store()?;
+        let store = open(&self.store_dir())?;
         let lock = LockFile::load(&LockFile::path_beside(&pipeline.path))?;
         let numerics = self.numerics(numerics, &pipeline);
         Ok(Loaded { pipeline, store, lock, numerics })
@@ -130,7 +145,7 @@ impl<'a> Session<'a> {
     }
 
     fn last_request(&self) -> Result<Request, CliError> {
-        let store = self.open_store()?;
+        let store = self.open_store_to_read()?;
         for run_id in store.list_runs()?.iter().rev() {
             let events = fs::read_to_string(store.run_dir(run_id).join("events.jsonl")).unwrap_or_default();
             let first = events.lines().next().and_then(from_json_line);

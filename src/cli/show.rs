@@ -16,7 +16,7 @@ pub(super) fn show(session: &mut Session<'_>, arguments: &ShowArguments) -> Resu
         [] => unreachable!("clap demands one"),
     };
     let request = session.request_or_last(file, &arguments.overlay)?;
-    let loaded = session.load(&request, None)?;
+    let loaded = session.load_to_read(&request, None)?;
     let (name, port) = match target.split_once('.') {
         Some((name, port)) => (name, Some(port)),
         None => (target.as_str(), None),

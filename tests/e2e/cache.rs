@@ -33,7 +33,7 @@ fn a_corrupt_blob_is_found_and_made_again() {
     screen!(sandbox.pipe("cache verify"), @r"
     exit code: 0
     ----- stdout
-    every file of the store has the bytes it should have
+    every file that the store holds has the bytes it should have
     ----- stderr
     ");
     let blob = sandbox
@@ -55,4 +55,48 @@ fn a_corrupt_blob_is_found_and_made_again() {
     assert!(output.out.contains("1 corrupt file; the next run makes again what it needs of them"), "{}", output.out);
     assert_eq!(sandbox.outcomes("run p.yaml --set stages.text.with.suffix=X"), "rows ran, text ran");
     assert_eq!(sandbox.pipe("cache verify").code, 0);
+}
+
+#[test]
+fn looking_makes_no_store() {
+    let sandbox = Sandbox::with_stages(&format!("{STAGES}  copy: {{ uses: files, with: {{ value: in.txt }} }}\n"));
+    sandbox.write("in.txt", "local");
+    let settled = std::time::UNIX_EPOCH + std::time::Duration::from_secs(9);
+    fs::File::options().append(true).open(sandbox.path("in.txt")).expect("ours").set_modified(settled).expect("ours");
+    for command in ["cache size", "cache verify", "plan p.yaml", "graph p.yaml", "plan", "show p.yaml text"] {
+        let output = sandbox.pipe(command);
+        assert!(output.code < 70, "{}", output.err);
+        assert!(!sandbox.path(".pipe").exists(), "{command}");
+    }
+    screen!(sandbox.pipe("plan p.yaml"), @r"
+    exit code: 0
+    ----- stdout
+    rows  make    run      never made with these settings and inputs
+    text  change  pending  depends on what `rows` gives
+    copy  files   run      never made with these settings and inputs
+    3 stages: 2 run, 1 pending
+    ----- stderr
+    ");
+    screen!(sandbox.pipe("cache verify"), @r"
+    exit code: 0
+    ----- stdout
+    there is no store in .pipe
+    ----- stderr
+    ");
+    // A folder in which nobody can make anything, not even root.
+    assert_eq!(sandbox.pipe("plan p.yaml --store /proc/pipe-test").code, 0);
+}
+
+#[test]
+fn files_that_the_store_refers_to_are_not_said_to_be_right() {
+    let sandbox = Sandbox::with_stages("  rows: { uses: refer, with: { value: in.txt } }\n");
+    sandbox.write("in.txt", "local");
+    sandbox.outcomes("run p.yaml");
+    screen!(sandbox.pipe("cache verify"), @r"
+    exit code: 0
+    ----- stdout
+    every file that the store holds has the bytes it should have
+    not read: 1 file elsewhere that the store refers to
+    ----- stderr
+    ");
 }
