@@ -10,6 +10,9 @@ use super::progress::Progress;
 use super::style::Style;
 use crate::events::{Event, Sink};
 
+/// A narrow bar: percent, rate and time left must fit beside it in a terminal of 80 columns.
+const WITH_BAR: &str = "{prefix}  [{bar:10}] {wide_msg}";
+
 /// Draws below what was printed before, at most ten times per second.
 pub struct LiveLines {
     lines: MultiProgress,
@@ -51,13 +54,13 @@ impl LiveLines {
         let had_bar = line.progress.is_some_and(|progress| progress.total() > 0);
         let progress = Progress::update(line.progress, at, done, total, unit);
         if total > 0 && !had_bar {
-            line.bar.set_style(template("{prefix}  [{bar:24}] {wide_msg}").progress_chars("=> "));
+            line.bar.set_style(template(WITH_BAR).progress_chars("=> "));
         } else if total == 0 && had_bar {
             line.bar.set_style(template("{prefix}  {spinner} {wide_msg}"));
         }
         line.bar.set_length(total);
         line.bar.set_position(done);
-        line.bar.set_message(progress.describe());
+        line.bar.set_message(progress.describe_live());
         line.progress = Some(progress);
     }
 }
@@ -97,5 +100,36 @@ impl Sink for LiveLines {
 
     fn tick(&mut self) {
         self.running.values().for_each(|line| line.bar.tick());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipe_contract::Unit;
+
+    use super::*;
+
+    #[test]
+    fn percent_rate_and_time_left_fit_into_80_columns() {
+        let n_beside = "  [".len() + 10 + "] ".len();
+        assert!(WITH_BAR.contains("{prefix}  [{bar:10}] {wide_msg}"), "the width below is that of another line");
+        for (unit, total, rate) in [
+            (Unit::OptimizerSteps, 12_000, "0.20 optimizer steps/s"),
+            (Unit::Tokens, 9_000_000_000, "100,000 tokens/s"),
+            (Unit::Bytes, 900_000_000_000, "12.0 MB/s"),
+        ] {
+            let done = match unit {
+                Unit::OptimizerSteps => 2_000,
+                Unit::Tokens => 1_000_000_000,
+                _ => 120_000_000_000,
+            };
+            let first = Progress::update(None, Duration::ZERO, 0, total, unit);
+            let progress = Progress::update(Some(first), Duration::from_secs(10_000), done, total, unit);
+            let message = progress.describe_live();
+            let shown: String = message.chars().take(80 - "a_name_of_16_let".len() - n_beside).collect();
+            for part in [" %, ", rate, " left"] {
+                assert!(shown.contains(part), "`{part}` is cut off: {shown}");
+            }
+        }
     }
 }

@@ -37,13 +37,30 @@ impl Progress {
 
     /// `1,200 of 2,000 rows, 60 %, 400 rows/s, 2.0 s left`.
     pub fn describe(&self) -> String {
+        let parts: Vec<String> = std::iter::once(self.amount()).chain(self.speed()).collect();
+        parts.join(", ")
+    }
+
+    /// The same with what matters most first, for a line that is cut: `60 %, 400 rows/s, 2.0 s left, 1,200 of 2,000 rows`.
+    pub fn describe_live(&self) -> String {
+        let parts: Vec<String> = self.speed().into_iter().chain([self.amount()]).collect();
+        parts.join(", ")
+    }
+
+    fn amount(&self) -> String {
         let (done, total) = (self.done(), self.total);
-        let mut parts = vec![match (self.unit, total) {
+        match (self.unit, total) {
             (Unit::Bytes, 0) => numbers::bytes(done),
             (Unit::Bytes, _) => format!("{} of {}", numbers::bytes(done), numbers::bytes(total)),
             (unit, 0) => format!("{} {}", numbers::count(done), word(unit)),
             (unit, _) => format!("{} of {} {}", numbers::count(done), numbers::count(total), word(unit)),
-        }];
+        }
+    }
+
+    /// Percent, rate and time left, as far as they are known.
+    fn speed(&self) -> Vec<String> {
+        let (done, total) = (self.done(), self.total);
+        let mut parts = Vec::new();
         if let Some(percent) = (done.min(total) * 100).checked_div(total) {
             parts.push(format!("{percent} %"));
         }
@@ -54,7 +71,7 @@ impl Progress {
                     .push(format!("{} left", numbers::duration(Duration::from_secs_f64((total - done) as f64 / rate))));
             }
         }
-        parts.join(", ")
+        parts
     }
 
     /// Units per second; `None` before anything can be said.
