@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM: the first asks the stages to stop at their next check, the second ends the process at once.
 
+use std::io::Write as _;
 use std::sync::OnceLock;
 
 use pipe_contract::CancelToken;
@@ -19,6 +20,8 @@ pub(super) fn catch_signals(cancel: &CancelToken) {
         if token.is_cancelled() {
             std::process::exit(i32::from(exit_code::INTERRUPTED));
         }
+        // There is nobody to tell where stderr is gone.
+        let _ = writeln!(std::io::stderr(), "interrupting; press Ctrl-C again to end at once");
         token.cancel();
     });
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pipe_cache::{Attempt, CacheError, Manifest, ManifestDraft, Watch};
-use pipe_contract::{CancelToken, Context, Source, StageError, StageEvent};
+use pipe_contract::{CancelToken, Context, Resolved, Source, StageError, StageEvent};
 
 use super::panics;
 use crate::error::chain;
@@ -19,6 +21,9 @@ use crate::spec::StageSpec;
 
 /// Progress is passed on at most this often, except for the last one: enough for eyes.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often the cancel token is looked at while a remote answers.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a thread needs to run a stage.
 pub(super) struct Job<'a> {
@@ -179,7 +184,7 @@ impl Job<'_> {
             return Err(Stop::Bug("a stage without a remote source has no keys".into()));
         };
         tell(StageEvent::Log { line: format!("asking for the revision of {request}") });
-        let id = guard(&self.thread_name(), || self.spec().stage.resolve())??.id;
+        let id = self.ask()?.id;
         tell(StageEvent::Log { line: format!("{request} is {id}") });
         *resolution = Some((request.clone(), id.clone()));
         // The memory of this store, for when there is no lock file; the next run asks again where it cannot be written.
@@ -187,6 +192,28 @@ impl Job<'_> {
         match self.planner.judge(self.stage, &self.manifests, Some(&id))? {
             Judgement::Keyed(keys, _) => Ok(keys),
             Judgement::Unresolved { .. } => Err(Stop::Bug("a stage was resolved and still is not".into())),
+        }
+    }
+
+    /// Asks on a thread of its own: the network may be silent for long, and who interrupts should not wait for it. The thread
+    /// is left behind then, and ends with the process.
+    fn ask(&self) -> Result<Resolved, Stop> {
+        let (sender, answer) = channel();
+        let thread_name = self.thread_name();
+        let stage = self.spec().stage.clone();
+        thread::Builder::new()
+            .name(thread_name.clone())
+            .spawn(move || drop(sender.send(guard(&thread_name, || stage.resolve()))))
+            .map_err(|error| StageError::user("threads", "failed to start a thread to ask").because(error))?;
+        loop {
+            match answer.recv_timeout(CANCEL_INTERVAL) {
+                Ok(resolved) => return Ok(resolved??),
+                Err(RecvTimeoutError::Timeout) if self.cancel.is_cancelled() => {
+                    return Err(StageError::cancelled().into());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("a guarded thread sends before it ends"),
+            }
         }
     }
 

@@ -151,6 +151,9 @@ impl Stage for Fake {
     }
 
     fn resolve(&self) -> Result<Resolved, StageError> {
+        if self.value == "silent" {
+            wait_until(|| false);
+        }
         let mut remotes = REMOTES.lock().expect("no test panics while it holds the remotes");
         let remote = remotes.get_mut(&self.value).ok_or_else(|| {
             StageError::user("not-found", format!("there is no `{}` on the hub", self.value)).help("look for its name")

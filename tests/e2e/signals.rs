@@ -34,6 +34,10 @@ struct Running {
 
 impl Running {
     fn start(sandbox: &Sandbox) -> Self {
+        Running::start_until(sandbox, "slow  | waiting")
+    }
+
+    fn start_until(sandbox: &Sandbox, line: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", "signals::child", "--nocapture"])
             .env(ARGUMENTS, "run p.yaml --threads 2")
@@ -44,7 +48,7 @@ impl Running {
             .expect("this binary starts");
         let stderr = child.stderr.take().expect("it is piped");
         let mut running = Running { child, lines: BufReader::new(stderr).lines() };
-        running.wait_for("slow  | waiting");
+        running.wait_for(line);
         running
     }
 
@@ -85,6 +89,17 @@ fn ctrl_c_ends_cleanly_and_the_next_run_goes_on() {
         sandbox.behave("slow", "well");
         assert_eq!(sandbox.outcomes("run p.yaml"), "rows reused, slow ran");
     }
+}
+
+#[test]
+fn ctrl_c_ends_a_run_that_waits_for_a_remote() {
+    let sandbox = Sandbox::with_stages("  far: { uses: remote, with: { value: silent } }\n");
+    let mut running = Running::start_until(&sandbox, "far  | asking for the revision of things/silent@main");
+    running.send("-INT");
+    running.wait_for("interrupting; press Ctrl-C again to end at once");
+    let (code, err) = running.end();
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("far  cancelled"), "{err}");
 }
 
 #[test]
