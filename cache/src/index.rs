@@ -37,9 +37,22 @@ impl Store {
     pub fn lookup_semantic(&self, semantic_key: &str) -> Result<Option<Manifest>, CacheError> {
         check_key(semantic_key)?;
         if !self.inner.layout.semantic().join("complete").exists() {
-            self.list_all_manifests()?;
+            let found = self.all_manifests()?;
+            if self.list_manifests(&found).is_err() {
+                // A folder that is read-only, say: found, if not listed.
+                let of_key = found.into_iter().filter(|(_, _, key)| key == semantic_key);
+                return self.first_readable(of_key.map(|(_, fingerprint, _)| fingerprint), semantic_key);
+            }
         }
-        for fingerprint in self.listed(semantic_key) {
+        self.first_readable(self.listed(semantic_key), semantic_key)
+    }
+
+    fn first_readable(
+        &self,
+        fingerprints: impl IntoIterator<Item = String>,
+        semantic_key: &str,
+    ) -> Result<Option<Manifest>, CacheError> {
+        for fingerprint in fingerprints {
             let manifest = if check_key(&fingerprint).is_ok() { self.lookup(&fingerprint)? } else { None };
             if manifest.as_ref().is_some_and(|manifest| manifest.semantic_key == semantic_key) {
                 return Ok(manifest);
@@ -77,9 +90,9 @@ impl Store {
         disk.append(&path, format!("{fingerprint}\n").as_bytes()).map_err(CacheError::io("write", &path))
     }
 
-    /// Makes the lists from the manifests, oldest first. Another process may publish meanwhile: it adds its own.
-    fn list_all_manifests(&self) -> Result<(), CacheError> {
-        let mut found: Vec<(SystemTime, String, String)> = Vec::new();
+    /// When each manifest was written, its fingerprint and its semantic key; oldest first.
+    fn all_manifests(&self) -> Result<Vec<(SystemTime, String, String)>, CacheError> {
+        let mut found = Vec::new();
         for path in files_below(&self.inner.layout.manifests())? {
             let written = fs::metadata(&path).and_then(|metadata| metadata.modified());
             if let (Ok(bytes), Ok(written)) = (fs::read(&path), written)
@@ -89,7 +102,12 @@ impl Store {
             }
         }
         found.sort();
-        for (_, fingerprint, semantic_key) in &found {
+        Ok(found)
+    }
+
+    /// Makes the lists. Another process may publish meanwhile: it adds its own.
+    fn list_manifests(&self, found: &[(SystemTime, String, String)]) -> Result<(), CacheError> {
+        for (_, fingerprint, semantic_key) in found {
             if check_key(semantic_key).is_ok() {
                 self.add_to_semantic_index(semantic_key, fingerprint)?;
             }

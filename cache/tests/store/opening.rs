@@ -23,6 +23,28 @@ fn opening_an_existing_store_changes_nothing() {
 }
 
 #[test]
+fn looking_into_a_store_makes_nothing() {
+    let sandbox = Sandbox::new();
+    let absent = Store::open_to_read(&sandbox.path("absent")).expect("an empty store");
+    assert!(absent.is_absent());
+    assert_eq!(absent.lookup(FINGERPRINT).expect("looked up"), None);
+    assert_eq!(absent.lookup_semantic(FINGERPRINT).expect("looked up"), None);
+    assert_eq!(absent.size().expect("counted").held_bytes(), 0);
+    write(&sandbox.path("a"), "bytes");
+    absent.digest_file(&sandbox.path("a")).expect("read");
+    assert!(!sandbox.path("absent").exists());
+
+    let manifest = sandbox.publish(FINGERPRINT, &[("a", "1")]);
+    let present = Store::open_to_read(sandbox.store.root()).expect("opened");
+    assert!(!present.is_absent());
+    assert_eq!(present.lookup(FINGERPRINT).expect("looked up"), Some(manifest.clone()));
+    // A store whose index cannot be written, not even by root.
+    std::fs::remove_dir_all(sandbox.in_store("idx")).expect("the index may be deleted");
+    write(&sandbox.in_store("idx"), "");
+    assert_eq!(present.lookup_semantic(&manifest.semantic_key).expect("looked up"), Some(manifest));
+}
+
+#[test]
 fn a_folder_of_the_user_is_not_made_a_store() {
     let sandbox = Sandbox::new();
     write(&sandbox.path("project/notes.txt"), "mine");
