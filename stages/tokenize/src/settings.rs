@@ -35,8 +35,8 @@ pub struct Settings {
     pub completion_only_loss: Option<bool>,
     /// What happens to long documents.
     pub truncation: Truncation,
-    /// A setting that is written, whatever its value, and that only examples of text have a use for. It is not in the key:
-    /// with text it changes nothing, and with pretokenized rows there is no output.
+    /// A setting that is not at its default and that only examples of text have a use for. By value, not by whether it was
+    /// written: a default written down means what leaving it out means.
     pub only_for_text: Option<&'static str>,
 }
 
@@ -53,8 +53,12 @@ impl Settings {
             "error" => Truncation::Error,
             _ => Truncation::Truncate,
         };
-        let only_for_text =
-            ["completion_only_loss", "append_eos", "truncation"].into_iter().find(|name| reader.has(name));
+        let is_changed = [
+            ("completion_only_loss", completion_only_loss.is_some()),
+            ("append_eos", !append_eos),
+            ("truncation", truncation != Truncation::Truncate),
+        ];
+        let only_for_text = is_changed.into_iter().find(|(_, is_changed)| *is_changed).map(|(name, _)| name);
         let packing = if wants_packing { Packing::BestFitDecreasing } else { Packing::Off };
         Settings { max_length, packing, append_eos, completion_only_loss, truncation, only_for_text }
     }
@@ -87,8 +91,7 @@ mod tests {
         let written = "{ max_length: 1024, packing: false, packing_strategy: bfd, append_eos: true, completion_only_loss: null, truncation: truncate }";
         let (settings, key, problems) = read("{}");
         let (of_written, ..) = read(written);
-        assert_eq!(Settings { only_for_text: None, ..of_written.clone() }, settings);
-        assert_eq!((of_written.only_for_text, settings.only_for_text), (Some("append_eos"), None));
+        assert_eq!(of_written, settings);
         assert_eq!((read(written).1, read(written).2), (key.clone(), problems.clone()));
         assert_eq!((settings.completion_only_loss, settings.packing), (None, Packing::Off));
         assert!(key.is_empty() && problems.is_empty());
