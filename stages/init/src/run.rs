@@ -8,6 +8,7 @@ use pipe_contract::{
 };
 use pipe_llm::config::{ModelConfig, tensor_shapes};
 use pipe_records::examples::read_examples;
+use pipe_records::thousands;
 use pipe_tokenizer::{BpeTrainer, Trained};
 
 use crate::InitError;
@@ -80,8 +81,8 @@ impl Stage for Init {
         let initializer = Initializer { seed, range: shape.initializer_range as f32, dtype };
         initializer.write(&folder.join("model.safetensors"), tensor_shapes(&config))?;
         ctx.log(describe(&config));
-        ctx.fact("parameters", thousands(n_parameters(&config)));
-        ctx.fact("vocabulary", thousands(config.vocab_size));
+        ctx.fact("parameters", thousands(n_parameters(&config) as u64));
+        ctx.fact("vocabulary", thousands(config.vocab_size as u64));
         Ok(())
     }
 }
@@ -128,25 +129,12 @@ fn n_parameters(config: &ModelConfig) -> usize {
 fn describe(config: &ModelConfig) -> String {
     format!(
         "a Llama of {} parameters: {} layers, {} channels, {} heads ({} for keys and values), {} tokens, {} positions",
-        thousands(n_parameters(config)),
+        thousands(n_parameters(config) as u64),
         config.n_layers,
         config.hidden_size,
         config.n_heads,
         config.n_kv_heads,
-        thousands(config.vocab_size),
-        thousands(config.max_positions),
+        thousands(config.vocab_size as u64),
+        thousands(config.max_positions as u64),
     )
-}
-
-/// `12,345`.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -11,6 +11,7 @@ use pipe_llm::trainer::{GateState, Trainer};
 use pipe_llm::weights::{self, WeightFiles};
 use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, ModelConfig, Program, Sequence};
 use pipe_records::packed::PackedReader;
+use pipe_records::thousands;
 
 use crate::batches::{Batches, EpochOrder};
 use crate::checkpoint;
@@ -172,18 +173,19 @@ fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &Pac
     let n_trainable: usize = trainer.adapter.modules.iter().map(|m| m.a.elem_count() + m.b.elem_count()).sum();
     let share = 100.0 * n_trainable as f64 / (n_all + n_trainable) as f64;
     ctx.log(format!(
-        "trainable parameters: {n_trainable} of {} ({share:.2} %), in {} modules",
-        n_all + n_trainable,
+        "trainable parameters: {} of {} ({share:.2} %), in {} modules",
+        thousands(n_trainable as u64),
+        thousands((n_all + n_trainable) as u64),
         trainer.adapter.modules.len()
     ));
     let info = packs.info();
     ctx.log(format!(
         "{} packs, {} tokens, {} supervised; {} optimizer steps, {} per epoch, warmup of {}",
-        info.n_packs,
-        info.n_tokens,
-        info.n_supervised_tokens,
-        batches.n_steps,
-        batches.steps_per_epoch(),
+        thousands(info.n_packs),
+        thousands(info.n_tokens),
+        thousands(info.n_supervised_tokens),
+        thousands(batches.n_steps),
+        thousands(batches.steps_per_epoch()),
         trainer.schedule.n_warmup_steps
     ));
     let tera = program.flops_per_token() * n_tokens_planned(batches, packs) as f64 / 1e12;
@@ -315,9 +317,9 @@ impl Run<'_, '_> {
         let folder = self.ctx.output_dir("metrics")?;
         metrics::write(&folder, &self.metrics, self.batches.n_steps, self.settings.num_train_epochs)?;
         if let (Some(first), Some(last)) = (self.metrics.first(), self.metrics.last()) {
-            self.ctx.fact("optimizer steps", last.step.to_string());
+            self.ctx.fact("optimizer steps", thousands(last.step));
             self.ctx.fact("loss", format!("{:.3} -> {:.3}", first.loss, last.loss));
-            self.ctx.fact("tokens", last.num_tokens.to_string());
+            self.ctx.fact("tokens", thousands(last.num_tokens));
         }
         if let Some(peak_kib) = peak_memory_kib() {
             self.ctx.log(format!("peak memory of the process: {:.2} GiB", peak_kib as f64 / (1024.0 * 1024.0)));
