@@ -5,9 +5,10 @@ use crate::report;
 use crate::tree::{root, rust_files};
 
 /// Crates of the workspace that a crate may use: what is not listed here, it may not. `pipe-stage-*`: see [`stage_may_use`].
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
+    ("pipe-figures", &[]),
     ("pipe-settings", &[]),
-    ("pipe-contract", &["pipe-settings"]),
+    ("pipe-contract", &["pipe-figures", "pipe-settings"]),
     ("pipe-cache", &["pipe-contract"]),
     ("pipe-kernels", &[]),
     ("pipe-llm", &["pipe-contract", "pipe-kernels"]),

@@ -19,6 +19,8 @@ use crate::StageError;
 /// | model | a Hugging Face model folder: `config.json`, `*.safetensors`, `tokenizer.json`, ... |
 /// | adapter | a PEFT adapter folder: `adapter_config.json`, `adapter_model.safetensors` |
 /// | metrics | `metrics.jsonl` (a line per optimizer step), `trainer_state.json` |
+/// | scores | `scores.json` (loss, perplexity, exact match), `examples.jsonl` (a line per example) |
+/// | samples | `samples.jsonl` (a line per prompt) |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the table above is their documentation")]
@@ -30,11 +32,13 @@ pub enum ArtifactKind {
     Model,
     Adapter,
     Metrics,
+    Scores,
+    Samples,
 }
 
 impl ArtifactKind {
     /// Every kind, in the order of the data path.
-    pub const ALL: [ArtifactKind; 7] = [
+    pub const ALL: [ArtifactKind; 9] = [
         ArtifactKind::Rows,
         ArtifactKind::Examples,
         ArtifactKind::Lengths,
@@ -42,6 +46,8 @@ impl ArtifactKind {
         ArtifactKind::Model,
         ArtifactKind::Adapter,
         ArtifactKind::Metrics,
+        ArtifactKind::Scores,
+        ArtifactKind::Samples,
     ];
 
     /// The word used in pipeline files, tables and messages.
@@ -54,6 +60,8 @@ impl ArtifactKind {
             ArtifactKind::Model => "model",
             ArtifactKind::Adapter => "adapter",
             ArtifactKind::Metrics => "metrics",
+            ArtifactKind::Scores => "scores",
+            ArtifactKind::Samples => "samples",
         }
     }
 }

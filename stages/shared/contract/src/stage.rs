@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::{Artifact, ArtifactKind, Context, KeySettings, Reader, StageError};
+use crate::{Artifact, ArtifactKind, Context, Figure, KeySettings, Reader, StageError};
 
 /// An input of a stage kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,15 @@ pub trait StageKind: Send + Sync {
             writeln!(text, "{:>12}  {name}", file.size_bytes).expect("writing to a String cannot fail");
         }
         Ok(text)
+    }
+
+    /// What a report shows of the artifact on `port`, most telling first.
+    ///
+    /// # Errors
+    /// When the artifact cannot be read.
+    fn figures(&self, port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        let _ = (port, artifact);
+        Ok(Vec::new())
     }
 }
 
