@@ -1,9 +1,7 @@
 //! Reads model and adapter, checks that they belong together, writes what was asked for.
 
-use candle_core::Device;
 use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError};
-use pipe_llm::weights::WeightFiles;
-use pipe_llm::{Adapter, LoraConfig, ModelConfig, Program};
+use pipe_llm::{Adapter, ModelConfig, Program, load};
 
 use crate::error::ExportError;
 use crate::merged;
@@ -26,10 +24,8 @@ impl Stage for Export {
 
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
         let model = ctx.input("model")?;
-        let path = model.file("config.json")?;
-        let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
-        let config = ModelConfig::from_json(&text)?;
-        let adapter = ctx.inputs.get("adapter").map(|artifact| read_adapter(&config, artifact)).transpose()?;
+        let config = load::model_config(model)?;
+        let adapter = ctx.inputs.get("adapter").map(|artifact| load::adapter(&config, artifact)).transpose()?;
         for format in &self.settings.formats {
             match format {
                 Format::Adapter => self.write_adapter(ctx, &config, adapter.as_ref().ok_or(ExportError::NoAdapter)?)?,
@@ -48,7 +44,7 @@ impl Export {
         let folder = ctx.output_dir("adapter")?;
         exported.save(&folder)?;
         let artifact = Artifact::from_folder(ArtifactKind::Adapter, &folder)?;
-        let back = read_adapter(config, &artifact)?;
+        let back = load::adapter(config, &artifact)?;
         check_same(&exported, &back)?;
         ctx.fact("adapter", format!("{} modules, r = {}", back.modules.len(), back.config.lora_rank));
         Ok(())
@@ -63,23 +59,13 @@ impl Export {
     ) -> Result<(), StageError> {
         let targets: &[String] = adapter.map_or(&[], |a| &a.config.target_modules);
         let program = Program::new(config, targets)?;
-        let names =
-            model.with_suffix(".safetensors").map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
-        let files = WeightFiles::open(names)?;
+        let files = load::weight_files(model)?;
         files.check(&program)?;
         let weights = merged::Weights { files: &files, program: &program };
         merged::write(ctx, &self.settings, model, weights, adapter, &ctx.output_dir("merged")?)?;
         ctx.fact("merged", format!("{} tensors", program.weights.len()));
         Ok(())
     }
-}
-
-fn read_adapter(config: &ModelConfig, artifact: &Artifact) -> Result<Adapter, StageError> {
-    let path = artifact.file("adapter_config.json")?;
-    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
-    let lora = LoraConfig::from_json(&text)?;
-    let program = Program::new(config, &lora.target_modules)?;
-    Ok(Adapter::load(lora, artifact.file("adapter_model.safetensors")?, &program, &Device::Cpu)?)
 }
 
 /// What was written must read back as what was given, to the bit.

@@ -31,12 +31,6 @@ pub enum TrainError {
         /// How many there are.
         n_packs: u64,
     },
-    /// `device: cuda` on a build or machine without.
-    #[error("`device: cuda` cannot be had")]
-    NoCuda {
-        /// Why.
-        source: candle_core::Error,
-    },
     /// A file of this stage.
     #[error("failed to {verb} `{}`", path.display())]
     Io {
@@ -60,14 +54,10 @@ impl From<TrainError> for StageError {
                 "nothing-to-learn",
                 "look at the labels with `pipe show`; is `max_length` too short for the completions?",
             ),
-            TrainError::NoCuda { .. } => {
-                ("no-cuda", "use `device: auto`, or a build with `--features cuda` on a machine with a driver")
-            }
             TrainError::Io { .. } => ("io", "is the disk full, or the folder read-only?"),
         };
         let stage_error = StageError::user(slug, error.to_string()).help(help);
         match error {
-            TrainError::NoCuda { source } => stage_error.because(source),
             TrainError::Io { source, .. } => stage_error.because(source),
             _ => stage_error,
         }

@@ -6,14 +6,13 @@
 //!                                 [checkpoint] at epochs and when interrupted; a run of the same trajectory goes on there
 //! ```
 //!
-//! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`device`], [`batches`] (which packs an
+//! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`batches`] (which packs an
 //! optimizer step takes), [`checkpoint`], [`metrics`], [`run`].
 //!
 //! It deliberately has no arithmetic: ops, loss and optimizer are `pipe-llm`'s.
 
 pub mod batches;
 pub mod checkpoint;
-pub mod device;
 pub mod error;
 pub mod metrics;
 pub mod run;

@@ -3,25 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use candle_core::DType;
 use pipe_contract::{Artifact, ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
+use pipe_llm::device;
 use pipe_llm::optimizer::{AdamW, AdamWSettings};
 use pipe_llm::schedule::Schedule;
 use pipe_llm::trainer::{GateState, Trainer};
-use pipe_llm::weights::{self, WeightFiles};
-use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, ModelConfig, Program, Sequence};
+use pipe_llm::{Adapter, LlmError, LoraConfig, Program, Sequence, load};
 use pipe_records::packed::PackedReader;
 use pipe_records::thousands;
 
 use crate::batches::{Batches, EpochOrder};
 use crate::checkpoint;
-use crate::device;
 use crate::error::TrainError;
 use crate::metrics::{self, MetricsLine};
 use crate::settings::{LoraSettings, Save, Settings};
-
-/// Longest table of rotary positions that is made: 65,536 positions of 64 channels take 16 MiB.
-const POSITIONS_MAX: usize = 65_536;
 
 /// `uses: train` with its settings.
 pub struct Train {
@@ -78,7 +73,7 @@ impl Stage for Train {
 impl Train {
     fn trainer(&self, ctx: &Context<'_>, packs: &PackedReader) -> Result<Trainer, StageError> {
         let model = ctx.input("model")?;
-        let config = model_config(model)?;
+        let config = load::model_config(model)?;
         let info = packs.info();
         if info.n_supervised_tokens == 0 {
             return Err(TrainError::NothingToLearn { n_packs: info.n_packs }.into());
@@ -93,11 +88,7 @@ impl Train {
         };
         let program = Program::new(&config, &lora.target_modules)?;
         let device = device::open(self.settings.device)?;
-        let files =
-            model.with_suffix(".safetensors").map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
-        let weights = weights::load(&program, &WeightFiles::open(files)?, &device)?;
-        let n_positions = config.max_positions.min(POSITIONS_MAX);
-        let engine = CandleEngine::new(program, weights, n_positions, device.clone(), DType::F32);
+        let engine = load::engine(model, program, &device)?;
         let adapter = match start {
             None => Adapter::fresh(lora, engine.program(), self.settings.seed, &device)?,
             Some(artifact) => {
@@ -128,13 +119,6 @@ impl Train {
     }
 }
 
-/// Reads `config.json` of a model artifact.
-fn model_config(model: &Artifact) -> Result<ModelConfig, StageError> {
-    let path = model.file("config.json")?;
-    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
-    Ok(ModelConfig::from_json(&text)?)
-}
-
 fn fresh_config(lora: &LoraSettings) -> LoraConfig {
     LoraConfig {
         lora_rank: lora.lora_rank,
@@ -150,9 +134,7 @@ fn fresh_config(lora: &LoraSettings) -> LoraConfig {
 
 /// The config of the adapter to start from, with our dropout; what `lora:` says must agree with it.
 fn start_config(lora: &LoraSettings, adapter: &Artifact) -> Result<LoraConfig, StageError> {
-    let path = adapter.file("adapter_config.json")?;
-    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
-    let start = LoraConfig::from_json(&text)?;
+    let start = load::lora_config(adapter)?;
     let facts = [
         ("r", lora.lora_rank.to_string(), start.lora_rank.to_string()),
         ("lora_alpha", lora.lora_alpha.to_string(), start.lora_alpha.to_string()),

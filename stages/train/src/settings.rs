@@ -1,6 +1,7 @@
 //! The settings of `train`: Hugging Face's names and, unless said, TRL's defaults (`SFTConfig`, peft `LoraConfig`).
 
 use pipe_contract::{KeyValue, ProblemKind, Reader};
+use pipe_llm::DeviceChoice;
 use pipe_llm::schedule::ScheduleType;
 
 /// `target_modules: all-linear`: every linear module but the head, as PEFT.
@@ -95,17 +96,6 @@ pub enum Save {
     Steps(u64),
 }
 
-/// Where to train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// A GPU where this build and machine have one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A GPU, or an error.
-    Cuda,
-}
-
 /// Reads the `with:` block.
 pub fn read(reader: &mut Reader) -> Settings {
     refuse_unbuilt(reader);
@@ -128,7 +118,7 @@ pub fn read(reader: &mut Reader) -> Settings {
         is_shuffled: reader.choice("train_sampling_strategy", "random", &["random", "sequential"]) == "random",
         logging_steps: read_logging_steps(reader),
         save: read_save(reader),
-        device: read_device(reader),
+        device: DeviceChoice::read(reader),
     }
 }
 
@@ -263,19 +253,6 @@ fn read_save(reader: &mut Reader) -> Save {
         "no" => Save::No,
         "steps" => Save::Steps(steps),
         _ => Save::Epoch,
-    }
-}
-
-/// The device enters the fingerprint as the compute class, not as a setting.
-fn read_device(reader: &mut Reader) -> DeviceChoice {
-    let device = reader.choice("device", "auto", &["auto", "cpu", "cuda"]);
-    reader.choice("engine", "auto", &["auto", "candle"]);
-    reader.not_in_key("device");
-    reader.not_in_key("engine");
-    match device {
-        "cpu" => DeviceChoice::Cpu,
-        "cuda" => DeviceChoice::Cuda,
-        _ => DeviceChoice::Auto,
     }
 }
 

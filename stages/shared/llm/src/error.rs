@@ -67,6 +67,12 @@ pub enum LlmError {
         /// What to do.
         help: String,
     },
+    /// `device: cuda` on a build or machine without.
+    #[error("`device: cuda` cannot be had")]
+    NoCuda {
+        /// Why.
+        source: candle_core::Error,
+    },
     /// candle could not compute.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
@@ -91,6 +97,9 @@ impl LlmError {
             LlmError::ConfigSyntax { .. } | LlmError::Config { .. } | LlmError::UnknownArchitecture { .. } => {
                 "use a model whose config.json asks for a plain Llama or Qwen2"
             }
+            LlmError::NoCuda { .. } => {
+                "use `device: auto`, or a build with `--features cuda` on a machine with a driver"
+            }
             LlmError::Adapter { .. } => "use an adapter that was trained on this model with LoRA on linear modules",
             LlmError::Io { .. } | LlmError::Input { .. } | LlmError::Tensor(_) => return None,
         };
@@ -106,6 +115,7 @@ impl LlmError {
             LlmError::Adapter { .. } => "adapter",
             LlmError::Input { .. } => "model-input",
             LlmError::Gate { slug, .. } => slug,
+            LlmError::NoCuda { .. } => "no-cuda",
             LlmError::Tensor(_) => "tensor",
         }
     }
@@ -121,7 +131,7 @@ impl From<LlmError> for StageError {
         match error {
             LlmError::ConfigSyntax { source } => stage_error.because(source),
             LlmError::Io { source, .. } => stage_error.because(source),
-            LlmError::Tensor(source) => stage_error.because(source),
+            LlmError::NoCuda { source } | LlmError::Tensor(source) => stage_error.because(source),
             _ => stage_error,
         }
     }

@@ -5,15 +5,17 @@
 //! *.safetensors --weights-----------------------------^
 //! ```
 //!
-//! Reading order is the data path: [`config`], [`program`], [`weights`], [`sequence`], [`ops`] (one file each: forward,
+//! Reading order is the data path: [`config`], [`program`], [`weights`], [`load`], [`sequence`], [`ops`] (one file each: forward,
 //! backward, and the plain version both are checked against), [`adapter`], [`engine`], [`schedule`], [`optimizer`], [`trainer`].
 //!
 //! It deliberately has no settings, no files of a run and no progress: the stage kind `train` has those.
 
 pub mod adapter;
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod error;
+pub mod load;
 pub mod merge;
 pub mod ops;
 pub mod optimizer;
@@ -25,6 +27,7 @@ pub mod weights;
 
 pub use adapter::{Adapter, LoraConfig};
 pub use config::{Architecture, ModelConfig, tensor_shapes};
+pub use device::DeviceChoice;
 pub use engine::{CandleEngine, DropoutKey, GradientSum};
 pub use error::LlmError;
 pub use program::Program;

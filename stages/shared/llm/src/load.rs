@@ -1,0 +1,69 @@
+//! Artifacts of a model and an adapter to what runs them.
+//!
+//! ```text
+//! model    config.json    --model_config--> ModelConfig --Program--> list --engine--> CandleEngine
+//!          *.safetensors  --weight_files--------------------------------------^
+//! adapter  adapter_config.json, adapter_model.safetensors --adapter--> Adapter
+//! ```
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Device};
+use pipe_contract::{Artifact, StageError};
+
+use crate::weights::{self, WeightFiles};
+use crate::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program};
+
+/// Longest table of rotary positions that is made: 65,536 positions of 64 channels take 16 MiB.
+const POSITIONS_MAX: usize = 65_536;
+
+/// Reads `config.json` of a `model` artifact.
+///
+/// # Errors
+/// No such file, or one that [`ModelConfig::from_json`] refuses.
+pub fn model_config(model: &Artifact) -> Result<ModelConfig, StageError> {
+    Ok(ModelConfig::from_json(&text(model, "config.json")?)?)
+}
+
+/// Reads `adapter_config.json` of an `adapter` artifact.
+///
+/// # Errors
+/// No such file, or one that [`LoraConfig::from_json`] refuses.
+pub fn lora_config(adapter: &Artifact) -> Result<LoraConfig, StageError> {
+    Ok(LoraConfig::from_json(&text(adapter, "adapter_config.json")?)?)
+}
+
+/// Opens the weights of a `model` artifact; data is read when asked for.
+///
+/// # Errors
+/// As [`WeightFiles::open`].
+pub fn weight_files(model: &Artifact) -> Result<WeightFiles, StageError> {
+    let files: Vec<(String, PathBuf)> =
+        model.with_suffix(".safetensors").map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
+    Ok(WeightFiles::open(files)?)
+}
+
+/// An engine for `program` with the weights of `model`, computing in f32.
+///
+/// # Errors
+/// As [`weights::load`].
+pub fn engine(model: &Artifact, program: Program, device: &Device) -> Result<CandleEngine, StageError> {
+    let weights = weights::load(&program, &weight_files(model)?, device)?;
+    let n_positions = program.config.max_positions.min(POSITIONS_MAX);
+    Ok(CandleEngine::new(program, weights, n_positions, device.clone(), DType::F32))
+}
+
+/// The adapter of an `adapter` artifact on the CPU, for a model with `config`.
+///
+/// # Errors
+/// As [`lora_config`] and [`Adapter::load`].
+pub fn adapter(config: &ModelConfig, adapter: &Artifact) -> Result<Adapter, StageError> {
+    let lora = lora_config(adapter)?;
+    let program = Program::new(config, &lora.target_modules)?;
+    Ok(Adapter::load(lora, adapter.file("adapter_model.safetensors")?, &program, &Device::Cpu)?)
+}
+
+fn text(artifact: &Artifact, name: &str) -> Result<String, StageError> {
+    let path = artifact.file(name)?;
+    std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))
+}
