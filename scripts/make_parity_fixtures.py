@@ -18,6 +18,7 @@ Files of a folder (tensor names are PEFT's and transformers' own):
     adapter_init/         a fresh PEFT adapter (B = 0);   adapter/   the same with B ~ N(0, 0.05)
     io.safetensors        input_ids, labels, position_ids, doc_ids, packed_labels: int64 (4 batches, 2, 32), -100 = ignored
     expected.safetensors  results, by the prefixes below
+    full.safetensors      full training without an adapter, by the prefixes below
     meta.json             versions, cases, and the reference's own errors
 
     base.{logits,loss}                      no adapter, plain causal, batch 0
@@ -27,6 +28,10 @@ Files of a folder (tensor names are PEFT's and transformers' own):
     lora_packed.{logits_row0,loss,grad.*}   adapter, documents apart
     t_sched_wd001.{losses,grad_norms,lrs}   20 optimizer steps of AdamW from adapter_init, packed, step s on batch s % 4;
     t_sched_wd001.step20.*                  losses before the update, norms before clipping, the adapter afterwards
+
+    full_packed.{loss,grad.*}               every weight's gradient, documents apart
+    t_full_wd01.{losses,grad_norms}         20 optimizer steps from the base, packed, as above; weight decay 0.1 on matrices only,
+    t_full_wd01.step20.*                    as transformers' Trainer groups parameters; the weights afterwards
 
 The loss is transformers' causal loss: labels shifted by one, mean over the labels that are not -100.
 """
@@ -47,6 +52,7 @@ VOCAB, HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, POSITIONS = 128, 32, 88, 2, 4, 2, 6
 BATCHES, ROWS, T = 4, 2, 32
 LORA_RANK, LORA_ALPHA = 4, 8
 STEPS, WARMUP, LEARNING_RATE, WEIGHT_DECAY, CLIP = 20, 2, 2e-3, 0.01, 1.0
+FULL_WEIGHT_DECAY = 0.1
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # Lengths of the documents of each row: one alone, very short ones, many equal ones.
 DOCUMENTS = [[[10, 15, 7], [20, 5, 7]], [[32], [1, 16, 15]], [[5, 5, 22], [15, 17]], [[3, 29], [8, 8, 8, 8]]]
@@ -181,6 +187,39 @@ def train(model, io, expected, cases):
     }  # fmt: skip
 
 
+def full(base, io, cases):
+    """Gradients of every weight, and 20 optimizer steps on all of them. The base is left trained."""
+    prefix, expected = "t_full_wd01", {}
+    base.train()
+    parameters = dict(sorted(base.named_parameters()))
+    base.zero_grad()
+    _, loss = forward(base, io, 0, packed=True)
+    loss.backward()
+    expected["full_packed.loss"] = loss.detach()
+    for name, parameter in parameters.items():
+        expected[f"full_packed.grad.{name}"] = parameter.grad.clone()
+    groups = [
+        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": FULL_WEIGHT_DECAY},
+        {"params": [p for p in parameters.values() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
+    losses, norms = [], []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        _, loss = forward(base, io, step % BATCHES, packed=True)
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP).item())
+        losses.append(loss.item())
+        optimizer.step()
+        schedule.step()
+    expected[f"{prefix}.losses"], expected[f"{prefix}.grad_norms"] = torch.tensor(losses), torch.tensor(norms)
+    for name, parameter in parameters.items():
+        expected[f"{prefix}.step{STEPS}.{name}"] = parameter.detach().clone()
+    cases["full"] = {"lr": LEARNING_RATE, "weight_decay": FULL_WEIGHT_DECAY, "eps": 1e-8, "clip": CLIP, "steps": STEPS}
+    return expected
+
+
 def classic_config(config):
     """The same config in the keys that transformers before 5 wrote."""
     config = dict(config)
@@ -234,6 +273,11 @@ def make(name, describe, seed):
         logits_f64, loss_f64 = forward(base.double(), io, 0, packed=False)
         f64_error = (logits_f64 - logits).abs().max().item()
         base.float().load_state_dict(state, strict=not config.tie_word_embeddings)
+
+    trained = model_class(config)
+    trained.load_state_dict(state, strict=not config.tie_word_embeddings)
+    results = {k: v.contiguous().clone() for k, v in full(trained, io, cases).items()}
+    save_file(results, folder / "full.safetensors", metadata={"format": "pt"})
 
     torch.manual_seed(seed)  # PEFT draws A from the global generator.
     lora = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")

@@ -5,32 +5,17 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use pipe_contract::{Artifact, Context, StageError, Unit};
 use pipe_llm::merge::{self, Update};
+use pipe_llm::model_folder;
 use pipe_llm::weights::{TensorEntry, WeightFiles};
 use pipe_llm::{Adapter, Program};
 use safetensors::{Dtype, View};
-use serde_json::{Value, json};
 
-use crate::error::ExportError;
 use crate::settings::Settings;
-
-/// Files that are copied as they are.
-const COPIED: &[&str] = &[
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-];
 
 /// The tensors of a model that its program uses. What can be derived (rotary frequencies, a tied head) is left out.
 #[derive(Clone, Copy)]
@@ -61,13 +46,8 @@ pub fn write(
     adapter: Option<&Adapter>,
     folder: &Path,
 ) -> Result<(), StageError> {
-    write_config(settings, model, folder)?;
-    for name in COPIED {
-        if let Some(path) = model.get(name) {
-            let to = folder.join(name);
-            std::fs::copy(path, &to).map_err(|source| ExportError::Io { verb: "copy", path: to, source })?;
-        }
-    }
+    model_folder::write_config(model, folder, settings.dtype)?;
+    model_folder::copy_companions(model, folder)?;
     let mut updates = HashMap::new();
     for (adapter, module) in adapter.into_iter().flat_map(|a| a.modules.iter().map(move |m| (a, m))) {
         updates.insert(format!("{}.weight", module.path), Update::new(adapter, module)?);
@@ -76,79 +56,12 @@ pub fn write(
     let progress = Progress { ctx, n_done: RefCell::new(0), n_all: weights.entries().count() as u64 };
     let failure = RefCell::new(None);
     let source = Source { files, updates: &updates, dtype: settings.dtype, progress: &progress, failure: &failure };
-    let shards = shards(weights, settings);
-    let mut weight_map = BTreeMap::new();
-    for (shard_idx, names) in shards.iter().enumerate() {
-        let file_name = shard_name(shard_idx, shards.len());
-        let tensors = names.iter().map(|name| (name.as_str(), source.tensor(name)));
-        let path = folder.join(&file_name);
-        let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-        let result = safetensors::serialize_to_file(tensors, Some(metadata), &path);
-        if let Some(error) = failure.take() {
-            return Err(error);
-        }
-        result.map_err(|e| ExportError::Io { verb: "write", path: path.clone(), source: std::io::Error::other(e) })?;
-        weight_map.extend(names.iter().map(|name| (name.clone(), file_name.clone())));
+    let tensors: Vec<_> = weights.entries().map(|(name, _)| (name.clone(), source.tensor(name))).collect();
+    let result = model_folder::write_weights(folder, &tensors, settings.max_shard_size_bytes);
+    if let Some(error) = failure.take() {
+        return Err(error);
     }
-    if shards.len() > 1 {
-        let total: usize = weights.entries().map(|(_, entry)| written_size(entry, settings.dtype)).sum();
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        write_json(&folder.join("model.safetensors.index.json"), &index)?;
-    }
-    Ok(())
-}
-
-/// The base's config, with the dtype that was asked for.
-fn write_config(settings: &Settings, model: &Artifact, folder: &Path) -> Result<(), StageError> {
-    let path = model.file("config.json")?;
-    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
-    let Ok(Value::Object(mut config)) = serde_json::from_str::<Value>(&text) else {
-        return Err(ExportError::BadJson { name: "config.json".into() }.into());
-    };
-    if let Some(dtype) = settings.dtype {
-        let name = match dtype {
-            Dtype::F16 => "float16",
-            Dtype::BF16 => "bfloat16",
-            _ => "float32",
-        };
-        // transformers 4 reads `torch_dtype`, transformers 5 `dtype`.
-        let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        config.insert(key.into(), name.into());
-    }
-    write_json(&folder.join("config.json"), &Value::Object(config))
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
-    let text = serde_json::to_string_pretty(value).expect("a JSON value can be written") + "\n";
-    let io = |source| ExportError::Io { verb: "write", path: path.to_path_buf(), source };
-    Ok(std::fs::write(path, text).map_err(io)?)
-}
-
-/// Names of tensors per file, in name order, each file at most as large as asked (or one tensor).
-fn shards(weights: Weights<'_>, settings: &Settings) -> Vec<Vec<String>> {
-    let mut shards: Vec<Vec<String>> = Vec::new();
-    let mut room = 0;
-    for (name, entry) in weights.entries() {
-        let size = written_size(entry, settings.dtype) as u64;
-        match shards.last_mut() {
-            Some(shard) if size <= room => {
-                shard.push(name.clone());
-                room -= size;
-            }
-            _ => {
-                shards.push(vec![name.clone()]);
-                room = settings.max_shard_size_bytes.saturating_sub(size);
-            }
-        }
-    }
-    shards
-}
-
-fn shard_name(shard_idx: usize, n_shards: usize) -> String {
-    match n_shards {
-        1 => "model.safetensors".to_string(),
-        _ => format!("model-{:05}-of-{n_shards:05}.safetensors", shard_idx + 1),
-    }
+    Ok(result?)
 }
 
 fn written_dtype(entry: &TensorEntry, dtype: Option<Dtype>) -> Dtype {
@@ -207,6 +120,7 @@ impl<'s, 'c> Source<'s, 'c> {
     }
 }
 
+#[derive(Clone)]
 struct MergedTensor<'s, 'c> {
     source: Source<'s, 'c>,
     name: String,

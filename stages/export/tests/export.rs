@@ -53,7 +53,7 @@ fn logits(model: &Path, adapter: Option<&Path>) -> Tensor {
     let files =
         WeightFiles::open(files.map(|(name, file)| (name.clone(), file.path.clone())).collect()).expect("weights");
     let weights = weights::load(&program, &files, &Device::Cpu).expect("weights");
-    let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32);
+    let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32).expect("an engine");
     let adapter = adapter.zip(lora).map(|(folder, lora)| {
         Adapter::load(lora, &folder.join("adapter_model.safetensors"), engine.program(), &Device::Cpu).expect("fits")
     });

@@ -1,7 +1,7 @@
 //! Resumable training state: one file, safetensors and a digest, replaced by rename.
 //!
 //! A BLAKE3 digest over all of it is checked before anything is taken from it: a damaged checkpoint is never gone on from.
-//! It holds A, B and both moments of every adapted module, and, as JSON in its metadata, the number of optimizer steps
+//! It holds the value and both moments of every tensor that is trained, and, as JSON in its metadata, the number of optimizer steps
 //! taken, the gates' state and the metrics so far. Masks and the order of packs are functions of the step's number, so
 //! nothing else is needed to go on with equal bits.
 
@@ -39,18 +39,15 @@ struct Metadata {
 /// When the file cannot be written.
 pub fn save(folder: &Path, trainer: &Trainer, metrics: &[MetricsLine]) -> Result<(), pipe_contract::StageError> {
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
-    for (module, (a, b)) in trainer.adapter.modules.iter().zip(&trainer.optimizer.moments) {
-        let path = &module.path;
-        for (which, tensor, moments) in [("A", &module.a, a), ("B", &module.b, b)] {
-            let moment = |values: &Vec<f32>| Tensor::from_vec(values.clone(), tensor.dims(), &Device::Cpu);
-            let parts = [
-                ("value", tensor.to_device(&Device::Cpu)),
-                ("first", moment(&moments.first)),
-                ("second", moment(&moments.second)),
-            ];
-            for (part, tensor) in parts {
-                tensors.insert(format!("{path}.{which}.{part}"), tensor.map_err(LlmError::from)?);
-            }
+    for (parameter, moments) in trainer.parameters().iter().zip(&trainer.optimizer.moments) {
+        let moment = |values: &Vec<f32>| Tensor::from_vec(values.clone(), parameter.tensor.dims(), &Device::Cpu);
+        let parts = [
+            ("value", parameter.tensor.to_device(&Device::Cpu)),
+            ("first", moment(&moments.first)),
+            ("second", moment(&moments.second)),
+        ];
+        for (part, tensor) in parts {
+            tensors.insert(format!("{}.{part}", parameter.name), tensor.map_err(LlmError::from)?);
         }
     }
     let metadata = Metadata {
@@ -81,7 +78,7 @@ fn write_atomically(folder: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 }
 
 /// Puts the checkpoint in `folder`, if there is one, into `trainer` and returns its metrics. A checkpoint that cannot be
-/// read, or that is not of this adapter, is reported as `Err(why)` and leaves `trainer` as it was.
+/// read, or that is not of what is trained here, is reported as `Err(why)` and leaves `trainer` as it was.
 pub fn restore(folder: &Path, trainer: &mut Trainer) -> Result<Option<Vec<MetricsLine>>, String> {
     let path: PathBuf = folder.join(FILE);
     let bytes = match std::fs::read(&path) {
@@ -100,24 +97,20 @@ pub fn restore(folder: &Path, trainer: &mut Trainer) -> Result<Option<Vec<Metric
         return Err(format!("its format is {}, not {FORMAT_VERSION}", metadata.format_version));
     }
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| e.to_string())?;
-    let mut adapter = trainer.adapter.clone();
-    let mut moments = trainer.optimizer.moments.clone();
-    for (module, (a, b)) in adapter.modules.iter_mut().zip(&mut moments) {
-        for (which, tensor, moments) in [("A", &mut module.a, a), ("B", &mut module.b, b)] {
-            let part = |part: &str| -> Result<&Tensor, String> {
-                let name = format!("{}.{which}.{part}", module.path);
-                tensors
-                    .get(&name)
-                    .filter(|t| t.dims() == tensor.dims())
-                    .ok_or_else(|| format!("`{name}` is missing or of another shape"))
-            };
-            let host =
-                |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|e| e.to_string());
-            *moments = Moments { first: host(part("first")?)?, second: host(part("second")?)? };
-            *tensor = part("value")?.to_device(tensor.device()).map_err(|e| e.to_string())?;
-        }
+    let (mut values, mut moments) = (Vec::new(), Vec::new());
+    for parameter in trainer.parameters() {
+        let part = |part: &str| -> Result<&Tensor, String> {
+            let name = format!("{}.{part}", parameter.name);
+            tensors
+                .get(&name)
+                .filter(|t| t.dims() == parameter.tensor.dims())
+                .ok_or_else(|| format!("`{name}` is missing or of another shape"))
+        };
+        let host = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|e| e.to_string());
+        moments.push(Moments { first: host(part("first")?)?, second: host(part("second")?)? });
+        values.push(part("value")?.to_device(parameter.tensor.device()).map_err(|e| e.to_string())?);
     }
-    trainer.adapter = adapter;
+    trainer.set_parameters(values);
     trainer.optimizer.moments = moments;
     trainer.optimizer.n_done = metadata.n_done;
     trainer.gates = metadata.gates;

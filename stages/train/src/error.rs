@@ -25,6 +25,9 @@ pub enum TrainError {
         /// Of the model.
         model: usize,
     },
+    /// An adapter to start from, with `method: full`.
+    #[error("`method: full` trains the model itself, but an adapter is connected to port `adapter`")]
+    AdapterWithFull,
     /// No pack has a supervised token.
     #[error("the {n_packs} packs have no supervised token: there is nothing to learn")]
     NothingToLearn {
@@ -48,6 +51,9 @@ impl From<TrainError> for StageError {
         let (slug, help) = match &error {
             TrainError::StartDisagrees { .. } => {
                 ("adapter", "leave the setting out to take the adapter's, or start fresh")
+            }
+            TrainError::AdapterWithFull => {
+                ("adapter", "take the adapter away, or `export` it merged and train the merged model")
             }
             TrainError::VocabularyTooSmall { .. } => ("model-input", "give `tokenize` and `train` the same model"),
             TrainError::NothingToLearn { .. } => (

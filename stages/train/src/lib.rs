@@ -1,7 +1,7 @@
-//! The stage kind `train`: packs and a model in, a LoRA adapter and its metrics out.
+//! The stage kind `train`: packs and a model in, a LoRA adapter or a trained model and the metrics out.
 //!
 //! ```text
-//! packed --[batches]--> sequences --[pipe-llm]--> adapter, one line of metrics per optimizer step
+//! packed --[batches]--> sequences --[pipe-llm]--> adapter or model, one line of metrics per optimizer step
 //!                                       |
 //!                                 [checkpoint] at epochs and when interrupted; a run of the same trajectory goes on there
 //! ```
@@ -32,7 +32,7 @@ impl StageKind for TrainKind {
     }
 
     fn summary(&self) -> &'static str {
-        "packs and a model -> a LoRA adapter, and metrics of every optimizer step"
+        "packs and a model -> a LoRA adapter or a trained model, and metrics of every optimizer step"
     }
 
     fn version(&self) -> u32 {
@@ -50,6 +50,7 @@ impl StageKind for TrainKind {
     fn outputs(&self) -> &'static [OutputPort] {
         &[
             OutputPort { name: "adapter", kind: ArtifactKind::Adapter },
+            OutputPort { name: "model", kind: ArtifactKind::Model },
             OutputPort { name: "metrics", kind: ArtifactKind::Metrics },
         ]
     }
@@ -61,6 +62,10 @@ impl StageKind for TrainKind {
     fn show(&self, port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
         match port {
             "metrics" => metrics::show(artifact, n_rows),
+            "model" => {
+                let path = artifact.file("config.json")?;
+                std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))
+            }
             _ => {
                 let path = artifact.file("adapter_config.json")?;
                 std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))

@@ -3,20 +3,23 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
 use pipe_contract::{Artifact, ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
 use pipe_llm::device;
-use pipe_llm::optimizer::{AdamW, AdamWSettings};
+use pipe_llm::optimizer::AdamWSettings;
+use pipe_llm::program::WeightSpec;
 use pipe_llm::schedule::Schedule;
-use pipe_llm::trainer::{GateState, Trainer};
-use pipe_llm::{Adapter, LlmError, LoraConfig, Program, Sequence, load};
+use pipe_llm::trainer::{Trained, Trainer};
+use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, ModelConfig, Program, Sequence, load, model_folder};
 use pipe_records::packed::PackedReader;
 use pipe_records::thousands;
+use safetensors::Dtype;
 
 use crate::batches::{Batches, EpochOrder};
 use crate::checkpoint;
 use crate::error::TrainError;
 use crate::metrics::{self, MetricsLine};
-use crate::settings::{LoraSettings, Save, Settings};
+use crate::settings::{LoraSettings, Method, Save, Settings};
 
 /// `uses: train` with its settings.
 pub struct Train {
@@ -26,10 +29,11 @@ pub struct Train {
 
 impl Stage for Train {
     fn outputs(&self) -> Vec<OutputPort> {
-        vec![
-            OutputPort { name: "adapter", kind: ArtifactKind::Adapter },
-            OutputPort { name: "metrics", kind: ArtifactKind::Metrics },
-        ]
+        let trained = match self.settings.method {
+            Method::Lora(_) => OutputPort { name: "adapter", kind: ArtifactKind::Adapter },
+            Method::Full { .. } => OutputPort { name: "model", kind: ArtifactKind::Model },
+        };
+        vec![trained, OutputPort { name: "metrics", kind: ArtifactKind::Metrics }]
     }
 
     fn compute_class(&self) -> Option<String> {
@@ -81,18 +85,12 @@ impl Train {
         if info.vocab_size > config.vocab_size as u64 {
             return Err(TrainError::VocabularyTooSmall { packs: info.vocab_size, model: config.vocab_size }.into());
         }
-        let start = ctx.inputs.get("adapter");
-        let lora = match start {
-            None => fresh_config(&self.settings.lora),
-            Some(adapter) => start_config(&self.settings.lora, adapter)?,
-        };
-        let program = Program::new(&config, &lora.target_modules)?;
         let device = device::open(self.settings.device)?;
-        let engine = load::engine(model, program, &device)?;
-        let adapter = match start {
-            None => Adapter::fresh(lora, engine.program(), self.settings.seed, &device)?,
-            Some(artifact) => {
-                Adapter::load(lora, artifact.file("adapter_model.safetensors")?, engine.program(), &device)?
+        let (engine, trained) = match &self.settings.method {
+            Method::Lora(lora) => self.lora(ctx, lora, &config, &device)?,
+            Method::Full { .. } if ctx.inputs.contains_key("adapter") => return Err(TrainError::AdapterWithFull.into()),
+            Method::Full { freeze } => {
+                (load::engine(model, Program::full(&config, freeze)?, &device)?, Trained::Weights)
             }
         };
         let settings = &self.settings;
@@ -103,19 +101,37 @@ impl Train {
             weight_decay: settings.weight_decay,
             max_grad_norm: settings.max_grad_norm,
         };
-        Ok(Trainer {
-            optimizer: AdamW::new(optimizer_settings, &adapter),
-            engine,
-            adapter,
-            schedule: Schedule {
-                schedule_type: settings.schedule_type,
-                peak: settings.learning_rate,
-                n_warmup_steps: 0,
-                n_steps: 0,
-            },
-            seed: settings.seed,
-            gates: GateState::Start,
-        })
+        let schedule = Schedule {
+            schedule_type: settings.schedule_type,
+            peak: settings.learning_rate,
+            n_warmup_steps: 0,
+            n_steps: 0,
+        };
+        Ok(Trainer::new(engine, trained, optimizer_settings, schedule, settings.seed))
+    }
+
+    /// A fresh adapter, or the one that is connected.
+    fn lora(
+        &self,
+        ctx: &Context<'_>,
+        settings: &LoraSettings,
+        config: &ModelConfig,
+        device: &Device,
+    ) -> Result<(CandleEngine, Trained), StageError> {
+        let start = ctx.inputs.get("adapter");
+        let lora = match start {
+            None => fresh_config(settings),
+            Some(adapter) => start_config(settings, adapter)?,
+        };
+        let program = Program::new(config, &lora.target_modules)?;
+        let engine = load::engine(ctx.input("model")?, program, device)?;
+        let adapter = match start {
+            None => Adapter::fresh(lora, engine.program(), self.settings.seed, device)?,
+            Some(artifact) => {
+                Adapter::load(lora, artifact.file("adapter_model.safetensors")?, engine.program(), device)?
+            }
+        };
+        Ok((engine, Trained::Adapter(adapter)))
     }
 }
 
@@ -152,13 +168,17 @@ fn start_config(lora: &LoraSettings, adapter: &Artifact) -> Result<LoraConfig, S
 fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &PackedReader) {
     let program = trainer.engine.program();
     let n_all: usize = program.weights.iter().map(|w| w.shape.iter().product::<usize>()).sum();
-    let n_trainable: usize = trainer.adapter.modules.iter().map(|m| m.a.elem_count() + m.b.elem_count()).sum();
-    let share = 100.0 * n_trainable as f64 / (n_all + n_trainable) as f64;
+    let n_trainable: usize = trainer.parameters().iter().map(|p| p.tensor.elem_count()).sum();
+    // An adapter comes on top of the model's own.
+    let (n_all, place) = match trainer.adapter() {
+        Some(adapter) => (n_all + n_trainable, format!("{} modules", adapter.modules.len())),
+        None => (n_all, format!("{} of {} tensors", program.trained.len(), program.weights.len())),
+    };
     ctx.log(format!(
-        "trainable parameters: {} of {} ({share:.2} %), in {} modules",
+        "trainable parameters: {} of {} ({:.2} %), in {place}",
         thousands(n_trainable as u64),
-        thousands((n_all + n_trainable) as u64),
-        trainer.adapter.modules.len()
+        thousands(n_all as u64),
+        100.0 * n_trainable as f64 / n_all as f64,
     ));
     let info = packs.info();
     ctx.log(format!(
@@ -295,7 +315,10 @@ impl Run<'_, '_> {
     }
 
     fn write(&self) -> Result<(), StageError> {
-        self.trainer.adapter.save(&self.ctx.output_dir("adapter")?)?;
+        match &self.trainer.trained {
+            Trained::Adapter(adapter) => adapter.save(&self.ctx.output_dir("adapter")?)?,
+            Trained::Weights => self.write_model()?,
+        }
         let folder = self.ctx.output_dir("metrics")?;
         metrics::write(&folder, &self.metrics, self.batches.n_steps, self.settings.num_train_epochs)?;
         if let (Some(first), Some(last)) = (self.metrics.first(), self.metrics.last()) {
@@ -307,6 +330,23 @@ impl Run<'_, '_> {
             self.ctx.log(format!("peak memory of the process: {:.2} GiB", peak_kib as f64 / (1024.0 * 1024.0)));
         }
         Ok(())
+    }
+}
+
+impl Run<'_, '_> {
+    /// The model with its trained weights in f32, as they were computed, and its frozen ones as they came.
+    fn write_model(&self) -> Result<(), StageError> {
+        let (model, folder) = (self.ctx.input("model")?, self.ctx.output_dir("model")?);
+        model_folder::write_config(model, &folder, Some(Dtype::F32))?;
+        model_folder::copy_companions(model, &folder)?;
+        let engine = &self.trainer.engine;
+        let on_host = |(spec, tensor): (&WeightSpec, &Tensor)| -> Result<(String, Tensor), LlmError> {
+            Ok((spec.name.clone(), tensor.to_device(&Device::Cpu)?.contiguous()?))
+        };
+        let pairs = engine.program().weights.iter().zip(engine.weights());
+        let mut tensors: Vec<(String, Tensor)> = pairs.map(on_host).collect::<Result<_, _>>()?;
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(model_folder::write_weights(&folder, &tensors, model_folder::MAX_SHARD_SIZE_BYTES)?)
     }
 }
 

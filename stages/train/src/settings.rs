@@ -13,8 +13,8 @@ pub const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
 /// Settings as resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// `lora:`.
-    pub lora: LoraSettings,
+    /// `method:` with what belongs to it.
+    pub method: Method,
     /// Packs of an optimizer step: `per_device_train_batch_size` x `gradient_accumulation_steps`.
     pub global_batch: usize,
     /// The largest learning rate.
@@ -47,6 +47,18 @@ pub struct Settings {
     pub save: Save,
     /// `device:`.
     pub device: DeviceChoice,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Method {
+    /// `lora`: an adapter on a frozen model.
+    Lora(LoraSettings),
+    /// `full`: the weights themselves.
+    Full {
+        /// Patterns of the weights that are not.
+        freeze: Vec<String>,
+    },
 }
 
 /// `lora:`.
@@ -99,10 +111,10 @@ pub enum Save {
 /// Reads the `with:` block.
 pub fn read(reader: &mut Reader) -> Settings {
     refuse_unbuilt(reader);
-    let lora = reader.section("lora", read_lora);
+    let method = read_method(reader);
     let schedule_type = read_schedule_type(reader);
     Settings {
-        lora,
+        method,
         global_batch: read_global_batch(reader),
         learning_rate: reader.float("learning_rate", 2e-5, 0.0..=10.0),
         schedule_type,
@@ -120,6 +132,36 @@ pub fn read(reader: &mut Reader) -> Settings {
         save: read_save(reader),
         device: DeviceChoice::read(reader),
     }
+}
+
+fn read_method(reader: &mut Reader) -> Method {
+    let method = reader.choice("method", "lora", &["lora", "full"]);
+    let freeze = read_freeze(reader);
+    let lora = reader.section("lora", read_lora);
+    if method == "lora" {
+        if reader.has("freeze") {
+            let message = "`freeze` does nothing with `method: lora`: every weight of the model is frozen";
+            reader.problem("freeze", ProblemKind::OutOfRange, message, Some("set `method: full`, or remove it".into()));
+        }
+        return Method::Lora(lora);
+    }
+    if reader.has("lora") {
+        let message = "`lora` does nothing with `method: full`: the weights themselves are trained";
+        reader.problem("lora", ProblemKind::OutOfRange, message, Some("remove `lora`, or set `method: lora`".into()));
+    }
+    Method::Full { freeze }
+}
+
+/// The order of patterns has no meaning.
+fn read_freeze(reader: &mut Reader) -> Vec<String> {
+    let mut patterns = reader.text_list("freeze").unwrap_or_default();
+    reader.not_in_key("freeze");
+    patterns.sort();
+    patterns.dedup();
+    if !patterns.is_empty() {
+        reader.record_key("freeze", KeyValue::List(patterns.iter().cloned().map(KeyValue::Text).collect()));
+    }
+    patterns
 }
 
 fn read_lora(reader: &mut Reader) -> LoraSettings {
@@ -258,7 +300,6 @@ fn read_save(reader: &mut Reader) -> Save {
 
 /// Names that users paste and that ask for what is not built: refused, so that nobody believes they are heard.
 fn refuse_unbuilt(reader: &mut Reader) {
-    reader.choice("method", "lora", &["lora"]);
     reader.choice("optim", "adamw_torch", &["adamw_torch", "adamw_torch_fused"]);
     reader.not_in_key("optim");
     for name in ["bf16", "fp16", "load_in_8bit", "load_in_4bit", "gradient_checkpointing", "group_by_length"] {
@@ -307,10 +348,11 @@ mod tests {
                num_train_epochs: 1, logging_steps: 80, save_strategy: epoch }",
         );
         assert_eq!(problems, []);
-        assert_eq!((settings.lora.lora_rank, settings.lora.lora_alpha, settings.global_batch), (16, 32.0, 4));
+        let Method::Lora(lora) = &settings.method else { panic!("lora is the default") };
+        assert_eq!((lora.lora_rank, lora.lora_alpha, settings.global_batch), (16, 32.0, 4));
         assert_eq!(settings.warmup, Warmup::Ratio(0.1));
         assert_eq!(settings.warmup.n_steps(61), 7);
-        assert_eq!(settings.lora.target_modules, DEFAULT_TARGETS);
+        assert_eq!(lora.target_modules, DEFAULT_TARGETS);
     }
 
     #[test]
@@ -370,5 +412,21 @@ mod tests {
         assert_eq!(problems.len(), 3, "{problems:?}");
         let (_, _, problems) = parse("{ lr_scheduler_type: constant, warmup_ratio: 0.5 }");
         assert_eq!(problems[0].help.as_deref(), Some("set `lr_scheduler_type: constant_with_warmup`"));
+    }
+
+    #[test]
+    fn full_training_has_its_own_settings() {
+        let (settings, key_full, problems) = parse("{ method: full, freeze: [model.embed_tokens, '*.mlp'] }");
+        assert_eq!(problems, []);
+        assert_eq!(settings.method, Method::Full { freeze: vec!["*.mlp".into(), "model.embed_tokens".into()] });
+        assert_eq!(key("{ freeze: ['*.mlp', model.embed_tokens], method: full }"), key_full, "order has no meaning");
+        for other in ["{ method: full }", "{ method: full, freeze: ['*.mlp'] }", "{}"] {
+            assert_ne!(key(other), key_full, "{other}");
+        }
+        assert_eq!(key("{ method: lora }"), key("{}"));
+        for (yaml, path) in [("{ method: full, lora: { r: 4 } }", "lora"), ("{ freeze: ['*.mlp'] }", "freeze")] {
+            let (_, _, problems) = parse(yaml);
+            assert_eq!(problems.iter().map(|p| p.path.join(".")).collect::<Vec<_>>(), [path], "{yaml}");
+        }
     }
 }

@@ -220,3 +220,65 @@ fn a_loss_that_is_not_finite_stops_the_run() {
     assert_eq!(error.slug, "not-finite", "{error}");
     assert!(error.help.expect("help").contains("learning_rate"));
 }
+
+const FULL: &str = "{ method: full, freeze: [model.embed_tokens, '*.mlp'], per_device_train_batch_size: 4, learning_rate: 0.01, num_train_epochs: 3, logging_steps: 1 }";
+
+/// Tensors of a `model.safetensors`, by name.
+fn tensors(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let file = safetensors::SafeTensors::deserialize(bytes).expect("safetensors");
+    file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
+}
+
+#[test]
+fn full_training_writes_a_model_that_learned_and_leaves_frozen_weights_alone() {
+    let work = Work::new();
+    let ran = work.run("full", FULL, &work.inputs(), None);
+    ran.result.as_ref().expect("a run");
+    let names: Vec<&str> = ran.files.keys().map(String::as_str).filter(|name| name.starts_with("model/")).collect();
+    assert_eq!(names, ["model/config.json", "model/model.safetensors"]);
+    let losses = losses(&ran);
+    assert!(losses[8] < losses[0] - 0.1, "{losses:?}");
+    let before = tensors(&std::fs::read(Work::model().file("model.safetensors").expect("weights")).expect("readable"));
+    let after = tensors(&ran.files["model/model.safetensors"]);
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (name, bytes) in &before {
+        let is_frozen = name.starts_with("model.embed_tokens") || name.contains(".mlp.");
+        assert_eq!(*bytes == after[name], is_frozen, "{name}");
+    }
+    // What was written is a model: training goes on from it, at the loss that was reached.
+    let mut inputs = work.inputs();
+    let folder = work.folder.path().join("full/outputs/model");
+    inputs[1] = ("model", Artifact::from_folder(ArtifactKind::Model, &folder).expect("a model"));
+    let next = work.run("next", &FULL.replace("0.01", "0.0001"), &inputs, None);
+    next.result.as_ref().expect("a run");
+    assert!(self::losses(&next)[0] < losses[0] - 0.1);
+}
+
+#[test]
+fn full_training_goes_on_with_equal_bits_on_any_threads() {
+    let work = Work::new();
+    let in_pool = |n_threads: usize, name: &str, stop_after: Option<usize>| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+        pool.install(|| work.run(name, FULL, &work.inputs(), stop_after))
+    };
+    let whole = in_pool(1, "whole", None);
+    assert!(in_pool(3, "parts", Some(5)).result.expect_err("interrupted").is_cancelled);
+    let resumed = in_pool(2, "parts", None);
+    assert!(resumed.log.iter().any(|line| line.contains("checkpoint of optimizer step 5")), "{:?}", resumed.log);
+    assert_eq!(resumed.files, whole.files);
+}
+
+#[test]
+fn full_training_names_what_it_cannot_do() {
+    let work = Work::new();
+    let error = work
+        .run("a", "{ method: full, freeze: [model.layers.7] }", &work.inputs(), None)
+        .result
+        .expect_err("no such layer");
+    assert!(error.message.contains("`model.layers.7` names no weight"), "{error}");
+    work.run("first", WITH, &work.inputs(), None).result.expect("an adapter");
+    let mut inputs = work.inputs();
+    inputs.push(("adapter", work.adapter_of("first")));
+    let error = work.run("b", FULL, &inputs, None).result.expect_err("an adapter");
+    assert!(error.message.contains("`method: full`"), "{error}");
+}

@@ -2,7 +2,7 @@
 //!
 //! `y = x * r * weight`, where `r = 1 / sqrt(mean(x^2) + eps)` for each row.
 //!
-//! The weight is frozen: there is no gradient for it here.
+//! The weight's gradient is a kernel of its own, for full training; with a frozen weight it is not called.
 
 use crate::dispatch::{self, Body, rows_per_task};
 use crate::lanes::{self, LANES, tree_sum};
@@ -99,6 +99,50 @@ impl Body for BackwardRow<'_> {
     }
 }
 
+/// Columns of one task of [`weight_gradient`]: their sums stay in registers. Never changes a result.
+const COLUMNS_PER_TASK: usize = 4 * LANES;
+
+/// The gradient of the weight: `d_weight = sum over rows of dy x r`; overwritten.
+///
+/// - dy, x: (N, D), inv_rms: (N) as the forward left it, d_weight: (D).
+///
+/// Each element is its own chain of fused multiply-adds over the rows. The same bits as [`reference::weight_gradient`].
+pub fn weight_gradient(dy: &[f32], x: &[f32], inv_rms: &[f32], d_weight: &mut [f32]) {
+    let d = d_weight.len();
+    assert!(d > 0, "rms_norm: the weight is empty");
+    assert_eq!(x.len(), inv_rms.len() * d, "rms_norm: x is not (N, D)");
+    assert_eq!(dy.len(), x.len(), "rms_norm: dy is not (N, D)");
+    d_weight.par_chunks_mut(COLUMNS_PER_TASK).enumerate().for_each(|(task, sums)| {
+        dispatch::run(WeightColumns { dy, x, inv_rms, width: d, first: task * COLUMNS_PER_TASK, sums });
+    });
+}
+
+struct WeightColumns<'a> {
+    dy: &'a [f32],
+    x: &'a [f32],
+    inv_rms: &'a [f32],
+    width: usize,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+impl Body for WeightColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut sums = [0.0_f32; COLUMNS_PER_TASK];
+        let columns = self.first..self.first + self.sums.len();
+        let rows = self.dy.chunks_exact(self.width).zip(self.x.chunks_exact(self.width)).zip(self.inv_rms);
+        for ((dy, x), inv_rms) in rows {
+            for ((sum, dy), x) in sums.iter_mut().zip(&dy[columns.clone()]).zip(&x[columns.clone()]) {
+                *sum = (dy * x).mul_add(*inv_rms, *sum);
+            }
+        }
+        self.sums.copy_from_slice(&sums[..self.sums.len()]);
+    }
+}
+
 /// `-r^3 mean(g x)`, the factor of x in the gradient.
 #[inline(always)]
 fn row_term(sum_g_x: f32, inv_rms: f32, d: usize) -> f32 {
@@ -135,6 +179,17 @@ pub mod reference {
             }
         }
     }
+
+    /// As [`super::weight_gradient`].
+    pub fn weight_gradient(dy: &[f32], x: &[f32], inv_rms: &[f32], d_weight: &mut [f32]) {
+        let d = d_weight.len();
+        d_weight.fill(0.0);
+        for (row, inv_rms) in inv_rms.iter().enumerate() {
+            for (i, sum) in d_weight.iter_mut().enumerate() {
+                *sum = (dy[row * d + i] * x[row * d + i]).mul_add(*inv_rms, *sum);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +219,36 @@ mod tests {
                 assert_same_bits(&fast_dx, &dx, &format!("dx of ({n}, {d}) on {pool}"));
             }
         }
+    }
+
+    #[test]
+    fn the_weights_gradient_equals_the_reference_to_the_bit() {
+        for (n, d) in SHAPES {
+            let (x, dy, weight) = (noise("x", n * d), noise("dy", n * d), noise("weight", d));
+            let (mut y, mut inv_rms, mut expected) = (vec![0.0; n * d], vec![0.0; n], vec![f32::NAN; d]);
+            forward(&x, &weight, EPS, &mut y, &mut inv_rms);
+            reference::weight_gradient(&dy, &x, &inv_rms, &mut expected);
+            let fast = || {
+                let mut d_weight = vec![f32::NAN; d];
+                weight_gradient(&dy, &x, &inv_rms, &mut d_weight);
+                d_weight
+            };
+            for (pool, d_weight) in on_every_pool(fast) {
+                assert_same_bits(&d_weight, &expected, &format!("d_weight of ({n}, {d}) on {pool}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_weights_gradient_matches_central_differences() {
+        let d = 33;
+        let (x, dy, weight) = (noise("x", d), noise("dy", d), noise("weight", d));
+        let (mut y, mut inv_rms, mut d_weight) = (vec![0.0; d], vec![0.0; 1], vec![0.0; d]);
+        forward(&x, &weight, EPS, &mut y, &mut inv_rms);
+        weight_gradient(&dy, &x, &inv_rms, &mut d_weight);
+        let expected = central_differences(&weight, |weight| loss(&wide(&x), weight, &wide(&dy)));
+        let difference = relative_difference(&d_weight, &expected);
+        assert!(difference < 1e-6, "relative difference {difference:e}");
     }
 
     /// The loss `sum(dy * y)` of one row in f64.

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lora = LoraConfig::from_json(&std::fs::read_to_string(adapter.join("adapter_config.json"))?)?;
     let program = Program::new(&config, &lora.target_modules)?;
     let weights = weights::load(&program, &WeightFiles::open(weight_files(model)?)?, &Device::Cpu)?;
-    let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32);
+    let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32)?;
     let adapter = Adapter::load(lora, &adapter.join("adapter_model.safetensors"), engine.program(), &Device::Cpu)?;
     let vocab_size = u32::try_from(config.vocab_size)?;
     let ids: Vec<u32> = (0..64).map(|t| (t * t * 31 + t * 7 + 3) % vocab_size).collect();

@@ -51,6 +51,12 @@ pub enum LlmError {
         /// What is wrong.
         why: String,
     },
+    /// `freeze` that cannot be.
+    #[error("freeze: {why}")]
+    Freeze {
+        /// What is wrong.
+        why: String,
+    },
     /// Input that a model cannot take.
     #[error("{why}")]
     Input {
@@ -100,6 +106,7 @@ impl LlmError {
             LlmError::NoCuda { .. } => {
                 "use `device: auto`, or a build with `--features cuda` on a machine with a driver"
             }
+            LlmError::Freeze { .. } => "a pattern is a weight's name or a module's path; `*` stands for any characters",
             LlmError::Adapter { .. } => "use an adapter that was trained on this model with LoRA on linear modules",
             LlmError::Io { .. } | LlmError::Input { .. } | LlmError::Tensor(_) => return None,
         };
@@ -113,6 +120,7 @@ impl LlmError {
             LlmError::Io { .. } => "io",
             LlmError::Weights { .. } => "weights",
             LlmError::Adapter { .. } => "adapter",
+            LlmError::Freeze { .. } => "freeze",
             LlmError::Input { .. } => "model-input",
             LlmError::Gate { slug, .. } => slug,
             LlmError::NoCuda { .. } => "no-cuda",

@@ -50,7 +50,7 @@ pub fn weight_files(model: &Artifact) -> Result<WeightFiles, StageError> {
 pub fn engine(model: &Artifact, program: Program, device: &Device) -> Result<CandleEngine, StageError> {
     let weights = weights::load(&program, &weight_files(model)?, device)?;
     let n_positions = program.config.max_positions.min(POSITIONS_MAX);
-    Ok(CandleEngine::new(program, weights, n_positions, device.clone(), DType::F32))
+    Ok(CandleEngine::new(program, weights, n_positions, device.clone(), DType::F32)?)
 }
 
 /// The adapter of an `adapter` artifact on the CPU, for a model with `config`.

@@ -1,9 +1,9 @@
-//! AdamW (arXiv 1711.05101, algorithm 2) over the tensors of an adapter, with the arithmetic of `torch.optim.AdamW`.
+//! AdamW (arXiv 1711.05101, algorithm 2) over the tensors that are trained, with the arithmetic of `torch.optim.AdamW`.
+//!
+//! As in the Trainer of transformers (`get_decay_parameter_names`), weight decay acts on matrices, not on norms and biases.
 
 use candle_core::{DType, Device, Result, Tensor};
 use pipe_kernels::{adamw as kernel, reduce};
-
-use crate::adapter::Adapter;
 
 /// Hyperparameters, with Hugging Face's names in the docs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,49 +29,59 @@ pub struct Moments {
     pub second: Vec<f32>,
 }
 
-/// The optimizer's state: moments of A and B of every adapted module.
+/// A tensor that is trained.
+#[derive(Clone, Debug)]
+pub struct Parameter<'t> {
+    /// Path of the module and which of its tensors: `model.layers.0.self_attn.q_proj.A`, `model.norm.weight`.
+    pub name: String,
+    /// Its value.
+    pub tensor: &'t Tensor,
+}
+
+impl Parameter<'_> {
+    /// Whether weight decay acts on it: on matrices only.
+    fn decays(&self) -> bool {
+        self.tensor.rank() > 1
+    }
+}
+
+/// The optimizer's state.
 #[derive(Clone, Debug)]
 pub struct AdamW {
     settings: AdamWSettings,
     /// Optimizer steps taken.
     pub n_done: u64,
-    /// (A, B) per adapted module.
-    pub moments: Vec<(Moments, Moments)>,
+    /// Per parameter.
+    pub moments: Vec<Moments>,
+    decays: Vec<bool>,
 }
 
-/// Gradients of one adapted module: A's and B's.
-pub type ModuleGradient = (Tensor, Tensor);
-
 impl AdamW {
-    /// Zero moments for the tensors of `adapter`.
-    pub fn new(settings: AdamWSettings, adapter: &Adapter) -> Self {
+    /// Zero moments for `parameters`.
+    pub fn new(settings: AdamWSettings, parameters: &[Parameter<'_>]) -> Self {
         let zeros =
             |tensor: &Tensor| Moments { first: vec![0.0; tensor.elem_count()], second: vec![0.0; tensor.elem_count()] };
-        let moments = adapter.modules.iter().map(|m| (zeros(&m.a), zeros(&m.b))).collect();
-        AdamW { settings, n_done: 0, moments }
+        let moments = parameters.iter().map(|p| zeros(p.tensor)).collect();
+        AdamW { settings, n_done: 0, moments, decays: parameters.iter().map(Parameter::decays).collect() }
     }
 
-    /// Takes one optimizer step. `gradients`: of the mean loss. Returns their L2 norm before clipping.
+    /// Takes one optimizer step. `parameters` in the order they were given to
+    /// [`AdamW::new`], `gradients` of the mean loss. Returns their L2 norm before clipping.
     ///
     /// Clipping as `torch.nn.utils.clip_grad_norm_`: all gradients times `min(1, max_norm / (norm + 1e-6))`.
     ///
     /// # Errors
     /// When a tensor cannot be moved to or from its device.
-    pub fn step(&mut self, adapter: &mut Adapter, gradients: &[ModuleGradient], learning_rate: f64) -> Result<f64> {
-        let mut host: Vec<(Vec<f32>, Vec<f32>)> =
-            gradients.iter().map(|(a, b)| Ok((to_host(a)?, to_host(b)?))).collect::<Result<_>>()?;
-        let norm =
-            libm::sqrt(host.iter().map(|(a, b)| reduce::sum_of_squares(a) + reduce::sum_of_squares(b)).sum::<f64>());
+    pub fn step(&mut self, parameters: Vec<&mut Tensor>, gradients: &[Tensor], learning_rate: f64) -> Result<f64> {
+        let mut host: Vec<Vec<f32>> = gradients.iter().map(to_host).collect::<Result<_>>()?;
+        let norm = libm::sqrt(host.iter().map(|g| reduce::sum_of_squares(g)).sum::<f64>());
         if !norm.is_finite() {
             return Ok(norm);
         }
         let max_norm = self.settings.max_grad_norm;
         if max_norm > 0.0 && max_norm / (norm + 1e-6) < 1.0 {
             let factor = (max_norm / (norm + 1e-6)) as f32;
-            for (a, b) in &mut host {
-                reduce::scale(a, factor);
-                reduce::scale(b, factor);
-            }
+            host.iter_mut().for_each(|g| reduce::scale(g, factor));
         }
         self.n_done += 1;
         let step = kernel::Step {
@@ -82,9 +92,10 @@ impl AdamW {
             weight_decay: self.settings.weight_decay,
             t: self.n_done,
         };
-        for ((module, (d_a, d_b)), (a, b)) in adapter.modules.iter_mut().zip(&host).zip(&mut self.moments) {
-            module.a = update(step, &module.a, d_a, a)?;
-            module.b = update(step, &module.b, d_b, b)?;
+        let each = parameters.into_iter().zip(&host).zip(self.moments.iter_mut().zip(&self.decays));
+        for ((tensor, gradient), (moments, decays)) in each {
+            let weight_decay = if *decays { step.weight_decay } else { 0.0 };
+            *tensor = update(kernel::Step { weight_decay, ..step }, tensor, gradient, moments)?;
         }
         Ok(norm)
     }

@@ -13,6 +13,7 @@
 
 use crate::config::ModelConfig;
 use crate::error::LlmError;
+use crate::pattern;
 
 /// Index of an intermediate value of shape (T, width).
 pub type ValueIdx = usize;
@@ -20,6 +21,8 @@ pub type ValueIdx = usize;
 pub type WeightIdx = usize;
 /// Index into [`Program::adapted`].
 pub type AdaptedIdx = usize;
+/// Index of a tensor that is trained: A and B of each adapted module, then the trained weights.
+pub type ParameterIdx = usize;
 
 /// One operation on values of shape (T, width): T the tokens of one sequence.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +66,15 @@ impl Op {
         }
     }
 
+    /// The weights it reads.
+    pub fn weights(&self) -> Vec<WeightIdx> {
+        match *self {
+            Op::Embedding { weight, .. } | Op::RmsNorm { weight, .. } | Op::Head { weight, .. } => vec![weight],
+            Op::Linear { weight, bias, .. } => std::iter::once(weight).chain(bias).collect(),
+            Op::Rope { .. } | Op::Attention { .. } | Op::GatedMlp { .. } | Op::Residual { .. } => vec![],
+        }
+    }
+
     /// The value it makes; the head makes none.
     pub fn output(&self) -> Option<ValueIdx> {
         match *self {
@@ -78,11 +90,12 @@ impl Op {
     }
 
     /// The values its backward reads again.
-    fn saved(&self) -> Vec<ValueIdx> {
+    fn saved(&self, is_trained: impl Fn(WeightIdx) -> bool) -> Vec<ValueIdx> {
         match *self {
             Op::RmsNorm { input, .. } => vec![input],
-            // The weight is frozen: only an adapter's gradient needs the input.
-            Op::Linear { input, adapted, .. } => adapted.map_or_else(Vec::new, |_| vec![input]),
+            // The gradient in the input needs the weight alone; those of a weight and of an adapter need the input.
+            Op::Linear { input, weight, adapted, .. } if adapted.is_some() || is_trained(weight) => vec![input],
+            Op::Linear { .. } => vec![],
             Op::Attention { q, k, v, output } => vec![q, k, v, output],
             Op::GatedMlp { gate, up, .. } => vec![gate, up],
             Op::Embedding { .. } | Op::Rope { .. } | Op::Residual { .. } | Op::Head { .. } => vec![],
@@ -90,7 +103,7 @@ impl Op {
     }
 }
 
-/// A frozen tensor of the model.
+/// A tensor of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSpec {
     /// Hugging Face's name.
@@ -123,6 +136,8 @@ pub struct Program {
     pub n_values: usize,
     /// The modules with an adapter, in the order of the list.
     pub adapted: Vec<AdaptedModule>,
+    /// The weights that are trained themselves, rising; all others are frozen.
+    pub trained: Vec<WeightIdx>,
 }
 
 impl Program {
@@ -144,13 +159,45 @@ impl Program {
         Ok(builder.program)
     }
 
+    /// The program of full training: every weight is trained but those that a pattern of `freeze` names
+    /// ([`pattern::names`]).
+    ///
+    /// # Errors
+    /// A pattern that names no weight; patterns that name all.
+    pub fn full(config: &ModelConfig, freeze: &[String]) -> Result<Self, LlmError> {
+        let mut program = Program::new(config, &[])?;
+        for pattern in freeze {
+            if !program.weights.iter().any(|w| pattern::names(pattern, &w.name)) {
+                return Err(LlmError::Freeze { why: format!("`{pattern}` names no weight of this model") });
+            }
+        }
+        let is_frozen = |name: &str| freeze.iter().any(|pattern| pattern::names(pattern, name));
+        let all = program.weights.iter().enumerate();
+        program.trained = all.filter(|(_, w)| !is_frozen(&w.name)).map(|(weight_idx, _)| weight_idx).collect();
+        if program.trained.is_empty() {
+            return Err(LlmError::Freeze { why: "every weight is frozen: there is nothing to train".into() });
+        }
+        Ok(program)
+    }
+
+    /// How many tensors are trained.
+    pub fn n_parameters(&self) -> usize {
+        2 * self.adapted.len() + self.trained.len()
+    }
+
+    /// The parameter that a weight is, if it is trained.
+    pub fn parameter_of(&self, weight: WeightIdx) -> Option<ParameterIdx> {
+        self.trained.binary_search(&weight).ok().map(|position| 2 * self.adapted.len() + position)
+    }
+
     /// Reads off the list what an engine must keep and which gradients are wanted.
     pub fn liveness(&self) -> Liveness {
         let mut needs_gradient = vec![false; self.n_values];
         for op in &self.ops {
             let Some(output) = op.output() else { continue };
             let is_adapted = matches!(op, Op::Linear { adapted: Some(_), .. });
-            needs_gradient[output] = is_adapted || op.inputs().iter().any(|&v| needs_gradient[v]);
+            let is_trained = op.weights().iter().any(|&w| self.parameter_of(w).is_some());
+            needs_gradient[output] = is_adapted || is_trained || op.inputs().iter().any(|&v| needs_gradient[v]);
         }
         let mut is_saved = vec![false; self.n_values];
         let mut last_use = vec![0; self.n_values];
@@ -160,7 +207,9 @@ impl Program {
             }
             let runs_backward = op.output().is_some_and(|output| needs_gradient[output]);
             if runs_backward {
-                op.saved().into_iter().for_each(|value| is_saved[value] = true);
+                op.saved(|weight| self.parameter_of(weight).is_some())
+                    .into_iter()
+                    .for_each(|value| is_saved[value] = true);
             }
         }
         let mut dies_after = vec![Vec::new(); self.ops.len()];
@@ -170,20 +219,23 @@ impl Program {
         Liveness { needs_gradient, is_saved, dies_after }
     }
 
-    /// Floating point operations of one forward and backward pass, per token, without attention's scores: 2 per weight
-    /// forward and 2 backward (frozen weights get no gradient).
+    /// Floating point operations of one forward and backward pass, per token, without attention's scores: for each
+    /// element of a matrix 2 forward, 2 for the gradient in its input, and 2 more for its own where it is trained.
     pub fn flops_per_token(&self) -> f64 {
-        let linear: usize =
-            self.weights.iter().filter(|w| w.shape.len() == 2).map(|w| w.shape.iter().product::<usize>()).sum();
-        let embedding = if self.config.is_tied { 0 } else { self.config.vocab_size * self.config.hidden_size };
-        4.0 * (linear - embedding) as f64
+        let size = |weight: WeightIdx| match self.weights[weight].shape.as_slice() {
+            shape @ [_, _] => shape.iter().product::<usize>() as f64,
+            _ => 0.0,
+        };
+        let products = self.ops.iter().filter(|op| matches!(op, Op::Linear { .. } | Op::Head { .. }));
+        let per_weight = |weight: WeightIdx| if self.parameter_of(weight).is_some() { 6.0 } else { 4.0 };
+        products.flat_map(Op::weights).map(|weight| per_weight(weight) * size(weight)).sum()
     }
 }
 
 /// What to keep and what to compute backward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Liveness {
-    /// Per value: an adapter lies on the way to it, so its gradient is wanted.
+    /// Per value: something that is trained lies on the way to it, so its gradient is wanted.
     pub needs_gradient: Vec<bool>,
     /// Per value: a backward reads it.
     pub is_saved: Vec<bool>,
@@ -199,7 +251,7 @@ struct Builder<'t> {
 
 impl<'t> Builder<'t> {
     fn new(config: ModelConfig, targets: &'t [String]) -> Self {
-        let program = Program { config, weights: vec![], ops: vec![], n_values: 0, adapted: vec![] };
+        let program = Program { config, weights: vec![], ops: vec![], n_values: 0, adapted: vec![], trained: vec![] };
         Builder { program, targets, matched: Default::default() }
     }
 
@@ -324,6 +376,37 @@ mod tests {
             unreachable!("found by its kind")
         };
         assert!(!liveness.is_saved[*q]);
+    }
+
+    #[test]
+    fn full_training_trains_what_is_not_frozen() {
+        let all = Program::full(&config(2), &[]).expect("valid");
+        assert_eq!(all.n_parameters(), all.weights.len());
+        assert!(all.liveness().needs_gradient.iter().all(|needs| *needs), "the embedding is trained");
+        let upper = Program::full(&config(2), &["model.embed_tokens".into(), "model.layers.0".into()]).expect("valid");
+        let names: Vec<&str> = upper.trained.iter().map(|&w| upper.weights[w].name.as_str()).collect();
+        assert!(
+            names
+                .iter()
+                .all(|n| n.starts_with("model.layers.1.") || n == &"model.norm.weight" || n == &"lm_head.weight")
+        );
+        assert_eq!(names.len(), 11, "{names:?}");
+        let liveness = upper.liveness();
+        let n_below = liveness.needs_gradient.iter().filter(|needs| !**needs).count();
+        // The embedding and the values of the first layer but the rotated ones.
+        assert_eq!(
+            n_below,
+            1 + upper
+                .ops
+                .iter()
+                .skip(1)
+                .position(|op| op.weights().iter().any(|w| upper.parameter_of(*w).is_some()))
+                .expect("one")
+        );
+        assert!(
+            Program::full(&config(1), &["*.q_porj".into()]).expect_err("a typing error").to_string().contains("q_porj")
+        );
+        assert!(Program::full(&config(1), &["*".into()]).is_err());
     }
 
     #[test]

@@ -7,10 +7,12 @@
 //! The loss and the gradients of an optimizer step are sums over all its supervised tokens, divided once: how they are cut
 //! into micro-batches does not matter. Order of sequences, epochs, logging and files are the `train` stage's business.
 
+use candle_core::{DType, Tensor};
+
 use crate::adapter::Adapter;
 use crate::engine::{CandleEngine, DropoutKey, GradientSum};
 use crate::error::LlmError;
-use crate::optimizer::{AdamW, ModuleGradient};
+use crate::optimizer::{AdamW, AdamWSettings, Parameter};
 use crate::schedule::Schedule;
 use crate::sequence::Sequence;
 
@@ -29,24 +31,33 @@ pub struct StepReport {
     pub n_supervised: usize,
 }
 
-/// An adapter in training.
+/// What is trained.
+#[derive(Clone, Debug)]
+pub enum Trained {
+    /// The matrices of an adapter; the model is frozen.
+    Adapter(Adapter),
+    /// The weights that [`crate::Program::trained`] names; the engine holds them.
+    Weights,
+}
+
+/// A model or an adapter in training.
 pub struct Trainer {
     /// The model.
     pub engine: CandleEngine,
     /// What is trained.
-    pub adapter: Adapter,
+    pub trained: Trained,
     /// Its optimizer.
     pub optimizer: AdamW,
     /// Learning rates.
     pub schedule: Schedule,
     /// Seed of dropout.
     pub seed: u64,
-    /// Whether every A and B has been seen with a gradient that is not zero.
+    /// Whether everything that is trained has been seen with a gradient that is not zero.
     pub gates: GateState,
 }
 
-/// How far the gate on gradients has got: B must have a gradient at the first optimizer step, A from the first one after B
-/// has moved (with B = 0, A's gradient is exactly zero).
+/// How far the gate on gradients has got: weights and B must have a gradient at the first optimizer step, A from the first
+/// one after B has moved (with B = 0, A's gradient is exactly zero).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GateState {
@@ -59,11 +70,37 @@ pub enum GateState {
 }
 
 impl Trainer {
+    /// A trainer before its first optimizer step.
+    pub fn new(engine: CandleEngine, trained: Trained, settings: AdamWSettings, schedule: Schedule, seed: u64) -> Self {
+        let optimizer = AdamW::new(settings, &parameters(&engine, &trained));
+        Trainer { engine, trained, optimizer, schedule, seed, gates: GateState::Start }
+    }
+
+    /// The adapter, where one is trained.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        match &self.trained {
+            Trained::Adapter(adapter) => Some(adapter),
+            Trained::Weights => None,
+        }
+    }
+
+    /// The tensors that are trained, in the order of [`crate::program::ParameterIdx`].
+    pub fn parameters(&self) -> Vec<Parameter<'_>> {
+        parameters(&self.engine, &self.trained)
+    }
+
+    /// Replaces them, in the same order.
+    pub fn set_parameters(&mut self, tensors: Vec<Tensor>) {
+        let slots = slots(&mut self.engine, &mut self.trained);
+        assert_eq!(slots.len(), tensors.len(), "there is a value for each parameter");
+        slots.into_iter().zip(tensors).for_each(|(slot, tensor)| *slot = tensor);
+    }
+
     /// Takes one optimizer step over `sequences`. `check` is called between sequences, with the number done, and may stop the run.
     ///
     /// # Errors
-    /// The gates (`nothing-to-learn`, `not-finite`, `no-gradient`), what `check` returns, a failing tensor operation. The
-    /// adapter is unchanged then.
+    /// The gates (`nothing-to-learn`, `not-finite`, `no-gradient`), what `check` returns, a failing tensor operation. What
+    /// is trained is unchanged then.
     pub fn step<E: From<LlmError>>(
         &mut self,
         sequences: &[Sequence],
@@ -74,17 +111,17 @@ impl Trainer {
         if n_supervised == 0 {
             return Err(nothing_to_learn(self.optimizer.n_done + 1).into());
         }
-        let dropout = DropoutKey {
+        let dropout = self.adapter().map(|adapter| DropoutKey {
             seed: self.seed,
             optimizer_step: self.optimizer.n_done,
-            probability: self.adapter.config.lora_dropout,
-        };
-        let mut sums = GradientSum::new(self.adapter.modules.len());
+            probability: adapter.config.lora_dropout,
+        });
+        let mut sums = GradientSum::new(self.engine.program());
         let mut loss_sum = 0.0;
         for (sequence_idx, sequence) in sequences.iter().enumerate() {
             check(sequence_idx)?;
             if !sequence.targets.is_empty() {
-                loss_sum += self.engine.loss_and_gradients(&self.adapter, sequence, Some(dropout), &mut sums)?;
+                loss_sum += self.engine.loss_and_gradients(self.adapter(), sequence, dropout, &mut sums)?;
             }
         }
         let loss = loss_sum / n_supervised as f64;
@@ -95,42 +132,68 @@ impl Trainer {
         self.check_gates(&gradients)?;
         let learning_rate = self.schedule.learning_rate(self.optimizer.n_done);
         let n_before = self.optimizer.n_done;
-        let grad_norm = self.optimizer.step(&mut self.adapter, &gradients, learning_rate).map_err(LlmError::from)?;
+        let slots = slots(&mut self.engine, &mut self.trained);
+        let grad_norm = self.optimizer.step(slots, &gradients, learning_rate).map_err(LlmError::from)?;
         if !grad_norm.is_finite() {
             return Err(not_finite("gradient norm", grad_norm, n_before + 1).into());
         }
         Ok(StepReport { loss, grad_norm, learning_rate, n_tokens, n_supervised })
     }
 
-    fn mean_gradients(&self, sums: GradientSum, n_supervised: usize) -> Result<Vec<ModuleGradient>, LlmError> {
+    fn mean_gradients(&self, sums: GradientSum, n_supervised: usize) -> Result<Vec<Tensor>, LlmError> {
         let factor = 1.0 / n_supervised as f64;
-        let mut gradients = Vec::with_capacity(sums.modules.len());
-        for (module, sum) in self.adapter.modules.iter().zip(sums.modules) {
-            let Some((d_a, d_b)) = sum else { return Err(no_gradient(&module.path, "A and B")) };
-            gradients.push(((d_a * factor)?, (d_b * factor)?));
-        }
-        Ok(gradients)
+        let parameters = self.parameters();
+        let mean = |(parameter, sum): (&Parameter<'_>, Option<Tensor>)| match sum {
+            Some(sum) => Ok((sum * factor)?),
+            None => Err(no_gradient(&parameter.name)),
+        };
+        parameters.iter().zip(sums.tensors).map(mean).collect()
     }
 
-    fn check_gates(&mut self, gradients: &[ModuleGradient]) -> Result<(), LlmError> {
+    fn check_gates(&mut self, gradients: &[Tensor]) -> Result<(), LlmError> {
         if self.gates == GateState::Passed {
             return Ok(());
         }
-        let b_is_zero = self.adapter.is_zero()?;
-        for (module, (d_a, d_b)) in self.adapter.modules.iter().zip(gradients) {
-            let is_zero = |tensor: &candle_core::Tensor| -> Result<bool, LlmError> {
-                Ok(tensor.abs()?.max_all()?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()? == 0.0)
-            };
-            if is_zero(d_b)? {
-                return Err(no_gradient(&module.path, "B"));
-            }
-            if !b_is_zero && is_zero(d_a)? {
-                return Err(no_gradient(&module.path, "A"));
+        let adapter_is_fresh = self.adapter().map(Adapter::is_zero).transpose()?.unwrap_or(false);
+        for (parameter_idx, (parameter, gradient)) in self.parameters().iter().zip(gradients).enumerate() {
+            // A and B alternate in an adapter. While B is zero, A's gradient is zero by its nature.
+            let may_be_zero = adapter_is_fresh && parameter_idx.is_multiple_of(2);
+            if !may_be_zero && is_zero(gradient)? {
+                return Err(no_gradient(&parameter.name));
             }
         }
-        self.gates = if b_is_zero { GateState::SeenB } else { GateState::Passed };
+        self.gates = if adapter_is_fresh { GateState::SeenB } else { GateState::Passed };
         Ok(())
     }
+}
+
+fn parameters<'t>(engine: &'t CandleEngine, trained: &'t Trained) -> Vec<Parameter<'t>> {
+    let matrix = |path: &str, which: &str, tensor: &'t Tensor| Parameter { name: format!("{path}.{which}"), tensor };
+    match trained {
+        Trained::Adapter(adapter) => {
+            let both = adapter.modules.iter().flat_map(|m| [matrix(&m.path, "A", &m.a), matrix(&m.path, "B", &m.b)]);
+            both.collect()
+        }
+        Trained::Weights => {
+            let program = engine.program();
+            let weight = |&weight_idx: &usize| Parameter {
+                name: program.weights[weight_idx].name.clone(),
+                tensor: &engine.weights()[weight_idx],
+            };
+            program.trained.iter().map(weight).collect()
+        }
+    }
+}
+
+fn slots<'t>(engine: &'t mut CandleEngine, trained: &'t mut Trained) -> Vec<&'t mut Tensor> {
+    match trained {
+        Trained::Adapter(adapter) => adapter.modules.iter_mut().flat_map(|m| [&mut m.a, &mut m.b]).collect(),
+        Trained::Weights => engine.trained_mut(),
+    }
+}
+
+fn is_zero(tensor: &Tensor) -> Result<bool, LlmError> {
+    Ok(tensor.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? == 0.0)
 }
 
 fn nothing_to_learn(optimizer_step: u64) -> LlmError {
@@ -149,11 +212,13 @@ fn not_finite(what: &str, value: f64, optimizer_step: u64) -> LlmError {
     }
 }
 
-fn no_gradient(path: &str, which: &str) -> LlmError {
+fn no_gradient(parameter: &str) -> LlmError {
     LlmError::Gate {
         slug: "no-gradient",
-        why: format!("{which} of `{path}` got no gradient: this module would never learn"),
-        help: "this is a bug, or a model with dead weights there; leave the module out of `target_modules` to go on"
-            .into(),
+        why: format!("`{parameter}` got no gradient: it would never learn"),
+        help:
+            "this is a bug, or a model with dead weights there; leave the module out of `target_modules`, or `freeze` \
+               it, to go on"
+                .into(),
     }
 }

@@ -10,10 +10,11 @@ use crate::adapter::Adapter;
 use crate::error::LlmError;
 use crate::ops::attention::{self, Heads};
 use crate::ops::dropout::{self, Mask};
+use crate::ops::head::{self, Wanted};
 use crate::ops::linear::{self, LowRank};
 use crate::ops::rope::{self, Direction, RopeTable};
-use crate::ops::{embedding, gated_mlp, head, rms_norm};
-use crate::program::{AdaptedIdx, Liveness, Op, Program, ValueIdx};
+use crate::ops::{embedding, gated_mlp, rms_norm};
+use crate::program::{AdaptedIdx, Liveness, Op, Program, ValueIdx, WeightIdx};
 use crate::sequence::Sequence;
 
 /// A model ready to run.
@@ -35,16 +36,40 @@ struct Tape {
 
 impl CandleEngine {
     /// `weights`: of [`Program::weights`], in their order; `dtype`: of the arithmetic (f32, or f64 in tests);
-    /// `n_positions`: the longest document there will be, in tokens.
-    pub fn new(program: Program, weights: Vec<Tensor>, n_positions: usize, device: Device, dtype: DType) -> Self {
+    /// `n_positions`: the longest document there will be, in tokens. Weights that are trained are widened to `dtype`.
+    ///
+    /// # Errors
+    /// When a weight cannot be widened.
+    pub fn new(
+        program: Program,
+        mut weights: Vec<Tensor>,
+        n_positions: usize,
+        device: Device,
+        dtype: DType,
+    ) -> Result<Self, LlmError> {
         let liveness = program.liveness();
         let table = RopeTable::new(program.config.rope_theta, program.config.head_dim, n_positions);
-        CandleEngine { program, liveness, weights, table, device, dtype }
+        for &weight in &program.trained {
+            weights[weight] = linear::widen(&weights[weight], dtype)?;
+        }
+        Ok(CandleEngine { program, liveness, weights, table, device, dtype })
     }
 
     /// The list it runs.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// The weights, in the order of [`Program::weights`].
+    pub fn weights(&self) -> &[Tensor] {
+        &self.weights
+    }
+
+    /// The weights that are trained, in the order of [`Program::trained`].
+    pub fn trained_mut(&mut self) -> Vec<&mut Tensor> {
+        let trained = &self.program.trained;
+        let is_trained = |weight_idx: &WeightIdx| trained.binary_search(weight_idx).is_ok();
+        self.weights.iter_mut().enumerate().filter(|(weight_idx, _)| is_trained(weight_idx)).map(|(_, t)| t).collect()
     }
 
     /// Where it runs.
@@ -68,7 +93,7 @@ impl CandleEngine {
     /// As [`CandleEngine::logits`].
     pub fn loss(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<LossSum, LlmError> {
         let (tape, _) = self.forward(adapter, sequence, None, false)?;
-        Ok(self.head(&tape, sequence, false)?.loss_sum)
+        Ok(self.head(&tape, sequence, Wanted::default())?.loss_sum)
     }
 
     /// The loss, and its gradients added to `gradients`.
@@ -77,17 +102,23 @@ impl CandleEngine {
     /// As [`CandleEngine::logits`].
     pub fn loss_and_gradients(
         &self,
-        adapter: &Adapter,
+        adapter: Option<&Adapter>,
         sequence: &Sequence,
         dropout: Option<DropoutKey>,
         gradients: &mut GradientSum,
     ) -> Result<LossSum, LlmError> {
-        let (mut tape, masks) = self.forward(Some(adapter), sequence, dropout, true)?;
-        let output = self.head(&tape, sequence, true)?;
-        let d_input = output.d_input.expect("it was asked for");
-        let (input, _) = self.head_op();
+        let (mut tape, masks) = self.forward(adapter, sequence, dropout, true)?;
+        let (input, weight) = self.head_op();
+        let parameter = self.program.parameter_of(weight);
+        let wanted = Wanted { input: self.liveness.needs_gradient[input], weight: parameter.is_some() };
+        let output = self.head(&tape, sequence, wanted)?;
+        if let (Some(parameter), Some(d_weight)) = (parameter, output.d_weight) {
+            gradients.add(parameter, d_weight)?;
+        }
         tape.values[input] = None;
-        self.backward(adapter, sequence, &masks, tape, (input, d_input), gradients)?;
+        if let Some(d_input) = output.d_input {
+            self.backward(adapter, sequence, &masks, tape, (input, d_input), gradients)?;
+        }
         Ok(output.loss_sum)
     }
 
@@ -98,10 +129,10 @@ impl CandleEngine {
         }
     }
 
-    fn head(&self, tape: &Tape, sequence: &Sequence, wants_gradient: bool) -> Result<head::HeadOutput, LlmError> {
+    fn head(&self, tape: &Tape, sequence: &Sequence, wanted: Wanted) -> Result<head::HeadOutput, LlmError> {
         let (input, weight) = self.head_op();
         let x = taken(tape, input);
-        Ok(head::loss(x, &self.weights[weight], &sequence.supervised, &sequence.targets, wants_gradient)?)
+        Ok(head::loss(x, &self.weights[weight], &sequence.supervised, &sequence.targets, wanted)?)
     }
 
     fn heads(&self) -> Heads {
@@ -197,7 +228,7 @@ impl CandleEngine {
     /// Walks the list in reverse from the gradient `seed` of the head's input.
     fn backward(
         &self,
-        adapter: &Adapter,
+        adapter: Option<&Adapter>,
         sequence: &Sequence,
         masks: &[Option<Mask>],
         mut tape: Tape,
@@ -233,7 +264,7 @@ impl CandleEngine {
         op: &Op,
         tape: &Tape,
         extra: Option<Tensor>,
-        adapter: &Adapter,
+        adapter: Option<&Adapter>,
         sequence: &Sequence,
         masks: &[Option<Mask>],
         d_y: Tensor,
@@ -244,12 +275,25 @@ impl CandleEngine {
         let extra = |what: &str| extra.clone().unwrap_or_else(|| unreachable!("the forward kept {what}"));
         Ok(match *op {
             Op::RmsNorm { input, weight, .. } => {
+                let inv_rms = extra("the inverse rms");
+                if let Some(parameter) = self.program.parameter_of(weight) {
+                    gradients.add(parameter, rms_norm::weight_gradient(&d_y, value(input), &inv_rms)?)?;
+                }
+                if !wants(input) {
+                    return Ok(vec![]);
+                }
                 let weight = linear::widen(&self.weights[weight], self.dtype)?;
-                vec![(input, rms_norm::backward(&d_y, value(input), &weight, &extra("the inverse rms"))?)]
+                vec![(input, rms_norm::backward(&d_y, value(input), &weight, &inv_rms)?)]
             }
-            Op::Linear { input, weight, adapted, .. } => {
+            Op::Linear { input, weight, bias, adapted, .. } => {
+                if let Some(parameter) = self.program.parameter_of(weight) {
+                    gradients.add(parameter, linear::weight_gradient(&d_y, value(input))?)?;
+                }
+                if let Some(parameter) = bias.and_then(|bias| self.program.parameter_of(bias)) {
+                    gradients.add(parameter, linear::bias_gradient(&d_y)?)?;
+                }
                 let mut d_x = if wants(input) { Some(linear::backward(&d_y, &self.weights[weight])?) } else { None };
-                if let Some(module_idx) = adapted {
+                if let (Some(adapter), Some(module_idx)) = (adapter, adapted) {
                     let mask = masks[module_idx].as_ref();
                     let x = dropped(value(input), mask, sequence)?;
                     let low_rank = low_rank(adapter, module_idx);
@@ -257,7 +301,8 @@ impl CandleEngine {
                     if let (Some(sum), Some(d_dropped)) = (&mut d_x, parts.d_x) {
                         *sum = (&*sum + dropped(&d_dropped, mask, sequence)?)?;
                     }
-                    gradients.add(module_idx, parts.d_a, parts.d_b)?;
+                    gradients.add(2 * module_idx, parts.d_a)?;
+                    gradients.add(2 * module_idx + 1, parts.d_b)?;
                 }
                 d_x.map(|d_x| (input, d_x)).into_iter().collect()
             }
@@ -283,7 +328,13 @@ impl CandleEngine {
             Op::Residual { left, right, .. } => {
                 [(left, d_y.clone()), (right, d_y)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
             }
-            Op::Embedding { .. } | Op::Head { .. } => unreachable!("neither lies above an adapter"),
+            Op::Embedding { weight, .. } => {
+                let parameter = self.program.parameter_of(weight).expect("else it would want no gradient");
+                let ids = Tensor::new(sequence.input_ids.as_slice(), &self.device)?;
+                gradients.add(parameter, embedding::weight_gradient(&d_y, &ids, self.program.config.vocab_size)?)?;
+                vec![]
+            }
+            Op::Head { .. } => unreachable!("it is where the backward begins"),
         })
     }
 }

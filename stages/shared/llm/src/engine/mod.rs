@@ -10,6 +10,8 @@ pub use candle::CandleEngine;
 
 use candle_core::Tensor;
 
+use crate::program::{ParameterIdx, Program};
+
 /// Which dropout masks to draw: none when evaluating.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DropoutKey {
@@ -24,28 +26,28 @@ pub struct DropoutKey {
 /// Sum of the losses of a sequence's supervised tokens, in nats.
 pub type LossSum = f64;
 
-/// Gradients of A and B of every adapted module, added up over sequences in the order they were given.
+/// Gradients of every trained tensor, added up over sequences in the order they were given.
 #[derive(Debug, Default)]
 pub struct GradientSum {
-    /// Per adapted module; `None` until a backward has written it.
-    pub modules: Vec<Option<(Tensor, Tensor)>>,
+    /// Per [`ParameterIdx`]; `None` until a backward has written it.
+    pub tensors: Vec<Option<Tensor>>,
 }
 
 impl GradientSum {
-    /// Nothing written yet.
-    pub fn new(n_modules: usize) -> Self {
-        GradientSum { modules: vec![None; n_modules] }
+    /// Nothing written yet, for the parameters of `program`.
+    pub fn new(program: &Program) -> Self {
+        GradientSum { tensors: vec![None; program.n_parameters()] }
     }
 
-    /// Adds one sequence's gradients of one module.
+    /// Adds a gradient of one parameter.
     ///
     /// # Errors
-    /// When shapes differ from what was added before.
-    pub fn add(&mut self, module_idx: usize, d_a: Tensor, d_b: Tensor) -> candle_core::Result<()> {
-        let slot = &mut self.modules[module_idx];
+    /// When the shape differs from what was added before.
+    pub fn add(&mut self, parameter_idx: ParameterIdx, gradient: Tensor) -> candle_core::Result<()> {
+        let slot = &mut self.tensors[parameter_idx];
         *slot = Some(match slot.take() {
-            None => (d_a, d_b),
-            Some((sum_a, sum_b)) => ((sum_a + d_a)?, (sum_b + d_b)?),
+            None => gradient,
+            Some(sum) => (sum + gradient)?,
         });
         Ok(())
     }

@@ -20,23 +20,39 @@ pub struct HeadOutput {
     pub loss_sum: f64,
     /// Gradient of `loss_sum` in the input: (T, C), if it was asked for.
     pub d_input: Option<Tensor>,
+    /// Its gradient in the weight: (V, C), likewise.
+    pub d_weight: Option<Tensor>,
+}
+
+/// Which gradients to compute with the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// In the input.
+    pub input: bool,
+    /// In the weight.
+    pub weight: bool,
 }
 
 /// x: (T, C), weight: (V, C) in any dtype, rows and targets: (N) as in [`crate::Sequence`].
-pub fn loss(x: &Tensor, weight: &Tensor, rows: &[u32], targets: &[u32], wants_gradient: bool) -> Result<HeadOutput> {
+pub fn loss(x: &Tensor, weight: &Tensor, rows: &[u32], targets: &[u32], wanted: Wanted) -> Result<HeadOutput> {
     let weight = linear::widen(weight, x.dtype())?;
     let mut loss_sum = 0.0;
-    let mut d_input = if wants_gradient { Some(x.zeros_like()?) } else { None };
+    let mut d_input = if wanted.input { Some(x.zeros_like()?) } else { None };
+    let mut d_weight = if wanted.weight { Some(weight.zeros_like()?) } else { None };
     for (rows, targets) in rows.chunks(CHUNK_ROWS).zip(targets.chunks(CHUNK_ROWS)) {
         let rows = Tensor::new(rows, x.device())?;
-        let logits = x.index_select(&rows, 0)?.matmul(&weight.t()?)?;
+        let x_rows = x.index_select(&rows, 0)?;
+        let logits = x_rows.matmul(&weight.t()?)?;
         let (losses, d_logits) = cross_entropy(&logits, targets)?;
         loss_sum += losses.iter().sum::<f64>();
         if let Some(sum) = &mut d_input {
             *sum = sum.index_add(&rows, &d_logits.matmul(&weight)?, 0)?;
         }
+        if let Some(sum) = &mut d_weight {
+            *sum = (&*sum + linear::weight_gradient(&d_logits, &x_rows)?)?;
+        }
     }
-    Ok(HeadOutput { loss_sum, d_input })
+    Ok(HeadOutput { loss_sum, d_input, d_weight })
 }
 
 /// logits: (N, V), overwritten where it can be. Returns the N losses and their gradient (N, V).

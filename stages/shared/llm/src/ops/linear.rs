@@ -1,10 +1,10 @@
-//! A linear module with a frozen weight, and the low-rank part of an adapter on it (LoRA, arXiv 2106.09685, eq. 3).
+//! A linear module, and the low-rank part of an adapter on it (LoRA, arXiv 2106.09685, eq. 3).
 //!
 //! ```text
 //! y = x W^T + b + scale (drop(x) A^T) B^T        W: (out, in)   A: (r, in)   B: (out, r)
 //! ```
 //!
-//! The backward of the frozen part is `d_x = d_y W`; W and b get no gradient.
+//! The backward is `d_x = d_y W`; where the weight is trained itself, `d_W = d_y^T x` and `d_b = sum over tokens of d_y`.
 
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
@@ -22,6 +22,16 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 /// d_y: (T, out) to d_x (T, in).
 pub fn backward(d_y: &Tensor, weight: &Tensor) -> Result<Tensor> {
     d_y.matmul(&widen(weight, d_y.dtype())?)
+}
+
+/// d_y: (T, out), x: (T, in) to the weight's gradient (out, in).
+pub fn weight_gradient(d_y: &Tensor, x: &Tensor) -> Result<Tensor> {
+    d_y.t()?.matmul(x)
+}
+
+/// d_y: (T, out) to the bias's gradient (out).
+pub fn bias_gradient(d_y: &Tensor) -> Result<Tensor> {
+    d_y.sum(0)
 }
 
 /// The two matrices of an adapted module.

@@ -23,7 +23,7 @@ pub fn plain(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> 
     Ok((y, inv_rms.squeeze(D::Minus1)?))
 }
 
-/// d_y: (T, C) to d_x (T, C); the weight is frozen.
+/// d_y: (T, C) to d_x (T, C).
 pub fn backward(d_y: &Tensor, x: &Tensor, weight: &Tensor, inv_rms: &Tensor) -> Result<Tensor> {
     if !is_fast(x) {
         return plain_backward(d_y, x, weight, inv_rms);
@@ -41,4 +41,20 @@ pub fn plain_backward(d_y: &Tensor, x: &Tensor, weight: &Tensor, inv_rms: &Tenso
     let mean_gx = (&g * x)?.mean_keepdim(D::Minus1)?;
     let through_r = x.broadcast_mul(&(mean_gx * r.powf(3.0)?)?)?;
     g.broadcast_mul(&r)? - through_r
+}
+
+/// d_y and x: (T, C), inv_rms: (T) to the weight's gradient (C).
+pub fn weight_gradient(d_y: &Tensor, x: &Tensor, inv_rms: &Tensor) -> Result<Tensor> {
+    if !is_fast(x) {
+        return plain_weight_gradient(d_y, x, inv_rms);
+    }
+    let width = x.dims2()?.1;
+    let mut d_weight = vec![0.0; width];
+    kernel::weight_gradient(&cpu_slice(d_y)?, &cpu_slice(x)?, &cpu_slice(inv_rms)?, &mut d_weight);
+    from_cpu(d_weight, &[width])
+}
+
+/// [`weight_gradient`] in tensor operations: `sum over tokens of d_y x r`.
+pub fn plain_weight_gradient(d_y: &Tensor, x: &Tensor, inv_rms: &Tensor) -> Result<Tensor> {
+    (d_y * x)?.broadcast_mul(&inv_rms.unsqueeze(D::Minus1)?)?.sum(0)
 }

@@ -73,7 +73,7 @@ impl Parity {
         let path = self.folder.join("model.safetensors");
         let files = WeightFiles::open(vec![("model.safetensors".into(), path)]).expect("readable");
         let weights = weights::load(&program, &files, &Device::Cpu).expect("weights");
-        CandleEngine::new(program, weights, self.config.max_positions, Device::Cpu, dtype)
+        CandleEngine::new(program, weights, self.config.max_positions, Device::Cpu, dtype).expect("an engine")
     }
 
     pub(crate) fn adapter(&self, name: &str, engine: &CandleEngine) -> Adapter {

@@ -40,8 +40,8 @@ fn everything(family: &str) -> (Parity, CandleEngine, pipe_llm::Adapter) {
 }
 
 fn loss_with(engine: &CandleEngine, adapter: &pipe_llm::Adapter, sequence: &Sequence, key: DropoutKey) -> f64 {
-    let mut ignored = GradientSum::new(adapter.modules.len());
-    engine.loss_and_gradients(adapter, sequence, Some(key), &mut ignored).expect("a loss")
+    let mut ignored = GradientSum::new(engine.program());
+    engine.loss_and_gradients(Some(adapter), sequence, Some(key), &mut ignored).expect("a loss")
 }
 
 #[test]
@@ -50,12 +50,11 @@ fn the_backward_equals_central_differences() {
         let (parity, engine, adapter) = everything(family);
         let sequence = &parity.batch(0, true)[0];
         let key = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
-        let mut sums = GradientSum::new(adapter.modules.len());
-        engine.loss_and_gradients(&adapter, sequence, Some(key), &mut sums).expect("gradients");
-        for (module_idx, sum) in sums.modules.iter().enumerate() {
-            let (d_a, d_b) = sum.as_ref().expect("written");
+        let mut sums = GradientSum::new(engine.program());
+        engine.loss_and_gradients(Some(&adapter), sequence, Some(key), &mut sums).expect("gradients");
+        for module_idx in 0..adapter.modules.len() {
             for is_b in [false, true] {
-                let gradient = if is_b { d_b } else { d_a };
+                let gradient = sums.tensors[2 * module_idx + usize::from(is_b)].as_ref().expect("written");
                 let direction = random(100 + module_idx as u64, gradient.dims(), DType::F64);
                 let along = (gradient * &direction).and_then(|t| t.sum_all()?.to_scalar::<f64>()).expect("a number");
                 let moved = |by: f64| {
@@ -73,6 +72,55 @@ fn the_backward_equals_central_differences() {
                     "{family} {path} (B: {is_b}): {along} against {difference}, {error:e}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn the_weights_gradients_equal_central_differences() {
+    for family in ["llama", "qwen2"] {
+        let parity = Parity::open(fixtures().join(family));
+        let mut engine = parity.engine_for(Program::full(&parity.config, &[]).expect("all"), DType::F64);
+        let sequence = &parity.batch(0, true)[0];
+        let mut sums = GradientSum::new(engine.program());
+        engine.loss_and_gradients(None, sequence, None, &mut sums).expect("gradients");
+        for (parameter_idx, gradient) in sums.tensors.iter().enumerate() {
+            let gradient = gradient.as_ref().expect("written");
+            let direction = random(100 + parameter_idx as u64, gradient.dims(), DType::F64);
+            let along = (gradient * &direction).and_then(|t| t.sum_all()?.to_scalar::<f64>()).expect("a number");
+            let value = engine.weights()[parameter_idx].clone();
+            let mut moved = |by: f64| {
+                let slot = engine.trained_mut().swap_remove(parameter_idx);
+                *slot = (&value + (&direction * by).expect("scaled")).expect("moved");
+                engine.loss(None, sequence).expect("a loss")
+            };
+            let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            moved(0.0);
+            let error = (difference - along).abs() / along.abs().max(1e-3);
+            let name = &engine.program().weights[parameter_idx].name;
+            assert!(error < DIFFERENCE_TOLERANCE, "{family} {name}: {along} against {difference}, {error:e}");
+        }
+    }
+}
+
+#[test]
+fn frozen_weights_get_no_gradient_and_change_no_other() {
+    let parity = Parity::open(fixtures().join("qwen2"));
+    let gradients = |freeze: &[&str]| {
+        let freeze: Vec<String> = freeze.iter().map(|p| (*p).to_string()).collect();
+        let engine = parity.engine_for(Program::full(&parity.config, &freeze).expect("some are left"), DType::F32);
+        let mut sums = GradientSum::new(engine.program());
+        engine.loss_and_gradients(None, &parity.batch(0, true)[0], None, &mut sums).expect("gradients");
+        let names = engine.program().trained.iter().map(|&w| engine.program().weights[w].name.clone());
+        let bits = |t: Option<Tensor>| t.and_then(|t| t.flatten_all().ok()?.to_vec1::<f32>().ok()).expect("written");
+        names.zip(sums.tensors.into_iter().map(bits)).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let all = gradients(&[]);
+    for freeze in [&["model.embed_tokens", "*norm.weight"][..], &["model.layers"], &["*.bias", "model.layers.0"]] {
+        let some = gradients(freeze);
+        assert!(!some.is_empty() && some.len() < all.len());
+        for (name, gradient) in some {
+            assert_eq!(gradient, all[&name], "{name} without {freeze:?}");
         }
     }
 }
@@ -153,25 +201,30 @@ fn each_backward_equals_candles_autograd() {
     assert_close("lora B", &ours.d_b, &theirs[2], AUTOGRAD_TOLERANCE);
 }
 
+const BOTH: head::Wanted = head::Wanted { input: true, weight: true };
+
 #[test]
 fn the_loss_of_the_head_equals_candles() {
     let (x, weight) = (random(1, &[300, 8], DType::F64), random(2, &[17, 8], DType::F64));
     let rows: Vec<u32> = (0..290).map(|i| i + 5).collect();
     let targets: Vec<u32> = (0..290).map(|i| i * 7 % 17).collect();
-    let var = Var::from_tensor(&x).expect("a variable");
+    let (var, weight_var) = (Var::from_tensor(&x).expect("a variable"), Var::from_tensor(&weight).expect("a variable"));
     let index = Tensor::new(rows.as_slice(), &Device::Cpu).expect("rows");
-    let logits = var.as_tensor().index_select(&index, 0).and_then(|t| t.matmul(&weight.t()?)).expect("logits");
+    let logits = var.as_tensor().index_select(&index, 0).and_then(|t| t.matmul(&weight_var.t()?)).expect("logits");
     let index = Tensor::new(targets.as_slice(), &Device::Cpu).expect("targets");
     // candle's is the mean.
     let loss = candle_nn::loss::cross_entropy(&logits, &index).and_then(|l| l * targets.len() as f64).expect("a loss");
     let theirs = loss.backward().expect("gradients");
-    let ours = head::loss(&x, &weight, &rows, &targets, true).expect("a loss");
+    let ours = head::loss(&x, &weight, &rows, &targets, BOTH).expect("a loss");
     assert!((ours.loss_sum / loss.to_scalar::<f64>().expect("a number") - 1.0).abs() < 1e-12);
     assert_close("head", &ours.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), AUTOGRAD_TOLERANCE);
+    let theirs_weight = theirs.get(&weight_var).expect("a gradient");
+    assert_close("head weight", ours.d_weight.as_ref().expect("wanted"), theirs_weight, AUTOGRAD_TOLERANCE);
     // The fast head in f32 on the same numbers.
     let cast = |t: &Tensor| t.to_dtype(DType::F32).expect("cast");
-    let fast = head::loss(&cast(&x), &cast(&weight), &rows, &targets, true).expect("a loss");
+    let fast = head::loss(&cast(&x), &cast(&weight), &rows, &targets, BOTH).expect("a loss");
     assert!((fast.loss_sum / ours.loss_sum - 1.0).abs() < 1e-6, "{} against {}", fast.loss_sum, ours.loss_sum);
+    assert_close("fast head weight", fast.d_weight.as_ref().expect("wanted"), theirs_weight, FAST_TOLERANCE);
     assert_close("fast head", &fast.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), FAST_TOLERANCE);
 }
 

@@ -2,12 +2,14 @@
 //!
 //! The same tests run on the small fixtures of this repository and, where PIPE_TEST_DATA names them, on larger ones.
 
+use std::collections::HashMap;
+
 use crate::common::{Parity, fixtures, largest_difference, relative_difference, test_data};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use pipe_llm::engine::GradientSum;
-use pipe_llm::optimizer::{AdamW, AdamWSettings};
+use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::schedule::{Schedule, ScheduleType};
-use pipe_llm::trainer::{GateState, Trainer};
+use pipe_llm::trainer::{Trained, Trainer};
 use pipe_llm::weights::{self, WeightFiles};
 use pipe_llm::{CandleEngine, LlmError, ModelConfig, Program, Sequence};
 
@@ -54,7 +56,7 @@ fn stories260k_equals_pytorch() {
     let files = vec![("model.safetensors".into(), model.join("model.safetensors"))];
     let files = WeightFiles::open(files).expect("readable");
     let weights = weights::load(&program, &files, &Device::Cpu).expect("weights");
-    let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32);
+    let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32).expect("an engine");
     let reference = candle_core::safetensors::load(data.join("reference/stories260K.safetensors"), &Device::Cpu)
         .expect("reference");
     let ids: Vec<u32> = reference["input_ids"].to_vec1::<i64>().expect("ids").iter().map(|&id| id as u32).collect();
@@ -117,6 +119,55 @@ fn check_folder(folder: std::path::PathBuf) {
     assert!(n_checked > 30, "only {n_checked} tensors were compared");
 }
 
+#[test]
+fn full_training_equals_pytorch() {
+    for family in ["llama", "qwen2"] {
+        let parity = Parity::open(fixtures().join(family));
+        let expected = candle_core::safetensors::load(parity.folder.join("full.safetensors"), &Device::Cpu)
+            .expect("full.safetensors");
+        let engine = parity.engine_for(Program::full(&parity.config, &[]).expect("all"), DType::F32);
+        check_full_gradients(family, &parity, &engine, &expected);
+        check_full_curve(family, &parity, engine, &expected);
+    }
+}
+
+fn check_full_gradients(family: &str, parity: &Parity, engine: &CandleEngine, expected: &HashMap<String, Tensor>) {
+    let batch = parity.batch(0, true);
+    let mut sums = GradientSum::new(engine.program());
+    let mut loss = 0.0;
+    for sequence in &batch {
+        loss += engine.loss_and_gradients(None, sequence, None, &mut sums).expect("gradients");
+    }
+    let factor = 1.0 / batch.iter().map(|s| s.targets.len()).sum::<usize>() as f64;
+    let expected_loss = f64::from(expected["full_packed.loss"].to_scalar::<f32>().expect("a number"));
+    assert!((loss * factor - expected_loss).abs() < 1e-5, "{family}: loss {}", loss * factor);
+    assert_eq!(sums.tensors.len(), engine.program().weights.len());
+    for (spec, sum) in engine.program().weights.iter().zip(sums.tensors) {
+        let gradient = (sum.expect("the backward wrote it") * factor).expect("scaled");
+        let difference = relative_difference(&gradient, &expected[&format!("full_packed.grad.{}", spec.name)]);
+        assert!(difference < GRADIENT_TOLERANCE, "{family}: gradient of {} differs by {difference:e}", spec.name);
+    }
+}
+
+fn check_full_curve(family: &str, parity: &Parity, engine: CandleEngine, expected: &HashMap<String, Tensor>) {
+    let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
+    let schedule = Schedule { schedule_type: ScheduleType::Linear, peak: 2e-3, n_warmup_steps: 2, n_steps: 20 };
+    let mut trainer = Trainer::new(engine, Trained::Weights, settings, schedule, 0);
+    let column = |name: &str| expected[&format!("t_full_wd01.{name}")].to_vec1::<f32>().expect("20 numbers");
+    for (step_idx, (loss, norm)) in column("losses").into_iter().zip(column("grad_norms")).enumerate() {
+        let report = trainer.step::<LlmError>(&parity.batch(step_idx % 4, true), |_| Ok(())).expect("a step");
+        let (d_loss, d_norm) =
+            ((report.loss - f64::from(loss)).abs(), (report.grad_norm / f64::from(norm) - 1.0).abs());
+        assert!(d_loss < CURVE_TOLERANCE, "{family}, step {step_idx}: loss {} against {loss}", report.loss);
+        assert!(d_norm < 1e-3, "{family}, step {step_idx}: norm {} against {norm}", report.grad_norm);
+    }
+    for parameter in trainer.parameters() {
+        let expected = &expected[&format!("t_full_wd01.step20.{}", parameter.name)];
+        let difference = relative_difference(parameter.tensor, expected);
+        assert!(difference < ADAPTER_TOLERANCE, "{family}: {} differs by {difference:e}", parameter.name);
+    }
+}
+
 fn check_logits(
     parity: &Parity,
     engine: &CandleEngine,
@@ -163,14 +214,15 @@ fn check_gradients(
     adapter: &pipe_llm::Adapter,
     batch: &[Sequence],
 ) -> usize {
-    let mut sums = GradientSum::new(adapter.modules.len());
+    let mut sums = GradientSum::new(engine.program());
     for sequence in batch {
-        engine.loss_and_gradients(adapter, sequence, None, &mut sums).expect("gradients");
+        engine.loss_and_gradients(Some(adapter), sequence, None, &mut sums).expect("gradients");
     }
     let factor = 1.0 / batch.iter().map(|s| s.targets.len()).sum::<usize>() as f64;
     let mut n_checked = 0;
-    for (module, sum) in adapter.modules.iter().zip(sums.modules) {
-        let (d_a, d_b) = sum.expect("the backward reached every module");
+    let gradients: Vec<Tensor> = sums.tensors.into_iter().map(|sum| sum.expect("the backward wrote it")).collect();
+    for (module, gradients) in adapter.modules.iter().zip(gradients.chunks_exact(2)) {
+        let (d_a, d_b) = (&gradients[0], &gradients[1]);
         let (a_name, b_name) = pipe_llm::adapter::tensor_names(&module.path);
         for (name, gradient) in [(a_name, d_a), (b_name, d_b)] {
             let gradient = (gradient * factor).expect("scaled");
@@ -207,14 +259,8 @@ fn check_training(parity: &Parity, case: &str, settings: &serde_json::Value) -> 
         weight_decay: number("weight_decay"),
         max_grad_norm: number("clip"),
     };
-    let mut trainer = Trainer {
-        optimizer: AdamW::new(optimizer_settings, &adapter),
-        engine,
-        adapter,
-        schedule: Schedule { schedule_type, peak: number("lr"), n_warmup_steps: 2, n_steps: 20 },
-        seed: 0,
-        gates: GateState::Start,
-    };
+    let schedule = Schedule { schedule_type, peak: number("lr"), n_warmup_steps: 2, n_steps: 20 };
+    let mut trainer = Trainer::new(engine, Trained::Adapter(adapter), optimizer_settings, schedule, 0);
     let column = |name: &str| -> Vec<f64> {
         parity.expected[&format!("{case}.{name}")].to_dtype(DType::F64).and_then(|t| t.to_vec1()).expect("20 numbers")
     };
@@ -241,7 +287,7 @@ fn check_training(parity: &Parity, case: &str, settings: &serde_json::Value) -> 
 
 fn check_adapter(parity: &Parity, trainer: &Trainer, prefix: &str) -> usize {
     let mut n_checked = 0;
-    for module in &trainer.adapter.modules {
+    for module in &trainer.adapter().expect("one is trained").modules {
         let (a_name, b_name) = pipe_llm::adapter::tensor_names(&module.path);
         for (name, tensor) in [(a_name, &module.a), (b_name, &module.b)] {
             if let Some(expected) = parity.expected.get(&format!("{prefix}{name}")) {
