@@ -51,4 +51,5 @@ peft ADAPTER BASE LOGITS PYTHON="python3":
 # The main job on the real SmolLM2-135M: digests and speed with 1 and 2 threads, memory, the second run (five quiet minutes)
 real DATA SMOLLM2:
     cargo build
+    PIPE_SMOLLM2={{SMOLLM2}} cargo test --workspace --test numbers -- --ignored smollm2
     python3 scripts/real_job.py {{DATA}} {{SMOLLM2}}

@@ -24,6 +24,7 @@
 use std::ops::Range;
 
 mod backward;
+mod extend;
 mod forward;
 mod pack;
 pub mod reference;
@@ -33,6 +34,7 @@ mod tile;
 mod tests;
 
 pub use backward::backward;
+pub use extend::extend;
 pub use forward::forward;
 
 /// Tokens of a block of queries or keys. Part of the result's definition: the running softmax is rescaled once per block.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Reading order is the data path: [`config`], [`program`], [`weights`], [`load`], [`sequence`], [`ops`] (one file each: forward,
-//! backward, and the plain version both are checked against), [`adapter`], [`engine`], [`schedule`], [`optimizer`], [`trainer`].
+//! backward, and the plain version both are checked against), [`adapter`], [`engine`], [`schedule`], [`optimizer`], [`trainer`],
+//! [`generate`].
 //!
 //! It deliberately has no settings, no files of a run and no progress: the stage kind `train` has those.
 
@@ -15,6 +16,7 @@ pub mod config;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod generate;
 pub mod load;
 pub mod merge;
 pub mod model_folder;

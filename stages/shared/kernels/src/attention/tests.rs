@@ -1,6 +1,6 @@
 //! Tests of both directions, and a measurement.
 
-use super::{Shape, backward, forward, reference};
+use super::{Shape, backward, extend, forward, reference};
 use crate::testing::{assert_same_bits, central_differences, noise, on_every_pool, relative_difference, wide};
 use std::ops::Range;
 
@@ -41,6 +41,27 @@ const NAMES: [&str; 5] = ["o", "log_sum_exp", "dq", "dk", "dv"];
 fn outputs(shape: Shape) -> Outputs {
     let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
     [n_queries, shape.n_tokens * shape.n_heads, n_queries, n_keys, n_keys].map(|len| vec![f32::NAN; len])
+}
+
+#[test]
+fn new_tokens_have_the_bits_they_have_in_the_whole_document() {
+    for (n_heads, n_kv_heads, head_dim, n_all) in [(1, 1, 1, 1), (4, 2, 7, 5), (3, 1, 16, 97), (6, 2, 24, 211)] {
+        let (shape, documents) = case(n_heads, n_kv_heads, head_dim, &[n_all]);
+        let x = Inputs::new(shape);
+        let whole = &plain(shape, &documents, &x)[0];
+        for n_new in [1, 2, n_all / 2, n_all].into_iter().filter(|n| (1..=n_all).contains(n)) {
+            let first = (n_all - n_new) * n_heads * head_dim;
+            let new = Shape { n_tokens: n_new, ..shape };
+            let run = || {
+                let mut o = vec![f32::NAN; new.n_query_elements()];
+                extend(new, scale(shape), &x.q[first..], &x.k, &x.v, &mut o);
+                o
+            };
+            for (pool, o) in on_every_pool(run) {
+                assert_same_bits(&o, &whole[first..], &format!("{n_new} of {n_all} tokens on {pool}"));
+            }
+        }
+    }
 }
 
 fn scale(shape: Shape) -> f32 {

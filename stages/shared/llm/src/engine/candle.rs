@@ -27,11 +27,26 @@ pub struct CandleEngine {
     dtype: DType,
 }
 
-/// What a forward pass leaves for the backward.
-struct Tape {
+/// The values of a pass so far, and what its backward will need.
+pub(super) struct Tape {
     values: Vec<Option<Tensor>>,
     /// Per op: what it made for its own backward (`r` of a norm, log-sum-exp, `h` of an adapter).
     extras: Vec<Option<Tensor>>,
+}
+
+impl Tape {
+    /// A value that the list says is alive.
+    pub(super) fn value(&self, idx: ValueIdx) -> &Tensor {
+        self.values[idx].as_ref().expect("liveness keeps every value until its last use")
+    }
+
+    pub(super) fn set(&mut self, idx: ValueIdx, value: Tensor) {
+        self.values[idx] = Some(value);
+    }
+
+    pub(super) fn drop_value(&mut self, idx: ValueIdx) {
+        self.values[idx] = None;
+    }
 }
 
 impl CandleEngine {
@@ -84,7 +99,7 @@ impl CandleEngine {
     pub fn logits(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<Tensor, LlmError> {
         let (tape, _) = self.forward(adapter, sequence, None, false)?;
         let (input, weight) = self.head_op();
-        Ok(linear::forward(taken(&tape, input), &self.weights[weight], None)?)
+        Ok(linear::forward(tape.value(input), &self.weights[weight], None)?)
     }
 
     /// The loss of the supervised tokens, without dropout.
@@ -122,7 +137,20 @@ impl CandleEngine {
         Ok(output.loss_sum)
     }
 
-    fn head_op(&self) -> (ValueIdx, usize) {
+    /// The longest document it can take, in tokens.
+    pub fn n_positions(&self) -> usize {
+        self.table.n_positions()
+    }
+
+    pub(super) fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
+    pub(super) fn empty_tape(&self) -> Tape {
+        Tape { values: vec![None; self.program.n_values], extras: vec![None; self.program.ops.len()] }
+    }
+
+    pub(super) fn head_op(&self) -> (ValueIdx, usize) {
         match self.program.ops.last() {
             Some(Op::Head { input, weight }) => (*input, *weight),
             _ => unreachable!("every program ends in its head"),
@@ -131,16 +159,16 @@ impl CandleEngine {
 
     fn head(&self, tape: &Tape, sequence: &Sequence, wanted: Wanted) -> Result<head::HeadOutput, LlmError> {
         let (input, weight) = self.head_op();
-        let x = taken(tape, input);
+        let x = tape.value(input);
         Ok(head::loss(x, &self.weights[weight], &sequence.supervised, &sequence.targets, wanted)?)
     }
 
-    fn heads(&self) -> Heads {
+    pub(super) fn heads(&self) -> Heads {
         let config = &self.program.config;
         Heads { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
     }
 
-    fn masks(&self, dropout: Option<DropoutKey>) -> Vec<Option<Mask>> {
+    pub(super) fn masks(&self, dropout: Option<DropoutKey>) -> Vec<Option<Mask>> {
         let mask = |module_idx: usize| {
             dropout.filter(|key| key.probability > 0.0).map(|key| Mask {
                 seed: key.seed,
@@ -166,7 +194,7 @@ impl CandleEngine {
             return Err(LlmError::Input { why });
         }
         let masks = self.masks(dropout);
-        let mut tape = Tape { values: vec![None; self.program.n_values], extras: vec![None; self.program.ops.len()] };
+        let mut tape = self.empty_tape();
         for (op_idx, op) in self.program.ops.iter().enumerate() {
             let Some(output) = op.output() else { continue };
             let (value, extra) = self.forward_op(op, &tape, adapter, sequence, &masks)?;
@@ -181,7 +209,7 @@ impl CandleEngine {
         Ok((tape, masks))
     }
 
-    fn forward_op(
+    pub(super) fn forward_op(
         &self,
         op: &Op,
         tape: &Tape,
@@ -189,7 +217,7 @@ impl CandleEngine {
         sequence: &Sequence,
         masks: &[Option<Mask>],
     ) -> candle_core::Result<(Tensor, Option<Tensor>)> {
-        let value = |idx: ValueIdx| taken(tape, idx);
+        let value = |idx: ValueIdx| tape.value(idx);
         Ok(match *op {
             Op::Embedding { weight, .. } => {
                 let ids = Tensor::new(sequence.input_ids.as_slice(), &self.device)?;
@@ -270,7 +298,7 @@ impl CandleEngine {
         d_y: Tensor,
         gradients: &mut GradientSum,
     ) -> candle_core::Result<Vec<(ValueIdx, Tensor)>> {
-        let value = |idx: ValueIdx| taken(tape, idx);
+        let value = |idx: ValueIdx| tape.value(idx);
         let wants = |idx: ValueIdx| self.liveness.needs_gradient[idx];
         let extra = |what: &str| extra.clone().unwrap_or_else(|| unreachable!("the forward kept {what}"));
         Ok(match *op {
@@ -337,11 +365,6 @@ impl CandleEngine {
             Op::Head { .. } => unreachable!("it is where the backward begins"),
         })
     }
-}
-
-/// A value that the list says is alive.
-fn taken(tape: &Tape, idx: ValueIdx) -> &Tensor {
-    tape.values[idx].as_ref().expect("liveness keeps every value until its last use")
 }
 
 fn dropped(x: &Tensor, mask: Option<&Mask>, sequence: &Sequence) -> candle_core::Result<Tensor> {

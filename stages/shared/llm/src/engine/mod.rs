@@ -4,8 +4,10 @@
 //! a sequence's loss is the sum over its supervised tokens, its gradients are of that sum, and neither depends on the
 //! sequences beside it.
 
+pub mod cache;
 pub mod candle;
 
+pub use cache::{Extension, KvCache};
 pub use candle::CandleEngine;
 
 use candle_core::Tensor;

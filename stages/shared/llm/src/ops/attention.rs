@@ -67,6 +67,25 @@ pub fn plain(heads: Heads, documents: &[Range<usize>], q: &Tensor, k: &Tensor, v
     Ok((join(&p.matmul(&split(v, heads.n_kv_heads, heads)?)?)?, log_sum_exp))
 }
 
+/// The last tokens of a document against all of it: q: (N, H D); k, v: (T, H_kv D), T at least N. Returns o (N, H D).
+pub fn extend(heads: Heads, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    if !is_fast(q) {
+        return plain_extend(heads, q, k, v);
+    }
+    let (n_tokens, width) = q.dims2()?;
+    let mut o = vec![0.0; n_tokens * width];
+    let (q, k, v) = (cpu_slice(q)?, cpu_slice(k)?, cpu_slice(v)?);
+    kernel::extend(heads.shape(n_tokens), heads.scale() as f32, &q, &k, &v, &mut o);
+    from_cpu(o, &[n_tokens, width])
+}
+
+/// [`extend`] in tensor operations: the last rows of [`plain`].
+pub fn plain_extend(heads: Heads, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let (n_new, n_all) = (q.dims2()?.0, k.dims2()?.0);
+    let q = q.pad_with_zeros(0, n_all - n_new, 0)?;
+    plain(heads, std::slice::from_ref(&(0..n_all)), &q, k, v)?.0.narrow(0, n_all - n_new, n_new)
+}
+
 /// Gradients of [`forward`].
 pub struct Gradients {
     /// (T, H D).
