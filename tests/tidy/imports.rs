@@ -13,7 +13,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("pipe-kernels", &[]),
     ("pipe-llm", &["pipe-contract", "pipe-kernels"]),
     ("pipe-records", &["pipe-contract"]),
-    ("pipe-tokenizer", &["pipe-contract"]),
+    ("pipe-tokenizer", &["pipe-contract", "pipe-records"]),
     ("pipe-lm", &["pipe-cache", "pipe-contract", "pipe-settings", "pipe-stage-"]),
 ];
 

@@ -8,13 +8,12 @@
 //! packs     |doc 0......|doc 7...|doc 3.|         best fit, at most max_length tokens, documents apart
 //! ```
 //!
-//! Reading order: [`settings`], `document` (labels from spans), `packing` (which documents share a pack), `spill`
-//! (documents on disk, so that memory does not grow with the data set), `pretokenized` (rows taken as they are),
+//! Reading order: [`settings`], [`pipe_tokenizer::document`] (labels from spans), `packing` (which documents share a pack),
+//! `spill` (documents on disk, so that memory does not grow with the data set), `pretokenized` (rows taken as they are),
 //! `run`, `show`.
 //!
 //! It deliberately does not shuffle, pad or shift labels: order is the training stage's, shift is the loss's.
 
-mod document;
 mod error;
 mod packing;
 mod pretokenized;

@@ -12,11 +12,10 @@ use pipe_contract::{
 };
 use pipe_records::examples::{is_completion_only, is_pretokenized, read_pretokenized};
 use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, examples, thousands};
-use pipe_tokenizer::ModelTokenizer;
+use pipe_tokenizer::{Document, ModelTokenizer, Rules, Supervised};
 use rayon::prelude::*;
 
 use crate::TokenizeError;
-use crate::document::{Document, Rules, Supervised};
 use crate::packing::best_fit_decreasing;
 use crate::pretokenized::{Limits, Pretokenized};
 use crate::settings::{Packing, Settings, Truncation};

@@ -9,8 +9,9 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use pipe_tokenizer::Document;
+
 use crate::TokenizeError;
-use crate::document::Document;
 
 /// Where a document lies, and which row it was.
 #[derive(Clone, Copy, Debug)]

@@ -3,21 +3,27 @@
 //! ```text
 //! model artifact --ModelTokenizer::load--> encode("Hi there") -> ids   [  1, 9906,  1070]
 //!                                                                spans [0..0, 0..2, 2..8]   characters of the text
+//! ids and spans --Document--> ids with labels;  --Prompt--> the ids before the completion
 //! texts --BpeTrainer--> tokenizer.json
 //! ```
 //!
-//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`bpe`] (training).
+//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`document`] (what is
+//! learned of an example), [`prompt`] (what a model goes on from), [`bpe`] (training).
 //!
 //! Two rules hold for every text: it can never create a special id (`</s>` in a text is four ordinary characters), and
 //! the beginning-of-sequence id appears at most once, at the front.
 //!
-//! It deliberately has no chat templates, no truncation, no padding and no labels.
+//! It deliberately has no chat templates and no padding.
 
 pub mod bpe;
+pub mod document;
 mod error;
 pub mod model_tokenizer;
+pub mod prompt;
 pub mod special;
 
 pub use bpe::{BpeTrainer, Trained, train_bpe};
+pub use document::{Document, Rules, Supervised};
 pub use error::TokenizerError;
 pub use model_tokenizer::{Encoded, ModelTokenizer};
+pub use prompt::Prompt;

@@ -8,8 +8,8 @@ use pipe_contract::Artifact;
 use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
-use crate::TokenizerError;
 use crate::special::{BOS, EOS, ModelFiles};
+use crate::{Prompt, TokenizerError};
 
 /// A text's ids, and the characters each covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub struct ModelTokenizer {
     unknown_id: Option<u32>,
     bos_id: Option<u32>,
     eos_id: Option<u32>,
+    end_ids: Vec<u32>,
     vocab_size: usize,
     max_positions: Option<usize>,
 }
@@ -68,6 +69,7 @@ impl ModelTokenizer {
         let mut loaded = ModelTokenizer {
             bos_id: files.special_id(BOS, token_to_id)?,
             eos_id: files.special_id(EOS, token_to_id)?,
+            end_ids: files.end_ids(token_to_id)?,
             unknown_id: unknown_id(tokenizer_json, &tokenizer),
             max_positions: files.config_number("max_position_embeddings")?,
             tokenizer,
@@ -116,6 +118,36 @@ impl ModelTokenizer {
         results.into_iter().enumerate().map(|(i, result)| result.map_err(|error| (i, error))).collect()
     }
 
+    /// The ids that a model is given to go on from: those of `text` before its completion, which starts at the character
+    /// `completion_start`. See [`crate::prompt`].
+    ///
+    /// # Errors
+    /// As [`ModelTokenizer::encode`].
+    pub fn prompt(&self, text: &str, completion_start: u32) -> Result<Prompt, TokenizerError> {
+        let mut encoded = self.encode(text)?;
+        let n_ids = encoded.ids.len() - self.suffix.len();
+        encoded.ids.truncate(n_ids);
+        encoded.spans.truncate(n_ids);
+        Ok(Prompt::new(encoded, completion_start))
+    }
+
+    /// The text of `new_ids` as it stands behind `prompt_ids`: alone, its first token could lose a space.
+    ///
+    /// # Errors
+    /// A decoder that fails.
+    pub fn continuation(&self, prompt_ids: &[u32], new_ids: &[u32]) -> Result<String, TokenizerError> {
+        // Behind a beginning alone the text begins here: the space that some tokenizers put before a text goes.
+        if prompt_ids == self.prefix {
+            return self.decode(new_ids);
+        }
+        let whole = self.decode(&[prompt_ids, new_ids].concat())?;
+        match whole.strip_prefix(&self.decode(prompt_ids)?) {
+            Some(text) => Ok(text.to_string()),
+            // A decoder may change what stands before; then there is no better than the ids alone.
+            None => self.decode(new_ids),
+        }
+    }
+
     /// The text of `ids`, special tokens written out.
     ///
     /// # Errors
@@ -127,6 +159,12 @@ impl ModelTokenizer {
     /// The id that ends a sequence, where the model has one.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos_id
+    }
+
+    /// Every id at which a model stops: [`ModelTokenizer::eos_id`], and those that `generation_config.json` or else
+    /// `config.json` lists. Rising.
+    pub fn end_ids(&self) -> &[u32] {
+        &self.end_ids
     }
 
     /// The id that begins a sequence, where the model has one. Whether texts get it is the post-processor's choice.

@@ -69,6 +69,24 @@ impl ModelFiles {
         Ok(None)
     }
 
+    /// Every id that ends a sequence, rising: a chat model has one for the end of a turn and one for the end of a text.
+    pub(crate) fn end_ids(&self, token_to_id: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids: Vec<u32> = self.special_id(EOS, token_to_id)?.into_iter().collect();
+        for (file, json) in ID_FILES.into_iter().zip(&self.id_files) {
+            let value = &json[EOS.id];
+            let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            for item in items {
+                ids.extend(first_id(file, EOS.id, item)?);
+            }
+            if !value.is_null() {
+                break;
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
     /// `key` of `config.json`: a whole number above 0, or nothing.
     pub(crate) fn config_number(&self, key: &'static str) -> Result<Option<usize>, TokenizerError> {
         let value = &self.id_files[1][key];
@@ -148,6 +166,23 @@ mod tests {
         for (files, expected) in cases {
             assert_eq!(files.special_id(EOS, lookup).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_model_stops_at_each_of_its_end_ids() {
+        let null = Value::Null;
+        let token = json!({"eos_token": "</s>"});
+        let cases = [
+            (
+                files(token.clone(), null.clone(), json!({"eos_token_id": [9, 7, 2]}), json!({"eos_token_id": 5})),
+                [2, 7, 9],
+            ),
+            (files(token, null.clone(), null.clone(), json!({"eos_token_id": [7, 9]})), [2, 7, 9]),
+        ];
+        for (files, expected) in cases {
+            assert_eq!(files.end_ids(lookup).unwrap(), expected);
+        }
+        assert!(files(null.clone(), null.clone(), null.clone(), null).end_ids(lookup).unwrap().is_empty());
     }
 
     #[test]

@@ -107,6 +107,38 @@ fn what_was_trained_decodes_to_the_same_text() {
     assert_eq!(tokenizer.encode("the").unwrap().ids.len(), 1);
 }
 
+/// For every place where a completion may start: the prompt's text, then what the other ids say, is the text.
+fn check_prompts(tokenizer: &ModelTokenizer, text: &str) {
+    let whole = tokenizer.encode(text).unwrap().ids;
+    for start in 0..=text.chars().count() {
+        let prompt = tokenizer.prompt(text, start as u32).unwrap();
+        assert!(prompt.end as usize <= start && whole.starts_with(&prompt.ids));
+        let expected: String = text.chars().skip(prompt.end as usize).collect();
+        let rest = tokenizer.continuation(&prompt.ids, &whole[prompt.ids.len()..]).unwrap();
+        assert_eq!(rest, expected, "{text:?} from character {start}, {prompt:?}");
+    }
+}
+
+#[test]
+fn a_prompt_and_its_continuation_are_the_text() {
+    let folder = trained(&TEXTS, 320, r#"{"vocab_size": 320}"#);
+    let tokenizer = load(folder.path()).unwrap();
+    check_prompts(&tokenizer, "the cat sat:\non the mat");
+    check_prompts(&tokenizer, "你好 the 😀 mat\n\n你好");
+    assert_eq!(tokenizer.end_ids(), [0]);
+}
+
+#[test]
+fn stories260k_goes_on_from_where_a_prompt_ends() {
+    let Some(data) = test_data("stories260k_goes_on_from_where_a_prompt_ends") else { return };
+    let tokenizer = load(&data.join("models/stories260K")).unwrap();
+    check_prompts(&tokenizer, "Once upon a time, é was 😀 here.\n\nThe end");
+    let prompt = tokenizer.prompt("Tom sat on the mat", 3).unwrap();
+    assert_eq!((prompt.ids[0], prompt.end), (1, 3));
+    let ids = tokenizer.encode("Tom sat on the mat").unwrap().ids;
+    assert_eq!(tokenizer.continuation(&prompt.ids, &ids[prompt.ids.len()..]).unwrap(), " sat on the mat");
+}
+
 #[test]
 fn training_gives_the_same_bytes_on_any_number_of_threads() {
     let texts: Vec<String> = (0..3000u64)

@@ -12,34 +12,45 @@
 use std::ops::Range;
 
 use pipe_records::packed::NOT_SUPERVISED;
-use pipe_tokenizer::Encoded;
+
+use crate::Encoded;
 
 /// Token ids with their labels, equally long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Document {
-    pub(crate) ids: Vec<u32>,
+pub struct Document {
+    /// Below the model's vocabulary size.
+    pub ids: Vec<u32>,
     /// The id itself, or [`NOT_SUPERVISED`]; not shifted.
-    pub(crate) labels: Vec<i32>,
+    pub labels: Vec<i32>,
 }
 
 /// How a document is made of an encoded text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    pub(crate) eos_id: Option<u32>,
-    pub(crate) append_eos: bool,
-    pub(crate) supervised: Supervised,
+pub struct Rules {
+    /// The id that ends a sequence, where the model has one.
+    pub eos_id: Option<u32>,
+    /// Whether it is appended where it is absent.
+    pub append_eos: bool,
+    /// Which tokens are supervised.
+    pub supervised: Supervised,
 }
 
 /// Which tokens are supervised, besides the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Supervised {
+pub enum Supervised {
+    /// All.
     Everything,
+    /// Those that cover a character of the completion.
     Completion,
 }
 
 impl Document {
-    /// The document of `encoded`, and whether a token lies across the start of the completion.
-    pub(crate) fn new(encoded: Encoded, completion: &Range<u32>, rules: Rules) -> (Self, bool) {
+    /// The document of `encoded`, and whether a token lies across the start of the completion. `completion`: characters of
+    /// the text.
+    ///
+    /// # Panics
+    /// On an id above `i32::MAX`: the vocabulary size is checked before the first text.
+    pub fn new(encoded: Encoded, completion: &Range<u32>, rules: Rules) -> (Self, bool) {
         let Encoded { mut ids, spans } = encoded;
         let mut has_boundary_token = false;
         let mut labels: Vec<i32> = match rules.supervised {
@@ -68,12 +79,17 @@ impl Document {
     }
 
     /// Number of tokens.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.ids.len()
     }
 
+    /// Whether it has no tokens: an empty text of a model without special ids.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// Keeps the first `max_length` tokens; returns how many were cut off.
-    pub(crate) fn truncate(&mut self, max_length: usize) -> usize {
+    pub fn truncate(&mut self, max_length: usize) -> usize {
         let n_cut = self.len().saturating_sub(max_length);
         self.ids.truncate(max_length);
         self.labels.truncate(max_length);
@@ -81,7 +97,7 @@ impl Document {
     }
 
     /// Whether a model can learn from it: a supervised token that has one before it to be predicted from.
-    pub(crate) fn is_learnable(&self) -> bool {
+    pub fn is_learnable(&self) -> bool {
         self.labels.iter().skip(1).any(|label| *label != NOT_SUPERVISED)
     }
 }
