@@ -44,6 +44,16 @@ pub struct Example {
     pub completion: Range<u32>,
 }
 
+impl Example {
+    /// These characters of the text; what lies behind its end is not there.
+    pub fn part(&self, characters: Range<u32>) -> &str {
+        let byte =
+            |character: u32| self.text.char_indices().nth(character as usize).map_or(self.text.len(), |(byte, _)| byte);
+        let start = byte(characters.start);
+        &self.text[start..byte(characters.end).max(start)]
+    }
+}
+
 /// A row that came with its token ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PretokenizedRow {

@@ -6,7 +6,8 @@
 //! packed    packed.parquet             --PackedReader---> Pack { input_ids, labels, position_ids, doc_ids }
 //! ```
 //!
-//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`packed`], [`show`], [`numbers`].
+//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`unseen`] (what training did not have), [`packed`],
+//! [`show`], [`numbers`].
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
 //! It deliberately knows no templates, no tokenizer and no network.
@@ -20,6 +21,7 @@ pub mod numbers;
 pub mod packed;
 pub mod rows;
 pub mod show;
+pub mod unseen;
 
 pub use error::RecordsError;
 pub use examples::{Example, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
@@ -27,3 +29,4 @@ pub use files::{RecordWriter, parquet_writer, read_parquet};
 pub use numbers::thousands;
 pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter};
 pub use rows::{RowReader, open_rows};
+pub use unseen::{Compared, Unseen, unseen};
