@@ -5,12 +5,13 @@
 //! model + adapter --[merge]---> merged    the model's folder with the adapter added into its weights: f32, cast once
 //! ```
 //!
-//! Reading order: [`settings`], [`merged`] (the model folder, sharded), [`run`].
+//! Reading order: [`settings`], [`merged`] (the model folder, sharded), [`probe`] (whether it says the same), [`run`].
 //!
 //! It deliberately converts no tokenizer and no config: they are copied as they are, but for the dtype.
 
 pub mod error;
 pub mod merged;
+pub mod probe;
 pub mod run;
 pub mod settings;
 

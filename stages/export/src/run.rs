@@ -5,6 +5,7 @@ use pipe_llm::{Adapter, ModelConfig, Program, load};
 
 use crate::error::ExportError;
 use crate::merged;
+use crate::probe::{self, Comparison};
 use crate::settings::{Format, Settings};
 
 /// `uses: export` with its settings.
@@ -62,9 +63,27 @@ impl Export {
         let files = load::weight_files(model)?;
         files.check(&program)?;
         let weights = merged::Weights { files: &files, program: &program };
-        merged::write(ctx, &self.settings, model, weights, adapter, &ctx.output_dir("merged")?)?;
+        let folder = ctx.output_dir("merged")?;
+        merged::write(ctx, &self.settings, model, weights, adapter, &folder)?;
         ctx.fact("merged", format!("{} tensors", program.weights.len()));
+        let merged = Artifact::from_folder(ArtifactKind::Model, &folder)?;
+        report(ctx, probe::compare(ctx, &program, model, adapter, &merged)?);
         Ok(())
+    }
+}
+
+fn report(ctx: &Context<'_>, comparison: Option<Comparison>) {
+    let Some(Comparison { largest_difference, largest_logit }) = comparison else {
+        ctx.log("the merge is not checked: the check would hold the whole model in memory, and it has more than 4 GiB");
+        return;
+    };
+    ctx.fact("largest logit difference", format!("{largest_difference:.1e}"));
+    ctx.log(format!(
+        "the merged model's logits differ from those of base and adapter by at most {largest_difference:.1e}, the largest \
+         logit being {largest_logit:.1}"
+    ));
+    if !largest_difference.is_finite() {
+        ctx.warn("the merged model gives logits that are not finite, or the base does");
     }
 }
 

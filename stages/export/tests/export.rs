@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
-use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind};
 use pipe_llm::weights::{self, WeightFiles};
 use pipe_llm::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program, Sequence};
 use pipe_stage_export::KIND;
@@ -26,15 +27,27 @@ fn adapter() -> Artifact {
     Artifact::from_folder(ArtifactKind::Adapter, &fixture().join("adapter")).expect("the fixture")
 }
 
-fn export(folder: &Path, with: &str, inputs: &[(&str, Artifact)]) -> Result<(), StageError> {
+/// Runs the stage; returns its facts.
+fn export(folder: &Path, with: &str, inputs: &[(&str, Artifact)]) -> Result<BTreeMap<String, String>, StageError> {
     let value: serde_yaml::Value = serde_yaml::from_str(with).expect("YAML");
     let mut reader = Reader::new(&value);
     let stage = KIND.read(&mut reader);
     assert_eq!(reader.finish().1, []);
-    let emit = |_| {};
+    let facts = Mutex::new(BTreeMap::new());
+    let emit = |event: StageEvent| {
+        if let StageEvent::Fact { name, value } = event {
+            facts.lock().expect("not poisoned").insert(name, value);
+        }
+    };
     let mut ctx = Context::new(folder, &emit);
     ctx.inputs = inputs.iter().map(|(port, artifact)| (port.to_string(), artifact.clone())).collect::<BTreeMap<_, _>>();
-    stage.run(&mut ctx)
+    stage.run(&mut ctx)?;
+    Ok(facts.into_inner().expect("not poisoned"))
+}
+
+/// The fact that a merge reports.
+fn reported_difference(facts: &BTreeMap<String, String>) -> f64 {
+    facts["largest logit difference"].parse().expect("a number")
 }
 
 /// Logits of a model folder, with an adapter folder if one is given.
@@ -68,13 +81,15 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 #[test]
 fn the_exported_adapter_and_the_merged_model_compute_the_same() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    export(work.path(), "{ base_model_name_or_path: owner/name }", &[("model", model()), ("adapter", adapter())])
-        .expect("an export");
+    let inputs = [("model", model()), ("adapter", adapter())];
+    let facts = export(work.path(), "{ base_model_name_or_path: owner/name }", &inputs).expect("an export");
     let (adapter, merged) = (work.path().join("outputs/adapter"), work.path().join("outputs/merged"));
     let trained = logits(&fixture(), Some(&fixture().join("adapter")));
     assert_eq!(largest_difference(&logits(&fixture(), Some(&adapter)), &trained), 0.0);
     let difference = largest_difference(&logits(&merged, None), &trained);
     assert!(difference < LOGITS_TOLERANCE, "merged logits differ by {difference:e}");
+    let reported = reported_difference(&facts);
+    assert!(reported > 0.0 && reported < LOGITS_TOLERANCE, "the merge reports {reported:e}");
     assert!(largest_difference(&logits(&fixture(), None), &trained) > 1e-3, "the adapter changes nothing");
     let config = std::fs::read_to_string(adapter.join("adapter_config.json")).expect("a config");
     assert!(config.contains("\"base_model_name_or_path\": \"owner/name\""), "{config}");
@@ -86,20 +101,33 @@ fn shards_hold_what_one_file_does() {
     let inputs = [("model", model()), ("adapter", adapter())];
     export(&work.path().join("one"), "{ formats: [merged] }", &inputs).expect("an export");
     export(&work.path().join("many"), "{ formats: [merged], max_shard_size: 40KB }", &inputs).expect("an export");
-    let many = work.path().join("many/outputs/merged");
+    let (one, many) = (work.path().join("one/outputs/merged"), work.path().join("many/outputs/merged"));
     let index = std::fs::read_to_string(many.join("model.safetensors.index.json")).expect("an index");
     let index: serde_json::Value = serde_json::from_str(&index).expect("JSON");
-    for (name, file) in index["weight_map"].as_object().expect("a map") {
-        assert!(many.join(file.as_str().expect("a name")).is_file(), "{name}");
+    let map = index["weight_map"].as_object().expect("a map");
+    let (mut names, mut size_bytes) = (Vec::new(), 0);
+    for shard in ["model-00001-of-00004", "model-00002-of-00004", "model-00003-of-00004", "model-00004-of-00004"] {
+        let file = format!("{shard}.safetensors");
+        let tensors = candle_core::safetensors::load(many.join(&file), &Device::Cpu).expect("a shard");
+        let size = tensors.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum::<usize>();
+        assert!(size <= 40_000 || tensors.len() == 1, "{file} has {size} bytes");
+        assert!(tensors.keys().all(|name| map[name] == file.as_str()), "the index disagrees with {file}");
+        names.extend(tensors.into_keys());
+        size_bytes += size;
     }
-    assert!(many.join("model-00002-of-00004.safetensors").is_file(), "four files of at most 40 KB");
-    assert_eq!(largest_difference(&logits(&work.path().join("one/outputs/merged"), None), &logits(&many, None)), 0.0);
+    names.sort();
+    let whole = candle_core::safetensors::load(one.join("model.safetensors"), &Device::Cpu).expect("one file");
+    let mut expected: Vec<String> = whole.into_keys().collect();
+    expected.sort();
+    assert_eq!((&names, names.len(), &index["metadata"]["total_size"]), (&expected, map.len(), &size_bytes.into()));
+    assert_eq!(largest_difference(&logits(&one, None), &logits(&many, None)), 0.0);
 }
 
 #[test]
 fn a_dtype_is_cast_once_and_written_into_the_config() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    export(work.path(), "{ formats: [merged], dtype: bfloat16 }", &[("model", model())]).expect("an export");
+    let facts =
+        export(work.path(), "{ formats: [merged], dtype: bfloat16 }", &[("model", model())]).expect("an export");
     let merged = work.path().join("outputs/merged");
     let config = std::fs::read_to_string(merged.join("config.json")).expect("a config");
     assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
@@ -107,6 +135,8 @@ fn a_dtype_is_cast_once_and_written_into_the_config() {
     assert!(size(merged.join("model.safetensors")) < size(fixture().join("model.safetensors")) * 6 / 10);
     let difference = largest_difference(&logits(&merged, None), &logits(&fixture(), None));
     assert!(difference > 0.0 && difference < 0.3, "bfloat16 changes logits by {difference}");
+    let reported = reported_difference(&facts);
+    assert!(reported > difference / 10.0 && reported < difference * 10.0, "{reported} and {difference}: other tokens");
 }
 
 #[test]
