@@ -48,6 +48,8 @@ pub fn builtin() -> Registry {
         &pipe_stage_analyze::KIND,
         &pipe_stage_tokenize::KIND,
         &pipe_stage_train::KIND,
+        &pipe_stage_evaluate::KIND,
+        &pipe_stage_generate::KIND,
         &pipe_stage_export::KIND,
     ];
     #[cfg(not(feature = "stages"))]

@@ -18,7 +18,8 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 /// The stages that compute with weights; the others see files and records only.
-const STAGES_WITH_WEIGHTS: [&str; 3] = ["pipe-stage-init", "pipe-stage-train", "pipe-stage-export"];
+const STAGES_WITH_WEIGHTS: [&str; 5] =
+    ["pipe-stage-init", "pipe-stage-train", "pipe-stage-evaluate", "pipe-stage-generate", "pipe-stage-export"];
 
 /// Heavy libraries, and the only crates that may name them.
 const HEAVY: [(&str, &[&str]); 6] = [

@@ -63,6 +63,24 @@ pub fn adapter(config: &ModelConfig, adapter: &Artifact) -> Result<Adapter, Stag
     Ok(Adapter::load(lora, adapter.file("adapter_model.safetensors")?, &program, &Device::Cpu)?)
 }
 
+/// An engine for `model` as it is, and the adapter to run it with, both on `device`: `None` runs the base, the adapter both.
+///
+/// # Errors
+/// As [`engine`] and [`adapter`].
+pub fn engine_and_adapter(
+    model: &Artifact,
+    adapter: Option<&Artifact>,
+    device: &Device,
+) -> Result<(CandleEngine, Option<Adapter>), StageError> {
+    let config = model_config(model)?;
+    let lora = adapter.map(lora_config).transpose()?;
+    let targets: &[String] = lora.as_ref().map_or(&[], |lora| &lora.target_modules);
+    let engine = engine(model, Program::new(&config, targets)?, device)?;
+    let Some((artifact, lora)) = adapter.zip(lora) else { return Ok((engine, None)) };
+    let adapter = Adapter::load(lora, artifact.file("adapter_model.safetensors")?, engine.program(), device)?;
+    Ok((engine, Some(adapter)))
+}
+
 fn text(artifact: &Artifact, name: &str) -> Result<String, StageError> {
     let path = artifact.file(name)?;
     std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))

@@ -51,6 +51,22 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     text.lines().flat_map(|line| wrap_line(&escape_controls(line), width)).collect()
 }
 
+/// `text`, wrapped at [`SHOW_WIDTH`] columns behind `indent`, without the white space at its ends; at most `n_lines_max` lines,
+/// and then a mark.
+pub fn paragraph(text: &str, indent: &str, n_lines_max: usize) -> String {
+    let lines = wrap(text.trim(), SHOW_WIDTH);
+    let mut paragraph = String::new();
+    for line in lines.iter().take(n_lines_max) {
+        writeln!(paragraph, "{indent}{line}").expect("writing to a String cannot fail");
+    }
+    match lines.len().saturating_sub(n_lines_max) {
+        _ if lines.is_empty() => writeln!(paragraph, "{indent}(nothing)").expect("as above"),
+        0 => {}
+        n_hidden => writeln!(paragraph, "{indent}... ({n_hidden} more lines)").expect("as above"),
+    }
+    paragraph
+}
+
 /// `text` without what a terminal would obey: control characters but line breaks (`\n`, `\r\n`) and tabs, and the
 /// characters that reorder text (U+202A to U+202E, U+2066 to U+2069), become escapes such as `\u{1b}`.
 pub fn escape_controls(text: &str) -> String {
@@ -118,6 +134,13 @@ mod tests {
         assert_eq!(wrap("aaa bb cccc", 6), ["aaa bb", "cccc"]);
         assert_eq!(wrap("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
         assert_eq!(wrap("a\n\n    b", 6), ["a", "", "    b"]);
+    }
+
+    #[test]
+    fn a_paragraph_is_indented_and_bounded() {
+        assert_eq!(paragraph(" a\n\nb \n", "  ", 3), "  a\n  \n  b\n");
+        assert_eq!(paragraph("a\nb\nc\nd", "> ", 2), "> a\n> b\n> ... (2 more lines)\n");
+        assert_eq!(paragraph(" \n\n", "  ", 2), "  (nothing)\n");
     }
 
     #[test]
