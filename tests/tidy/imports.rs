@@ -5,8 +5,9 @@ use crate::report;
 use crate::tree::{root, rust_files};
 
 /// Crates of the workspace that a crate may use: what is not listed here, it may not. `pipe-stage-*`: see [`stage_may_use`].
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("pipe-figures", &[]),
+    ("pipe-plot", &["pipe-figures"]),
     ("pipe-settings", &[]),
     ("pipe-contract", &["pipe-figures", "pipe-settings"]),
     ("pipe-cache", &["pipe-contract"]),
@@ -27,12 +28,12 @@ const HEAVY: [(&str, &[&str]); 6] = [
     ("arrow", &["pipe-records", "pipe-stage-format", "pipe-stage-analyze", "pipe-stage-tokenize", "pipe-stage-train"]),
     ("parquet", &["pipe-records"]),
     ("tokenizers", &["pipe-tokenizer", "pipe-stage-init"]),
-    ("plotters", &["pipe-stage-analyze"]),
+    ("plotters", &["pipe-plot"]),
     ("ureq", &["pipe-stage-download"]),
 ];
 
 fn stage_may_use(stage: &str) -> Vec<&'static str> {
-    let mut allowed = vec!["pipe-contract", "pipe-settings", "pipe-records", "pipe-tokenizer"];
+    let mut allowed = vec!["pipe-contract", "pipe-plot", "pipe-settings", "pipe-records", "pipe-tokenizer"];
     if STAGES_WITH_WEIGHTS.contains(&stage) {
         allowed.extend(["pipe-kernels", "pipe-llm"]);
     }

@@ -17,8 +17,8 @@ pub enum AnalyzeError {
     TooManyRows,
     #[error("failed to tokenize row {row} of the examples (counted from 0)")]
     Row { row: u64, source: TokenizerError },
-    #[error("failed to draw `{file}`: {message}")]
-    Chart { file: &'static str, message: String },
+    #[error("failed to draw the histogram")]
+    Chart(#[source] pipe_plot::PlotError),
     #[error("`summary.json` cannot be read: {message}")]
     Summary { message: String },
 }
@@ -34,7 +34,7 @@ impl From<AnalyzeError> for StageError {
             AnalyzeError::NoRows => StageError::user("no-rows", message),
             AnalyzeError::TooManyRows => StageError::user("too-many-rows", message),
             AnalyzeError::Row { source, .. } => StageError::user("bad-example", message).because(source),
-            AnalyzeError::Chart { .. } => StageError::user("chart", message),
+            AnalyzeError::Chart(source) => StageError::user("chart", message).because(source),
             AnalyzeError::Summary { .. } => StageError::user("bad-summary", message),
         }
     }

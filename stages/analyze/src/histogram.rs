@@ -39,11 +39,6 @@ impl Histogram {
         let edge = |i: usize| u64::from(self.start) + u64::from(self.width) * i as u64;
         self.counts.iter().enumerate().map(move |(i, count)| (edge(i), edge(i + 1), *count))
     }
-
-    /// End of the last bin, excluded.
-    pub(crate) fn end(&self) -> u64 {
-        u64::from(self.start) + u64::from(self.width) * self.counts.len() as u64
-    }
 }
 
 #[cfg(test)]
@@ -55,7 +50,6 @@ mod tests {
         let histogram = Histogram::of(&[3, 4, 4, 9], 3).unwrap();
         assert_eq!(histogram, Histogram { start: 3, width: 3, counts: vec![3, 0, 1] });
         assert_eq!(histogram.bins().last(), Some((9, 12, 1)));
-        assert_eq!(histogram.end(), 12);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Reading order: [`settings`], `statistics`, `histogram` (both pure), `duplicates`, `summary` (the JSON file and the
-//! table), `chart` (the pictures), `run`.
+//! table), `chart` (the histogram for `pipe-plot` and reports), `run`.
 //!
 //! It deliberately changes nothing: what is too long or there twice is reported, and left to `prepare` and `tokenize`.
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use pipe_contract::{
-    Artifact, ArtifactKind, Context, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
+    Artifact, ArtifactKind, Context, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
 use pipe_records::examples::{is_pretokenized, read_examples};
 use pipe_records::files::FORMAT_VERSION_KEY;
@@ -16,7 +16,7 @@ use pipe_tokenizer::ModelTokenizer;
 use rayon::prelude::*;
 
 use crate::AnalyzeError;
-use crate::chart::{PNG_FILE, SVG_FILE, default_title, draw_files};
+use crate::chart::{PICTURE, PNG_FILE, SVG_FILE, default_title, histogram};
 use crate::duplicates::{DuplicateFinder, Duplicates};
 use crate::histogram::Histogram;
 use crate::settings::{LengthUnit, Settings};
@@ -42,7 +42,7 @@ impl StageKind for AnalyzeKind {
     }
 
     fn version(&self) -> u32 {
-        1 // The first.
+        2 // 1: the first; 2: the histogram is drawn by `pipe-plot`.
     }
 
     fn inputs(&self) -> &'static [InputPort] {
@@ -69,6 +69,16 @@ impl StageKind for AnalyzeKind {
             lines.push(format!("{name:<14} {}", artifact.file(name)?.display()));
         }
         Ok(lines.join("\n") + "\n")
+    }
+
+    fn figures(&self, _port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        let summary = Summary::read(artifact)?;
+        let title = default_title(&summary);
+        Ok(vec![
+            Figure::Chart(histogram(&summary, &title)),
+            Figure::Table(summary.statistics()),
+            Figure::Facts(summary.repeats()),
+        ])
     }
 }
 
@@ -97,7 +107,7 @@ impl Stage for Analyze {
         let path = folder.join(SUMMARY_FILE);
         std::fs::write(&path, summary.to_json()).map_err(|e| StageError::io("write", &path, e))?;
         let title = self.settings.title.clone().unwrap_or_else(|| default_title(&summary));
-        draw_files(&folder, &summary, &title)?;
+        pipe_plot::draw_files(&folder, PICTURE, &histogram(&summary, &title)).map_err(AnalyzeError::Chart)?;
         report(ctx, &summary);
         Ok(())
     }

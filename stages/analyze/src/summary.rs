@@ -1,8 +1,7 @@
 //! `summary.json`, and the same as a table for people.
 
-use std::fmt::Write as _;
-
 use pipe_contract::Artifact;
+use pipe_contract::figures::{Facts, Table};
 use pipe_records::thousands;
 use serde::{Deserialize, Serialize};
 
@@ -63,32 +62,48 @@ impl Summary {
 
     /// A line per statistic, characters and tokens side by side.
     pub(crate) fn table(&self) -> Vec<String> {
-        let columns: Vec<&Statistics> = std::iter::once(&self.characters).chain(&self.tokens).collect();
-        let line = |name: &str, value: &dyn Fn(&Statistics) -> String| {
-            let mut line = format!("{name:<18}");
-            for statistics in &columns {
-                write!(line, "{:>14}", value(statistics)).expect("writing to a String cannot fail");
-            }
-            line
+        let Table { columns, rows, .. } = self.statistics();
+        let line = |cells: &[String]| {
+            let (name, values) = cells.split_first().expect("a row has a name");
+            values.iter().fold(format!("{name:<18}"), |line, value| line + &format!("{value:>14}"))
         };
-        let mut head = format!("{:<18}{:>14}", "", "characters");
-        if self.tokens.is_some() {
-            write!(head, "{:>14}", "tokens").expect("writing to a String cannot fail");
-        }
-        let mut lines = vec![
-            head,
-            line("count", &|s| thousands(s.count)),
-            line("mean", &|s| decimal(s.mean)),
-            line("standard deviation", &|s| decimal(s.standard_deviation)),
-            line("min", &|s| thousands(s.min.into())),
+        std::iter::once(&columns).chain(&rows).map(|cells| line(cells)).collect()
+    }
+
+    /// A row per statistic, characters and tokens side by side.
+    pub(crate) fn statistics(&self) -> Table {
+        let columns: Vec<&Statistics> = std::iter::once(&self.characters).chain(&self.tokens).collect();
+        let row = |name: &str, value: &dyn Fn(&Statistics) -> String| {
+            std::iter::once(name.to_string()).chain(columns.iter().map(|s| value(s))).collect::<Vec<String>>()
+        };
+        let mut rows = vec![
+            row("count", &|s| thousands(s.count)),
+            row("mean", &|s| decimal(s.mean)),
+            row("standard deviation", &|s| decimal(s.standard_deviation)),
+            row("min", &|s| thousands(s.min.into())),
         ];
         for (i, percentile) in self.characters.percentiles.iter().enumerate() {
-            lines.push(line(&format!("{} %", percentile.percent), &|s| decimal(s.percentiles[i].length)));
+            rows.push(row(&format!("{} %", percentile.percent), &|s| decimal(s.percentiles[i].length)));
         }
-        lines.push(line("max", &|s| thousands(s.max.into())));
-        lines.push(line(&format!("above {}", thousands(self.threshold.into())), &|s| thousands(s.n_above_threshold)));
-        lines.push(line("", &|s| format!("{:.1} %", s.share_above_threshold * 100.0)));
-        lines
+        rows.push(row("max", &|s| thousands(s.max.into())));
+        rows.push(row(&format!("above {}", thousands(self.threshold.into())), &|s| thousands(s.n_above_threshold)));
+        rows.push(row("", &|s| format!("{:.1} %", s.share_above_threshold * 100.0)));
+        let heads = ["", "characters", "tokens"].into_iter().take(1 + columns.len()).map(str::to_string);
+        Table { title: "Lengths".to_string(), columns: heads.collect(), rows }
+    }
+
+    /// How many texts are there twice, and the first of them.
+    pub(crate) fn repeats(&self) -> Facts {
+        let Duplicates { n_duplicates, first } = &self.duplicates;
+        let mut facts = vec![
+            ("texts".to_string(), thousands(self.n_rows)),
+            ("texts that repeat an earlier one".to_string(), thousands(*n_duplicates)),
+        ];
+        if let Some(repeat) = first.first() {
+            let places = format!("row {} (counted from 0) is row {} again", repeat.row, repeat.same_as_row);
+            facts.push(("the first".to_string(), places));
+        }
+        Facts { title: "Repeated texts".to_string(), facts }
     }
 
     /// A line about repeated texts.

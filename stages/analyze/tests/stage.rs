@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use arrow::array::AsArray;
-use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::figures::Mark;
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
 use pipe_records::{Example, ExamplesWriter, open_rows, read_parquet};
 use pipe_stage_analyze::KIND;
 
@@ -91,8 +92,8 @@ fn the_pictures_have_these_bytes_everywhere() {
 }
 
 const GOLDEN: [&str; 4] = [
-    "2e8fb4cf9b34c052e8a95d08181f8724bba13697aa3e57f18e2ba1b870ad04a3",
-    "f964e885cf282f1b769df4b5ad5f9070c9c68a7c5497871bc210a189173dd6a7",
+    "38d7cb846af76dccf0267da8f0f2c04160284119d0d1c178a32e7f7e4711e4c0",
+    "963782e65a8c7a5df5b1b14b496e777319d9c089ebbfbd839d863c2fbe08a502",
     "95cb33174def3529ad855e41c22e2877d5afec39ee2f5006e3285ab495a9609e",
     "048ec987515a89405c000906bd8f4b69387b4e999df68179a4fbc7788ceb5598",
 ];
@@ -112,6 +113,29 @@ fn lengths_are_counted_per_row() {
     assert_eq!(summary["duplicates"]["first"], serde_json::json!([{"row": 3, "same_as_row": 1}]));
     assert!(events.contains(&StageEvent::Fact { name: "duplicates".into(), value: "1".into() }));
     assert!(KIND.show("lengths", &lengths, 5).unwrap().contains("1 texts repeat an earlier one: rows 3 (= 1)"));
+}
+
+#[test]
+fn a_report_shows_histogram_statistics_and_repeats() {
+    let folder = tempfile::tempdir().unwrap();
+    write_examples(&folder.path().join("examples"), ["", "abc", "abcdef", "abc"]);
+    let (lengths, _) =
+        run(&folder.path().join("examples"), None, "{ threshold: 4, bins: 2 }", &folder.path().join("work")).unwrap();
+    let figures = KIND.figures("lengths", &lengths).unwrap();
+    let [Figure::Chart(chart), Figure::Table(table), Figure::Facts(facts)] = figures.as_slice() else {
+        panic!("{figures:?}")
+    };
+    assert_eq!(
+        (chart.mark, chart.series[0].points.as_slice()),
+        (Mark::Bars { width: 4.0 }, &[(0.0, 3.0), (4.0, 1.0)][..])
+    );
+    assert_eq!(chart.threshold.as_ref().map(|t| (t.x, t.label.as_str())), Some((4.0, "threshold 4")));
+    assert_eq!(
+        (table.columns.as_slice(), table.rows[1].as_slice()),
+        (&["", "characters"].map(String::from)[..], &["mean", "3.0"].map(String::from)[..])
+    );
+    assert_eq!(facts.facts[1].1, "1");
+    assert_eq!(facts.facts[2].1, "row 3 (counted from 0) is row 1 again");
 }
 
 #[test]
