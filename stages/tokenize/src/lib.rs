@@ -9,18 +9,20 @@
 //! ```
 //!
 //! Reading order: [`settings`], [`pipe_tokenizer::document`] (labels from spans), `packing` (which documents share a pack),
-//! `spill` (documents on disk, so that memory does not grow with the data set), `pretokenized` (rows taken as they are),
-//! `run`, `show`.
+//! `spill` (documents on disk, so that memory does not grow with the data set), `wrapped` (documents end to end),
+//! `pretokenized` (rows taken as they are), `run`, `show`, `figures`.
 //!
 //! It deliberately does not shuffle, pad or shift labels: order is the training stage's, shift is the loss's.
 
 mod error;
+mod figures;
 mod packing;
 mod pretokenized;
 mod run;
 pub mod settings;
 mod show;
 mod spill;
+mod wrapped;
 
 pub use error::TokenizeError;
 pub use run::{KIND, TokenizeKind};

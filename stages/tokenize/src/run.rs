@@ -1,14 +1,14 @@
 //! The stage: reads examples, writes packs.
 //!
 //! ```text
-//! text:          examples --encode in parallel, a batch at a time--> documents --(packing: spill, then pack)--> packs
+//! text:          examples --encode in parallel, a batch at a time--> documents --(bfd: spill, then pack)--> packs
 //! pretokenized:  examples ---------------------------------------------------------------------------------> packs
 //! ```
 //!
 //! A batch is encoded on all threads and collected in order, so the bytes do not depend on their number.
 
 use pipe_contract::{
-    Artifact, ArtifactKind, Context, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
+    Artifact, ArtifactKind, Context, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
 use pipe_records::examples::{is_completion_only, is_pretokenized, read_pretokenized};
 use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, examples, thousands};
@@ -16,11 +16,13 @@ use pipe_tokenizer::{Document, ModelTokenizer, Rules, Supervised};
 use rayon::prelude::*;
 
 use crate::TokenizeError;
+use crate::figures::figures;
 use crate::packing::best_fit_decreasing;
 use crate::pretokenized::{Limits, Pretokenized};
 use crate::settings::{Packing, Settings, Truncation};
 use crate::show::show_packs;
 use crate::spill::{SpillReader, SpillWriter};
+use crate::wrapped::{WrappedCounts, Wrapper};
 
 /// The kind, for the runner's registry.
 pub static KIND: TokenizeKind = TokenizeKind;
@@ -59,6 +61,10 @@ impl StageKind for TokenizeKind {
     fn show(&self, _port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
         show_packs(artifact, n_rows)
     }
+
+    fn figures(&self, _port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        figures(artifact)
+    }
 }
 
 struct Tokenize {
@@ -92,6 +98,8 @@ struct Tally {
     counts: PackedCounts,
     n_dropped_as_too_long: u64,
     n_boundary: u64,
+    /// With `packing_strategy: wrapped`.
+    wrapped: Option<WrappedCounts>,
 }
 
 impl Tokenize {
@@ -130,8 +138,26 @@ impl Tokenize {
                 })?;
                 self.write_packs(ctx, spill.finish()?, packs, tally.counts)?
             }
+            Packing::Wrapped => self.run_wrapped(ctx, tokenizer, rules, packs, &mut tally)?,
         };
         Ok((info, tally))
+    }
+
+    fn run_wrapped(
+        &self,
+        ctx: &Context<'_>,
+        tokenizer: &ModelTokenizer,
+        rules: Rules,
+        packs: PackedWriter,
+        tally: &mut Tally,
+    ) -> Result<PackedInfo, StageError> {
+        let mut wrapper = Wrapper::new(packs, self.settings.max_length);
+        self.for_each_document(ctx, tokenizer, rules, tally, |_, document| wrapper.push(&document))?;
+        let Some((info, wrapped)) = wrapper.finish()? else {
+            return Err(nothing_to_learn(tally));
+        };
+        tally.wrapped = Some(wrapped);
+        Ok(info)
     }
 
     fn rules(&self, examples: &Artifact, tokenizer: &ModelTokenizer) -> Result<Rules, StageError> {
@@ -173,14 +199,17 @@ impl Tokenize {
             ctx.progress(tally.n_rows, n_rows, Unit::Rows);
         }
         if tally.counts.n_documents == 0 {
-            let help = "raise `max_length`, or set `completion_only_loss: false`";
-            return Err(TokenizeError::NothingToLearn { n_rows: tally.n_rows, help }.into());
+            return Err(nothing_to_learn(tally));
         }
         Ok(())
     }
 
     /// The document as it goes into a pack, or nothing where it is left out.
     fn fit(&self, mut document: Document, row: u32, tally: &mut Tally) -> Result<Option<Document>, TokenizeError> {
+        if self.settings.packing == Packing::Wrapped {
+            // It goes on in the next pack, and what is not learned of it is still read.
+            return Ok(Some(document));
+        }
         let max_length = self.settings.max_length;
         let mut n_cut = 0;
         if document.len() > max_length {
@@ -263,6 +292,11 @@ impl Tokenize {
     }
 }
 
+fn nothing_to_learn(tally: &Tally) -> StageError {
+    let help = "raise `max_length`, or set `completion_only_loss: false`";
+    TokenizeError::NothingToLearn { n_rows: tally.n_rows, help }.into()
+}
+
 /// The documents of a batch, in order.
 fn encode_in_parallel(
     batch: &[Example],
@@ -299,9 +333,13 @@ fn report(ctx: &Context<'_>, info: &PackedInfo, tally: &Tally) {
     ctx.fact("tokens", thousands(info.n_tokens));
     ctx.fact("supervised tokens", thousands(info.n_supervised_tokens));
     ctx.fact("fill", format!("{:.1} %", info.fill * 100.0));
-    if info.n_truncated_documents > 0 {
-        ctx.fact("truncated documents", thousands(info.n_truncated_documents));
-        ctx.fact("truncated tokens", thousands(info.n_truncated_tokens));
+    match &tally.wrapped {
+        Some(wrapped) => report_wrapped(ctx, info, wrapped),
+        None if info.n_truncated_documents > 0 => {
+            ctx.fact("truncated documents", thousands(info.n_truncated_documents));
+            ctx.fact("truncated tokens", thousands(info.n_truncated_tokens));
+        }
+        None => {}
     }
     if info.n_dropped_documents > 0 {
         ctx.fact("dropped documents", thousands(info.n_dropped_documents));
@@ -311,12 +349,31 @@ fn report(ctx: &Context<'_>, info: &PackedInfo, tally: &Tally) {
         ctx.log(format!("documents longer than `max_length` ({}) and left out: {n}", info.max_length));
     }
     let n_unlearnable = info.n_dropped_documents - tally.n_dropped_as_too_long;
-    if n_unlearnable > 0 {
+    if n_unlearnable > 0 && tally.wrapped.is_none() {
         let n = thousands(n_unlearnable);
         ctx.warn(format!("documents left out because nothing in them is supervised: {n}"));
     }
     if tally.n_boundary > 0 {
         let n = thousands(tally.n_boundary);
         ctx.log(format!("documents with a token across the start of the completion, which counts as completion: {n}"));
+    }
+}
+
+fn report_wrapped(ctx: &Context<'_>, info: &PackedInfo, wrapped: &WrappedCounts) {
+    ctx.fact("cut documents", thousands(info.n_truncated_documents));
+    ctx.warn(format!(
+        "documents see each other (`packing_strategy: wrapped`): {} of {} packs hold tokens of several documents, and {} of {} \
+         documents are cut where a pack ends",
+        thousands(wrapped.n_shared_packs),
+        thousands(info.n_packs),
+        thousands(info.n_truncated_documents),
+        thousands(info.n_documents),
+    ));
+    if wrapped.n_dropped_packs > 0 {
+        ctx.warn(format!(
+            "packs left out because nothing in them is supervised: {}, with {} tokens",
+            thousands(wrapped.n_dropped_packs),
+            thousands(info.n_truncated_tokens)
+        ));
     }
 }

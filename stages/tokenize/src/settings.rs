@@ -1,6 +1,6 @@
 //! The settings of `tokenize`.
 
-use pipe_contract::{KeyValue, Reader};
+use pipe_contract::{KeyValue, ProblemKind, Reader};
 
 /// What happens to a document of more than `max_length` tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Packing {
     Off,
     /// Best-fit decreasing: the longest first, each into the fullest pack that still has room.
     BestFitDecreasing,
+    /// One behind the other, cut where a pack is full; they see each other.
+    Wrapped,
 }
 
 /// `with:` of a `tokenize` stage, resolved.
@@ -45,7 +47,7 @@ impl Settings {
     pub fn read(reader: &mut Reader) -> Self {
         let max_length = reader.integer("max_length", 1024, 1..=1_048_576) as usize;
         let wants_packing = reader.bool("packing", false);
-        reader.choice("packing_strategy", "bfd", &["bfd"]);
+        let is_wrapped = reader.choice("packing_strategy", "bfd", &["bfd", "wrapped"]) == "wrapped";
         let append_eos = reader.bool("append_eos", true);
         let completion_only_loss = read_completion_only_loss(reader);
         let truncation = match reader.choice("truncation", "truncate", &["truncate", "drop", "error"]) {
@@ -59,8 +61,27 @@ impl Settings {
             ("truncation", truncation != Truncation::Truncate),
         ];
         let only_for_text = is_changed.into_iter().find(|(_, is_changed)| *is_changed).map(|(name, _)| name);
-        let packing = if wants_packing { Packing::BestFitDecreasing } else { Packing::Off };
+        let packing = match (wants_packing, is_wrapped) {
+            (false, _) => Packing::Off,
+            (true, false) => Packing::BestFitDecreasing,
+            (true, true) => Packing::Wrapped,
+        };
+        check_wrapped(reader, is_wrapped, wants_packing, truncation);
         Settings { max_length, packing, append_eos, completion_only_loss, truncation, only_for_text }
+    }
+}
+
+/// What `wrapped` cannot be combined with.
+fn check_wrapped(reader: &mut Reader, is_wrapped: bool, wants_packing: bool, truncation: Truncation) {
+    if is_wrapped && !wants_packing {
+        let message = "`packing_strategy` is `wrapped`, but `packing` is `false`";
+        let help = "set `packing: true`, or leave the strategy out";
+        reader.problem("packing_strategy", ProblemKind::Unsupported, message, Some(help.to_string()));
+    }
+    if is_wrapped && wants_packing && truncation != Truncation::Truncate {
+        let message =
+            "`truncation` has no use with `packing_strategy: wrapped`, where a long document goes on in the next pack";
+        reader.problem("truncation", ProblemKind::Unsupported, message, Some("leave it out".to_string()));
     }
 }
 
@@ -104,8 +125,20 @@ mod tests {
     }
 
     #[test]
+    fn wrapped_wants_packing_and_is_in_the_key() {
+        let (settings, key, problems) = read("{ packing: true, packing_strategy: wrapped }");
+        assert_eq!(settings.packing, Packing::Wrapped);
+        assert_eq!((key, problems), (vec!["packing".to_string(), "packing_strategy".to_string()], vec![]));
+        for alone in ["{ packing_strategy: wrapped }", "{ packing: false, packing_strategy: wrapped }"] {
+            assert_eq!(read(alone).2, ["unsupported-setting"], "{alone}");
+        }
+        let (_, _, problems) = read("{ packing: true, packing_strategy: wrapped, truncation: drop }");
+        assert_eq!(problems, ["unsupported-setting"]);
+    }
+
+    #[test]
     fn every_problem_is_reported() {
-        let (_, _, problems) = read("{ max_length: 0, packing_strategy: wrapped, truncation: split, pad: true }");
+        let (_, _, problems) = read("{ max_length: 0, packing_strategy: wrap, truncation: split, pad: true }");
         assert_eq!(problems, ["out-of-range", "out-of-range", "out-of-range", "unknown-setting"]);
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
 use pipe_records::examples::{PretokenizedRow, pretokenized_schema, pretokenized_writer};
 use pipe_records::packed::NOT_SUPERVISED;
 use pipe_records::{Example, ExamplesWriter, Pack, PackedReader, open_rows};
@@ -188,6 +188,96 @@ fn the_same_bytes_on_any_number_of_threads() {
     };
     let one = bytes(1);
     assert!(one == bytes(2) && one == bytes(3), "the bytes depend on the number of threads");
+}
+
+/// The stream of all documents, cut every 16 tokens: what TRL's `wrapped` makes of a data set of one batch.
+#[test]
+fn wrapped_packs_are_the_stream_of_documents_cut_at_max_length() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    sandbox.examples(&ROWS);
+    let single = sandbox.run("{ max_length: 64, completion_only_loss: true }").unwrap();
+    let stream = |part: fn(&Pack) -> Vec<i64>| single.packs.iter().flat_map(part).collect::<Vec<i64>>();
+    let ids = stream(|pack| pack.input_ids.iter().map(|id| i64::from(*id)).collect());
+    let labels = stream(|pack| pack.labels.iter().map(|label| i64::from(*label)).collect());
+
+    let settings = "{ max_length: 16, packing: true, packing_strategy: wrapped, completion_only_loss: true }";
+    let ran = sandbox.run(settings).unwrap();
+    assert_eq!(ran.packs.len(), ids.len().div_ceil(16));
+    for (i, pack) in ran.packs.iter().enumerate() {
+        let range = 16 * i..(16 * i + 16).min(ids.len());
+        assert!(pack.input_ids.iter().map(|id| i64::from(*id)).eq(ids[range.clone()].iter().copied()), "pack {i}");
+        assert!(
+            pack.labels.iter().map(|label| i64::from(*label)).eq(labels[range.clone()].iter().copied()),
+            "pack {i}"
+        );
+        assert_eq!(pack.position_ids, (0..range.len() as u32).collect::<Vec<_>>());
+        assert_eq!(pack.doc_ids, vec![i as u32; range.len()]);
+    }
+    let warned = ran.events.iter().find_map(|event| match event {
+        StageEvent::Warning { line } => Some(line.as_str()),
+        _ => None,
+    });
+    let n_packs = ran.packs.len();
+    let expected = "documents see each other (`packing_strategy: wrapped`): ";
+    assert!(
+        warned.is_some_and(|line| line.starts_with(expected) && line.contains(&format!("of {n_packs} packs"))),
+        "{warned:?}"
+    );
+    assert!(sandbox.run("{ max_length: 16, packing: true }").unwrap().fact("cut documents").is_none());
+    assert_eq!((ran.fact("documents"), ran.fact("dropped documents")), (Some("4"), None));
+}
+
+#[test]
+fn wrapped_has_the_same_bytes_on_any_number_of_threads_and_keeps_every_token() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let rows: Vec<(String, String)> = (0..2500).map(|i| (format!("Q: {i}\nA:"), " 你".repeat(1 + i * 7 % 9))).collect();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|(p, c)| (p.as_str(), c.as_str())).collect();
+    sandbox.examples(&rows);
+    let settings = "{ max_length: 64, packing: true, packing_strategy: wrapped }";
+    let ran = |n_threads| {
+        run(&sandbox.model(), &sandbox.path("examples"), settings, n_threads, &sandbox.path("work")).unwrap()
+    };
+    let bytes = |ran: &Ran| {
+        ["packed.parquet", "packed.json"].map(|name| std::fs::read(ran.packed.file(name).unwrap()).unwrap())
+    };
+    let one = bytes(&ran(1));
+    let three = ran(3);
+    assert!(one == bytes(&three), "the bytes depend on the number of threads");
+    let info = PackedReader::open(&three.packed).unwrap().info().clone();
+    let single = sandbox.run("{ max_length: 64 }").unwrap();
+    let n_tokens: usize = single.packs.iter().map(|pack| pack.input_ids.len()).sum();
+    assert_eq!((info.n_tokens, info.n_documents, info.n_truncated_tokens), (n_tokens as u64, 2500, 0));
+    assert!(info.fill > 0.99 && info.n_truncated_documents > 100, "{info:?}");
+}
+
+#[test]
+fn wrapped_of_prompts_alone_has_nothing_to_learn_and_pretokenized_rows_are_refused() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let settings =
+        "{ max_length: 4, packing: true, packing_strategy: wrapped, completion_only_loss: true, append_eos: false }";
+    let error = sandbox.examples(&[("x y z x y z", ""), ("z y x", "")]).run(settings).err().unwrap();
+    assert_eq!(error.slug, "nothing-to-learn");
+    write_pretokenized(
+        &sandbox.path("examples"),
+        &[PretokenizedRow { labels: Some(vec![1, 2]), input_ids: vec![1, 2], ..PretokenizedRow::default() }],
+    );
+    let error = sandbox.run("{ max_length: 4, packing: true, packing_strategy: wrapped }").err().unwrap();
+    assert_eq!(error.slug, "unsupported-setting");
+}
+
+#[test]
+fn a_report_shows_counts_and_the_first_packs() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let ran = sandbox.examples(&ROWS).run("{ max_length: 64, completion_only_loss: true }").unwrap();
+    let figures = KIND.figures("packed", &ran.packed).unwrap();
+    let [Figure::Facts(facts), Figure::Chart(chart)] = figures.as_slice() else { panic!("{figures:?}") };
+    for (name, value) in [("packs", "4"), ("documents", "4"), ("documents per pack", "1.00")] {
+        assert!(facts.facts.contains(&(name.to_string(), value.to_string())), "{name}: {facts:?}");
+    }
+    let lengths: Vec<f64> = ran.packs.iter().map(|pack| pack.input_ids.len() as f64).collect();
+    let supervised_of = |pack: &Pack| supervised(pack).len() as f64;
+    assert!(chart.series[0].points.iter().map(|point| point.1).eq(lengths));
+    assert!(chart.series[1].points.iter().map(|point| point.1).eq(ran.packs.iter().map(supervised_of)));
 }
 
 /// trl#3927: truncation cuts the whole completion off, and the mean over no token is NaN.

@@ -69,9 +69,9 @@ pub struct PackedInfo {
     pub n_supervised_tokens: u64,
     /// Most tokens that a pack may have.
     pub max_length: u64,
-    /// Documents that were cut at `max_length`.
+    /// Documents that were cut: at `max_length`, or, where packs are cut out of a stream, where a pack ends.
     pub n_truncated_documents: u64,
-    /// Tokens that were cut off.
+    /// Tokens that were cut off and are in no pack.
     pub n_truncated_tokens: u64,
     /// Documents left out, because nothing of them was supervised.
     pub n_dropped_documents: u64,
@@ -86,9 +86,9 @@ pub struct PackedInfo {
 pub struct PackedCounts {
     /// Documents in the packs.
     pub n_documents: u64,
-    /// Documents that were cut at `max_length`.
+    /// Documents that were cut: at `max_length`, or, where packs are cut out of a stream, where a pack ends.
     pub n_truncated_documents: u64,
-    /// Tokens that were cut off.
+    /// Tokens that were cut off and are in no pack.
     pub n_truncated_tokens: u64,
     /// Documents left out.
     pub n_dropped_documents: u64,
