@@ -20,7 +20,7 @@ pub mod select;
 pub mod settings;
 pub mod summary;
 
-use pipe_contract::{Artifact, ArtifactKind, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
 /// The kind as the runner's registry lists it.
 pub static KIND: DownloadKind = DownloadKind;
@@ -59,5 +59,9 @@ impl StageKind for DownloadKind {
 
     fn show(&self, _port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
         summary::show(artifact, n_rows)
+    }
+
+    fn figures(&self, _port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        summary::figures(artifact)
     }
 }

@@ -8,6 +8,8 @@ use pipe_contract::{
     Unit,
 };
 
+use pipe_records::bytes;
+
 use crate::error::DownloadError;
 use crate::hub::{Cache, Client, Environment, Fetched, RepoFile, Repository, fetch, list_files, resolve_revision};
 use crate::hub::{is_commit, offline};
@@ -134,14 +136,8 @@ impl Download {
             files.insert(file.path, ArtifactFile { path, size_bytes: file.size_bytes, digest: blake3 });
         }
         ctx.progress(total, total, Unit::Bytes);
-        let source =
-            if n_received == 0 { "all from the cache".to_string() } else { summary::bytes(n_received) + " received" };
-        ctx.log(format!(
-            "{} at {commit}: {} files, {}, {source}",
-            repository.describe(),
-            files.len(),
-            summary::bytes(total)
-        ));
+        let source = if n_received == 0 { "all from the cache".to_string() } else { bytes(n_received) + " received" };
+        ctx.log(format!("{} at {commit}: {} files, {}, {source}", repository.describe(), files.len(), bytes(total)));
         Ok(files)
     }
 

@@ -1,14 +1,12 @@
-//! What `download` says about what it got, and what `pipe show` prints of it.
+//! What `download` says about what it got, and what `pipe show` and reports show of it.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
 
-use pipe_contract::{Artifact, ArtifactKind, Context, StageError};
-use pipe_records::open_rows;
-use pipe_records::show::show_rows;
-use serde_json::Value;
+use pipe_contract::figures::Facts;
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError};
+use pipe_records::folders::{self, plain, read_json};
+use pipe_records::show::{show_rows, table_of_rows};
+use pipe_records::{bytes, open_rows, thousands};
 
 /// Fields of `config.json` that say what a model is, in this order.
 const CONFIG_FIELDS: [&str; 10] = [
@@ -24,6 +22,9 @@ const CONFIG_FIELDS: [&str; 10] = [
     "torch_dtype",
 ];
 
+/// Rows in a report.
+const ROWS_IN_REPORT: usize = 3;
+
 /// Features and number of rows of a data set; architecture and size of a model: as log lines and facts.
 ///
 /// # Errors
@@ -35,18 +36,18 @@ pub fn report(artifact: &Artifact, ctx: &Context<'_>) -> Result<(), StageError> 
         ArtifactKind::Rows => {
             let rows = open_rows(artifact)?;
             ctx.log(format!("features: {}", rows.features()));
-            ctx.log(format!("num_rows: {}", grouped(rows.num_rows())));
+            ctx.log(format!("num_rows: {}", thousands(rows.num_rows())));
             ctx.fact("features", rows.features());
-            ctx.fact("num_rows", grouped(rows.num_rows()));
+            ctx.fact("num_rows", thousands(rows.num_rows()));
         }
         ArtifactKind::Model => {
             let config = read_json(artifact, "config.json");
             let architecture =
                 config.as_ref().and_then(|config| config["architectures"][0].as_str()).unwrap_or("unknown");
             ctx.fact("architecture", architecture);
-            if let Some(n_parameters) = count_parameters(artifact) {
-                ctx.fact("parameters", grouped(n_parameters));
-                ctx.log(format!("{architecture} with {} parameters, {}", grouped(n_parameters), bytes(size_bytes)));
+            if let Some(n_parameters) = folders::tensors(artifact).map(|tensors| tensors.n_parameters) {
+                ctx.fact("parameters", thousands(n_parameters));
+                ctx.log(format!("{architecture} with {} parameters, {}", thousands(n_parameters), bytes(size_bytes)));
             }
         }
         _ => {
@@ -71,7 +72,7 @@ pub fn show(artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
     let mut text = String::new();
     if artifact.kind == ArtifactKind::Rows {
         let rows = open_rows(artifact)?;
-        writeln!(text, "features: {}\nnum_rows: {}\n", rows.features(), grouped(rows.num_rows())).expect(NEVER);
+        writeln!(text, "features: {}\nnum_rows: {}\n", rows.features(), thousands(rows.num_rows())).expect(NEVER);
         text.push_str(&show_rows(rows, n_rows)?);
         return Ok(text);
     }
@@ -87,90 +88,35 @@ pub fn show(artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
             writeln!(text, "{field}: {}", plain(&config[*field])).expect(NEVER);
         }
     }
-    if let Some(n_parameters) = count_parameters(artifact) {
-        writeln!(text, "parameters: {}", grouped(n_parameters)).expect(NEVER);
+    if let Some(n_parameters) = folders::tensors(artifact).map(|tensors| tensors.n_parameters) {
+        writeln!(text, "parameters: {}", thousands(n_parameters)).expect(NEVER);
     }
     text.push('\n');
     for (name, file) in &artifact.files {
-        writeln!(text, "{:>16}  {name}", grouped(file.size_bytes)).expect(NEVER);
+        writeln!(text, "{:>16}  {name}", thousands(file.size_bytes)).expect(NEVER);
     }
     Ok(text)
 }
 
 const NEVER: &str = "writing to a String cannot fail";
 
-/// `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+/// What a report shows: of rows their number, columns and the first few; of a model or an adapter what it is.
+///
+/// # Errors
+/// When the artifact cannot be read.
+pub fn figures(artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+    if artifact.kind != ArtifactKind::Rows {
+        return folders::figures(artifact);
     }
-    text
-}
-
-/// `817 B`, `24.2 MB`: powers of 1,000, as the hub's pages have them.
-pub(crate) fn bytes(size_bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    let mut size = size_bytes as f64;
-    let mut unit = "B";
-    for larger in UNITS {
-        if size < 1000.0 {
-            break;
-        }
-        size /= 1000.0;
-        unit = larger;
-    }
-    if unit == "B" { format!("{size_bytes} B") } else { format!("{size:.1} {unit}") }
-}
-
-fn read_json(artifact: &Artifact, name: &str) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(artifact.get(name)?).ok()?).ok()
-}
-
-/// A JSON value without quotes and brackets around it.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
-}
-
-/// Numbers in all tensors, from the headers of the safetensors files.
-fn count_parameters(artifact: &Artifact) -> Option<u64> {
-    let mut files = artifact.with_suffix(".safetensors").peekable();
-    files.peek()?;
-    files.map(|(_, path)| parameters_of(path)).sum()
-}
-
-/// A safetensors file begins with the length of its header (8 bytes, little endian) and the header, a JSON object.
-fn parameters_of(path: &Path) -> Option<u64> {
-    let mut file = File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > 100_000_000 {
-        return None; // The limit of the safetensors library.
-    }
-    let mut header = Vec::new();
-    file.take(length).read_to_end(&mut header).ok()?;
-    let header: Value = serde_json::from_slice(&header).ok()?;
-    let tensors = header.as_object()?.iter().filter(|(name, _)| *name != "__metadata__");
-    let size_of = |tensor: &Value| tensor["shape"].as_array()?.iter().map(Value::as_u64).product::<Option<u64>>();
-    tensors.map(|(_, tensor)| size_of(tensor)).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_for_people() {
-        assert_eq!([grouped(7), grouped(1000), grouped(1_234_567)], ["7", "1,000", "1,234,567"]);
-        assert_eq!([bytes(999), bytes(1000), bytes(24_246_638)], ["999 B", "1.0 kB", "24.2 MB"]);
-    }
+    let rows = open_rows(artifact)?;
+    let size_bytes = artifact.files.values().map(|file| file.size_bytes).sum();
+    let facts = [
+        ("num_rows", thousands(rows.num_rows())),
+        ("features", rows.features()),
+        ("files", artifact.files.len().to_string()),
+        ("size", bytes(size_bytes)),
+    ];
+    let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
+    let shown = table_of_rows(rows, "The first rows", ROWS_IN_REPORT)?;
+    Ok(vec![Figure::Facts(Facts { title: "Rows".to_string(), facts }), Figure::Table(shown)])
 }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use pipe_contract::{Context, KeySettings, KeyValue, Problem, Reader, Source, StageKind as _};
+use pipe_contract::{
+    Artifact, ArtifactKind, Context, Figure, KeySettings, KeyValue, Problem, Reader, Source, StageKind as _,
+};
 use pipe_stage_download::KIND;
 
 fn settings_of(yaml: &str) -> (KeySettings, Vec<Problem>) {
@@ -64,6 +66,30 @@ fn wrong_settings_are_problems() {
     assert_eq!(problems("{ dataset: a, split: \"train[:10]\" }"), [slice]);
     assert_eq!(problems("{ dataset: a, config: x, name: x }"), ["`name` and `config` mean the same, give one"]);
     assert_eq!(problems("{ datset: a }").len(), 2);
+}
+
+#[test]
+fn a_report_shows_the_first_rows_and_what_a_model_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = "x".repeat(2000);
+    let rows: String =
+        (0..5).map(|i| format!("{{\"question\": \"<b>{i}</b>\", \"answer\": \"{long}\", \"n\": {i}}}\n")).collect();
+    write(folder.path(), "data.jsonl", &rows);
+    let artifact = Artifact::from_folder(ArtifactKind::Rows, folder.path()).unwrap();
+    let figures = KIND.figures("rows", &artifact).unwrap();
+    let [Figure::Facts(facts), Figure::Table(table)] = figures.as_slice() else { panic!("{figures:?}") };
+    assert_eq!(facts.facts[0], ("num_rows".to_string(), "5".to_string()));
+    assert_eq!(facts.facts[1].1, "question: string, answer: string, n: int64");
+    assert_eq!(table.columns, ["question (string)", "answer (string)", "n (int64)"]);
+    assert_eq!(table.rows.len(), 3);
+    assert_eq!((table.rows[2][0].as_str(), table.rows[2][2].as_str()), ("<b>2</b>", "2"));
+    assert_eq!(table.rows[2][1].chars().count(), pipe_records::show::CELL_LENGTH + 1);
+
+    let model = folder.path().join("model");
+    write(&model, "config.json", "{\"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": 300}");
+    let figures = KIND.figures("model", &Artifact::from_folder(ArtifactKind::Model, &model).unwrap()).unwrap();
+    let [Figure::Facts(facts)] = figures.as_slice() else { panic!("{figures:?}") };
+    assert_eq!(facts.facts[1], ("vocabulary (tokens)".to_string(), "300".to_string()));
 }
 
 #[test]

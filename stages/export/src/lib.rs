@@ -15,7 +15,7 @@ pub mod probe;
 pub mod run;
 pub mod settings;
 
-use pipe_contract::{ArtifactKind, InputPort, OutputPort, Reader, Stage, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
 /// The kind as the runner's registry lists it.
 pub static KIND: ExportKind = ExportKind;
@@ -52,5 +52,9 @@ impl StageKind for ExportKind {
 
     fn read(&self, reader: &mut Reader) -> Box<dyn Stage> {
         Box::new(run::Export { settings: settings::read(reader) })
+    }
+
+    fn figures(&self, _port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        pipe_records::folders::figures(artifact)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
-use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
 use pipe_llm::weights::{self, WeightFiles};
 use pipe_llm::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program, Sequence};
 use pipe_stage_export::KIND;
@@ -93,6 +93,14 @@ fn the_exported_adapter_and_the_merged_model_compute_the_same() {
     assert!(largest_difference(&logits(&fixture(), None), &trained) > 1e-3, "the adapter changes nothing");
     let config = std::fs::read_to_string(adapter.join("adapter_config.json")).expect("a config");
     assert!(config.contains("\"base_model_name_or_path\": \"owner/name\""), "{config}");
+    for (port, folder, kind, fact) in [
+        ("adapter", adapter, ArtifactKind::Adapter, ("base model", "owner/name")),
+        ("merged", merged, ArtifactKind::Model, ("architecture", "LlamaForCausalLM")),
+    ] {
+        let figures = KIND.figures(port, &Artifact::from_folder(kind, &folder).expect("a folder")).expect("figures");
+        let [Figure::Facts(facts)] = figures.as_slice() else { panic!("{figures:?}") };
+        assert!(facts.facts.contains(&(fact.0.to_string(), fact.1.to_string())), "{facts:?}");
+    }
 }
 
 #[test]

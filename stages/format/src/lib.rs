@@ -6,17 +6,18 @@
 //! ```
 //!
 //! Reading order: [`settings`] (template and column names), [`template`] (cells to text and spans), [`pretokenized`]
-//! (token ids passed on), [`run`] (batches in parallel, written in order).
+//! (token ids passed on), [`run`] (batches in parallel, written in order), [`figures`] (what a report shows).
 //!
 //! It deliberately knows no tokenizer: spans are in characters, and what a boundary token belongs to is `tokenize`'s to say.
 
 pub mod error;
+pub mod figures;
 pub mod pretokenized;
 pub mod run;
 pub mod settings;
 pub mod template;
 
-use pipe_contract::{Artifact, ArtifactKind, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
 /// The kind as the runner's registry lists it.
 pub static KIND: FormatKind = FormatKind;
@@ -51,5 +52,9 @@ impl StageKind for FormatKind {
 
     fn show(&self, _port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
         Ok(run::show(artifact, n_rows)?)
+    }
+
+    fn figures(&self, _port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        figures::figures(artifact)
     }
 }

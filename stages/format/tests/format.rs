@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use arrow::array::AsArray;
-use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind as _};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind as _};
 use pipe_records::examples::{read_examples, read_pretokenized};
 use pipe_records::{Example, open_rows};
 use pipe_stage_format::KIND;
@@ -125,6 +125,28 @@ fn columns_can_have_other_names() {
     let outcome = run("{\"q\": \"é?\", \"a\": \" é\"}\n{\"q\": \"x\", \"a\": \"\"}\n", settings);
     assert_eq!(outcome.texts()[0], Example { text: "é? é".into(), prompt: 0..2, completion: 2..4 });
     assert_eq!(outcome.fact("empty completions").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_report_shows_the_first_examples_as_they_are() {
+    let rows = "{\"prompt\": \"é?\", \"completion\": \" é\"}\n{\"prompt\": \"x\", \"completion\": \" y\"}\n{\"prompt\": \"z\", \"completion\": \"z\"}\n";
+    let figures = KIND.figures("examples", &run(rows, "{ template: prompt_completion }").examples).unwrap();
+    let [Figure::Facts(facts), Figure::Samples(samples)] = figures.as_slice() else { panic!("{figures:?}") };
+    assert_eq!(facts.facts[0], ("examples".to_string(), "3".to_string()));
+    assert_eq!(facts.facts[1].1, "the completions");
+    let shown: Vec<(&str, &str)> =
+        samples.samples.iter().map(|sample| (sample.prompt.as_str(), sample.answers[0].1.as_str())).collect();
+    assert_eq!(shown, [("é?", " é"), ("x", " y")]);
+
+    let figures = KIND.figures("examples", &run("{\"text\": \"a b\"}\n", "{ template: text }").examples).unwrap();
+    let [Figure::Facts(_), Figure::Table(table)] = figures.as_slice() else { panic!("{figures:?}") };
+    assert_eq!((table.columns.concat(), table.rows.concat().concat()), ("text".to_string(), "a b".to_string()));
+
+    let rows = format!("{{\"input_ids\": {:?}}}\n", (0..30).collect::<Vec<u32>>());
+    let figures = KIND.figures("examples", &run(&rows, "{ template: pretokenized }").examples).unwrap();
+    let [Figure::Facts(_), Figure::Table(table)] = figures.as_slice() else { panic!("{figures:?}") };
+    assert_eq!((table.rows[0][1].as_str(), table.rows[0][2].starts_with("0, 1, 2, ")), ("30", true));
+    assert!(table.rows[0][2].ends_with("23, \u{2026}"), "{}", table.rows[0][2]);
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use pipe_contract::{
-    Artifact, ArtifactKind, Context, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
+    Artifact, ArtifactKind, Context, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
 use pipe_llm::config::{ModelConfig, tensor_shapes};
 use pipe_records::examples::read_examples;
-use pipe_records::thousands;
+use pipe_records::{folders, thousands};
 use pipe_tokenizer::{BpeTrainer, Trained};
 
 use crate::InitError;
@@ -55,6 +55,10 @@ impl StageKind for InitKind {
             writeln!(text, "{:>12}  {name}", file.size_bytes).expect("writing to a String cannot fail");
         }
         Ok(text)
+    }
+
+    fn figures(&self, _port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        folders::figures(artifact)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
 use pipe_records::{Example, ExamplesWriter};
 use pipe_stage_init::KIND;
 use pipe_tokenizer::ModelTokenizer;
@@ -71,6 +71,11 @@ fn a_model_folder_is_complete_and_its_tokenizer_round_trips() {
     assert!(KIND.show("model", &model, 0).unwrap().starts_with(
         "a Llama of 23,584 parameters: 2 layers, 32 channels, 4 heads (2 for keys and values), 300 tokens"
     ));
+    let figures = KIND.figures("model", &model).unwrap();
+    let [Figure::Facts(facts)] = figures.as_slice() else { panic!("{figures:?}") };
+    for (name, value) in [("parameters", "23,584"), ("tensors", "20"), ("stored as", "float32"), ("layers", "2")] {
+        assert!(facts.facts.contains(&(name.to_string(), value.to_string())), "{name}: {facts:?}");
+    }
 }
 
 #[test]

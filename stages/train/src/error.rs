@@ -34,6 +34,14 @@ pub enum TrainError {
         /// How many there are.
         n_packs: u64,
     },
+    /// A curve as a picture.
+    #[error("failed to draw `{name}`")]
+    Picture {
+        /// Without its end.
+        name: &'static str,
+        /// Why.
+        source: pipe_plot::PlotError,
+    },
     /// A file of this stage.
     #[error("failed to {verb} `{}`", path.display())]
     Io {
@@ -60,10 +68,11 @@ impl From<TrainError> for StageError {
                 "nothing-to-learn",
                 "look at the labels with `pipe show`; is `max_length` too short for the completions?",
             ),
-            TrainError::Io { .. } => ("io", "is the disk full, or the folder read-only?"),
+            TrainError::Picture { .. } | TrainError::Io { .. } => ("io", "is the disk full, or the folder read-only?"),
         };
         let stage_error = StageError::user(slug, error.to_string()).help(help);
         match error {
+            TrainError::Picture { source, .. } => stage_error.because(source),
             TrainError::Io { source, .. } => stage_error.because(source),
             _ => stage_error,
         }

@@ -7,18 +7,19 @@
 //! ```
 //!
 //! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`batches`] (which packs an
-//! optimizer step takes), [`checkpoint`], [`metrics`], [`run`].
+//! optimizer step takes), [`checkpoint`], [`metrics`], [`curves`] (their pictures), [`run`].
 //!
 //! It deliberately has no arithmetic: ops, loss and optimizer are `pipe-llm`'s.
 
 pub mod batches;
 pub mod checkpoint;
+pub mod curves;
 pub mod error;
 pub mod metrics;
 pub mod run;
 pub mod settings;
 
-use pipe_contract::{Artifact, ArtifactKind, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
 /// The kind as the runner's registry lists it.
 pub static KIND: TrainKind = TrainKind;
@@ -70,6 +71,13 @@ impl StageKind for TrainKind {
                 let path = artifact.file("adapter_config.json")?;
                 std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))
             }
+        }
+    }
+
+    fn figures(&self, port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        match port {
+            "metrics" => metrics::figures(artifact),
+            _ => pipe_records::folders::figures(artifact),
         }
     }
 }

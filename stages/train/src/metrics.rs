@@ -1,4 +1,4 @@
-//! The artifact `metrics`: a line per optimizer step, and the same as a Trainer's `trainer_state.json`.
+//! The artifact `metrics`: a line per optimizer step, the same as a Trainer's `trainer_state.json`, and as pictures.
 //!
 //! Their fields are Hugging Face's, whose reader refuses others, so neither file has a format version.
 //! No times, memory or rates: those belong to a run, not to an artifact.
@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use pipe_contract::{Artifact, StageError};
+use pipe_contract::{Artifact, Figure, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::curves;
 use crate::error::TrainError;
 
 /// One optimizer step.
@@ -32,7 +33,7 @@ pub struct MetricsLine {
     pub num_supervised_tokens: u64,
 }
 
-/// Writes `metrics.jsonl` and `trainer_state.json` into `folder`.
+/// Writes `metrics.jsonl`, `trainer_state.json` and the pictures of [`curves`] into `folder`.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -63,7 +64,28 @@ pub fn write(folder: &Path, lines: &[MetricsLine], max_steps: u64, num_train_epo
     });
     let path = folder.join("trainer_state.json");
     let text = serde_json::to_string_pretty(&state).expect("a JSON value can be written") + "\n";
-    std::fs::write(&path, text).map_err(|source| TrainError::Io { verb: "write", path, source })
+    std::fs::write(&path, text).map_err(|source| TrainError::Io { verb: "write", path, source })?;
+    for (name, chart) in curves::charts(lines) {
+        pipe_plot::draw_files(folder, name, &chart).map_err(|source| TrainError::Picture { name, source })?;
+    }
+    Ok(())
+}
+
+fn read(artifact: &Artifact) -> Result<Vec<MetricsLine>, StageError> {
+    let path = artifact.file("metrics.jsonl")?;
+    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
+    let lines = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+    lines.map_err(|e| StageError::user("metrics", "`metrics.jsonl` is broken").because(e))
+}
+
+/// What a report shows: facts, and the curves.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn figures(artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+    let lines = read(artifact)?;
+    let charts = curves::charts(&lines).map(|(_, chart)| Figure::Chart(chart));
+    Ok(std::iter::once(Figure::Facts(curves::facts(&lines))).chain(charts).collect())
 }
 
 /// The first and last `n_rows` lines as a table.
@@ -71,13 +93,7 @@ pub fn write(folder: &Path, lines: &[MetricsLine], max_steps: u64, num_train_epo
 /// # Errors
 /// When the file cannot be read.
 pub fn show(artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
-    let path = artifact.file("metrics.jsonl")?;
-    let text = std::fs::read_to_string(path).map_err(|e| StageError::io("read", path, e))?;
-    let lines: Vec<MetricsLine> = text
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .map_err(|e| StageError::user("metrics", "`metrics.jsonl` is broken").because(e))?;
+    let lines = read(artifact)?;
     let mut table = format!(
         "{:>8} {:>8} {:>10} {:>10} {:>14} {:>12}\n",
         "step", "epoch", "loss", "grad_norm", "learning_rate", "num_tokens"
@@ -128,6 +144,22 @@ mod tests {
                 .expect("JSON");
         assert_eq!(state["global_step"], 9);
         assert_eq!(state["log_history"][8]["num_tokens"], 900);
+        for name in ["loss", "learning_rate", "grad_norm"] {
+            let svg = std::fs::read_to_string(folder.join(format!("{name}.svg"))).expect("a picture");
+            assert!(svg.contains("optimizer step\n"), "{name}");
+            let png = std::fs::read(folder.join(format!("{name}.png"))).expect("a picture");
+            assert!(png.starts_with(b"\x89PNG") && png.len() > 5000, "{name}: {} bytes", png.len());
+        }
+        let figures = figures(&artifact).expect("figures");
+        let titles: Vec<&str> = figures
+            .iter()
+            .map(|figure| match figure {
+                Figure::Chart(chart) => chart.title.as_str(),
+                Figure::Facts(facts) => facts.title.as_str(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(titles, ["Training", "Loss", "Learning rate", "Gradient norm"]);
         std::fs::remove_dir_all(&folder).expect("removed");
     }
 }

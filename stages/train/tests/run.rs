@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, Figure, Reader, StageError, StageEvent, StageKind};
 use pipe_records::packed::{Pack, PackedCounts, PackedWriter};
 use pipe_stage_train::KIND;
 
@@ -127,10 +127,22 @@ fn a_run_writes_an_adapter_and_its_metrics_and_learns() {
         [
             "adapter/adapter_config.json",
             "adapter/adapter_model.safetensors",
+            "metrics/grad_norm.png",
+            "metrics/grad_norm.svg",
+            "metrics/learning_rate.png",
+            "metrics/learning_rate.svg",
+            "metrics/loss.png",
+            "metrics/loss.svg",
             "metrics/metrics.jsonl",
             "metrics/trainer_state.json"
         ]
     );
+    let figures = KIND.figures("adapter", &work.adapter_of("a")).expect("figures");
+    let [Figure::Facts(facts)] = figures.as_slice() else { panic!("{figures:?}") };
+    for (name, value) in [("tensors", "8"), ("stored as", "float32"), ("r", "4"), ("target modules", "q_proj, v_proj")]
+    {
+        assert!(facts.facts.contains(&(name.to_string(), value.to_string())), "{name}: {facts:?}");
+    }
     let losses = losses(&ran);
     assert_eq!(losses.len(), 9); // 10 packs, 4 a step, 3 epochs
     assert!(losses[8] < losses[0] - 0.1, "{losses:?}");

@@ -6,8 +6,8 @@
 //! packed    packed.parquet             --PackedReader---> Pack { input_ids, labels, position_ids, doc_ids }
 //! ```
 //!
-//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`unseen`] (what training did not have), [`packed`],
-//! [`show`], [`numbers`].
+//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`unseen`] (what training did not have),
+//! [`packed`], [`show`], [`numbers`], [`folders`] (what model and adapter folders say about themselves).
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
 //! It deliberately knows no templates, no tokenizer and no network.
@@ -16,6 +16,7 @@ mod columns;
 pub mod error;
 pub mod examples;
 pub mod files;
+pub mod folders;
 mod json;
 pub mod numbers;
 pub mod packed;
@@ -26,7 +27,7 @@ pub mod unseen;
 pub use error::RecordsError;
 pub use examples::{Example, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
 pub use files::{RecordWriter, parquet_writer, read_parquet};
-pub use numbers::thousands;
+pub use numbers::{bytes, thousands};
 pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter};
 pub use rows::{RowReader, open_rows};
 pub use unseen::{Compared, Unseen, unseen};

@@ -1,13 +1,17 @@
-//! Rows as text for people: each column as `name: value`, wrapped at 50 columns.
+//! Rows as text for people: each column as `name: value`, wrapped at 50 columns; and as a table for a report.
 
 use std::fmt::Write as _;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use pipe_contract::figures::Table;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::RecordsError;
+use crate::{RecordsError, RowReader};
+
+/// Characters of a cell in a report: enough for a paragraph.
+pub const CELL_LENGTH: usize = 600;
 
 /// Terminal columns of a wrapped line: what `textwrap.fill(text, width=50)` gives.
 pub const SHOW_WIDTH: usize = 50;
@@ -43,6 +47,39 @@ pub fn show_rows(
         }
     }
     Ok(text)
+}
+
+/// The first `n_rows` rows of `batches` as a table for a report: a column each, its type in the head, cells cut at
+/// [`CELL_LENGTH`] characters.
+///
+/// # Errors
+/// Those of `batches`.
+pub fn table_of_rows(rows: RowReader, title: &str, n_rows: usize) -> Result<Table, RecordsError> {
+    let head = |field: &FieldRef| format!("{} ({})", field.name(), type_name(field.data_type()));
+    let columns = rows.schema().fields().iter().map(head).collect();
+    let mut cells: Vec<Vec<String>> = Vec::new();
+    for batch in rows {
+        let batch = batch?;
+        let options = FormatOptions::default().with_null("(null)");
+        let formatters: Vec<ArrayFormatter> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<_, _>>()?;
+        for row in 0..batch.num_rows() {
+            if cells.len() == n_rows {
+                return Ok(Table { title: title.to_string(), columns, rows: cells });
+            }
+            cells
+                .push(formatters.iter().map(|formatter| cut(&formatter.value(row).to_string(), CELL_LENGTH)).collect());
+        }
+    }
+    Ok(Table { title: title.to_string(), columns, rows: cells })
+}
+
+/// At most `n_characters` of `text`, with a mark where something was left out.
+pub fn cut(text: &str, n_characters: usize) -> String {
+    match text.char_indices().nth(n_characters) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}\u{2026}", &text[..end]),
+    }
 }
 
 /// `text` in lines of at most `width` terminal columns, broken at spaces where there are any; its own line ends stay, other
