@@ -10,6 +10,7 @@
 //!
 //! Times, hosts and rates live here, never in an artifact.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,9 @@ use pipe_contract::Unit;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunnerError;
+use crate::key::readable;
 use crate::schedule::Outcome;
+use crate::spec::Pipeline;
 
 /// Version of the lines in `events.jsonl`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -56,6 +59,9 @@ pub enum Event {
         verdict: String,
         /// Why, in words.
         reason: String,
+        /// How it is written in the pipeline file; absent in runs of early versions.
+        #[serde(default)]
+        spec: Option<StageRecord>,
     },
     /// A stage was given its slots.
     StageStarted {
@@ -100,6 +106,13 @@ pub enum Event {
         /// As shown.
         value: String,
     },
+    /// What the process uses: once a second while stages run, where the system tells.
+    Usage {
+        /// Resident memory, in bytes.
+        memory_bytes: u64,
+        /// Time on all processors since the process began, in milliseconds.
+        cpu_ms: u64,
+    },
     /// A stage has an outcome.
     StageFinished {
         /// The stage.
@@ -112,6 +125,9 @@ pub enum Event {
         failure: Option<Failure>,
         /// The folder of the training state that is kept, where it failed or was cancelled and left some.
         checkpoint: Option<PathBuf>,
+        /// What its manifest is stored under, where it has outputs.
+        #[serde(default)]
+        fingerprint: Option<String>,
     },
     /// A stage's files are in the folder that `to:` names.
     Placed {
@@ -131,7 +147,57 @@ pub enum Event {
         duration_ms: u64,
         /// Whether the user stopped it.
         is_interrupted: bool,
+        /// The largest resident memory of the process, in bytes, where the system tells.
+        #[serde(default)]
+        peak_memory_bytes: Option<u64>,
+        /// Time on all processors, in milliseconds.
+        #[serde(default)]
+        cpu_ms: Option<u64>,
     },
+}
+
+/// A stage as it is written in the pipeline file, every name resolved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Port to `STAGE.OUTPUT`.
+    pub inputs: BTreeMap<String, String>,
+    /// Stages that it waits for without taking anything from them.
+    pub needs: Vec<String>,
+    /// Every setting, defaults too.
+    pub settings: Vec<SettingRecord>,
+}
+
+/// A setting in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SettingRecord {
+    /// Its keys below `with:`, dots between them.
+    pub name: String,
+    /// Null where nothing is set and the stage decides.
+    pub value: serde_json::Value,
+    /// Whether the user wrote it.
+    pub is_given: bool,
+}
+
+impl StageRecord {
+    /// Of stage number `stage`.
+    pub fn new(pipeline: &Pipeline, stage: usize) -> Self {
+        let spec = &pipeline.stages[stage];
+        let name = |stage: usize| pipeline.stages[stage].name.clone();
+        let setting = |setting: &pipe_contract::ReadSetting| SettingRecord {
+            name: setting.name.clone(),
+            value: setting.value.as_ref().map_or(serde_json::Value::Null, readable),
+            is_given: setting.is_given,
+        };
+        StageRecord {
+            inputs: spec
+                .inputs
+                .iter()
+                .map(|(port, from)| (port.clone(), format!("{}.{}", name(from.stage), from.port)))
+                .collect(),
+            needs: spec.needs.iter().map(|&need| name(need)).collect(),
+            settings: spec.settings.iter().map(setting).collect(),
+        }
+    }
 }
 
 /// What a run was started with.
@@ -219,8 +285,8 @@ pub fn from_json_line(line: &str) -> Option<(Duration, Event)> {
 pub struct Recorder {
     dir: PathBuf,
     events: Option<File>,
-    logs: std::collections::BTreeMap<String, File>,
-    progress_at: std::collections::BTreeMap<String, Duration>,
+    logs: BTreeMap<String, File>,
+    progress_at: BTreeMap<String, Duration>,
     error: Option<RunnerError>,
     pending: Vec<u8>,
 }
@@ -297,6 +363,7 @@ impl Recorder {
                 | Event::Log { .. }
                 | Event::Progress { .. }
                 | Event::Warning { .. }
+                | Event::Usage { .. }
                 | Event::RunFinished { .. }
         );
         if is_running || self.events.is_some() { self.flush() } else { Ok(()) }
@@ -316,13 +383,12 @@ pub fn log_path(run_dir: &Path, stage: &str) -> PathBuf {
     run_dir.join(format!("{stage}.log"))
 }
 
-/// A new run id: the time in UTC to the second, and four hex digits for runs of the same second. `20260131-235959-07af`.
+/// A new run id: the time in UTC to the second, and four hex digits for the part of the second, so that ids sort by time.
+/// `20260131-235959-07af`.
 pub fn new_run_id() -> String {
-    use std::hash::{BuildHasher as _, Hasher as _};
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    // RandomState is seeded by the operating system: the one source of randomness in std.
-    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("{}-{:04x}", format_utc(since_epoch.as_secs()), random & 0xffff)
+    let part = u64::from(since_epoch.subsec_nanos()) * 0x1_0000 / 1_000_000_000;
+    format!("{}-{part:04x}", format_utc(since_epoch.as_secs()))
 }
 
 /// `YYYYMMDD-HHMMSS`. The day is found with Howard Hinnant's `civil_from_days`, for days since 1970.

@@ -111,7 +111,7 @@ pub fn fingerprint(semantic_key: &str, compute_class: Option<&str>) -> String {
 }
 
 /// A setting as JSON. A float is shown as its shortest decimal form that reads back to the same bits.
-fn readable(value: &KeyValue) -> serde_json::Value {
+pub fn readable(value: &KeyValue) -> serde_json::Value {
     match value {
         KeyValue::Bool(value) => (*value).into(),
         KeyValue::Int(value) => (*value).into(),

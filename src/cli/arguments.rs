@@ -50,6 +50,8 @@ pub(super) enum Command {
     Stages(StagesArguments),
     /// Look into the outputs of a stage
     Show(ShowArguments),
+    /// Write a run as one HTML file: what ran, when, and what it gave
+    Report(ReportArguments),
     /// Ask again what names such as `main` stand for, and write the lock file
     Update(UpdateArguments),
     /// Look after the store
@@ -155,6 +157,16 @@ pub(super) struct ShowArguments {
     /// Rows to show
     #[arg(short = 'n', long = "rows", value_name = "ROWS", default_value_t = 5)]
     pub(super) n_rows: usize,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ReportArguments {
+    /// The id of the run, or how it begins [default: the last run]
+    #[arg(value_name = "RUN")]
+    pub(super) run: Option<String>,
+    /// Where to write it, `-` for standard output [default: report.html in the run's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -18,6 +18,7 @@ mod failure;
 mod graph;
 mod interrupt;
 mod plan;
+mod report;
 mod run;
 mod session;
 mod show;
@@ -53,6 +54,8 @@ pub struct Io<'a> {
     pub is_out_terminal: bool,
     /// Whether stderr is a terminal: live lines instead of plain ones, drawn to the stderr of the process.
     pub is_err_terminal: bool,
+    /// Columns of that terminal.
+    pub err_columns: Option<usize>,
     /// What the environment says.
     pub environment: Environment,
     /// What relative paths start from: empty for the current folder of the process.
@@ -69,6 +72,7 @@ pub fn main_with(registry: Registry, args: impl IntoIterator<Item = OsString>) -
     let io = Io {
         is_out_terminal: stdout.is_terminal(),
         is_err_terminal: stderr.is_terminal(),
+        err_columns: terminal_size::terminal_size_of(&stderr).map(|(width, _)| usize::from(width.0)),
         out: &mut stdout.lock(),
         // Not locked: a panic on another thread must be able to speak.
         err: &mut &stderr,
@@ -96,6 +100,7 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
         Command::Check(arguments) => check::check(&mut session, arguments),
         Command::Graph(arguments) => graph::graph(&mut session, arguments),
         Command::Stages(arguments) => stages::stages(&mut session, arguments),
+        Command::Report(arguments) => report::report(&mut session, arguments),
         Command::Show(arguments) => show::show(&mut session, arguments),
         Command::Update(arguments) => update::update(&mut session, arguments),
         Command::Cache(arguments) => cache::cache(&mut session, arguments),

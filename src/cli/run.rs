@@ -3,7 +3,6 @@
 //! A run with nothing to do takes the same way and starts no thread, no bar and no signal handler on it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use pipe_contract::Source;
 
@@ -12,14 +11,15 @@ use super::failure::CliError;
 use super::session::{Loaded, Request, Session};
 use crate::diagnostic::Diagnostic;
 use crate::error::chain;
-use crate::events::{self, Event, EventBus, Recorder, RunRequest, Sink};
-use crate::execute::{RunEnd, execute, machine_slots};
+use crate::events::{self, Event, EventBus, Recorder, Sink};
+use crate::execute::{RunEnd, Usage, execute, machine_slots};
 use crate::exit_code;
 use crate::lockfile::LockFile;
 use crate::plan::Plan;
 use crate::report::json::JsonLines;
 use crate::report::live::LiveLines;
 use crate::report::plain::PlainLines;
+use crate::report::shell::{self, quote, quote_path};
 use crate::report::summary::{Summary, SummaryContext};
 use crate::schedule::Outcome;
 use crate::spec::Pipeline;
@@ -38,7 +38,8 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let has_lines = !arguments.json && !plan.is_all_reuse();
     let is_live = has_lines && session.io.is_err_terminal;
     let err_style = session.err_style;
-    let mut live = is_live.then(|| LiveLines::new(err_style));
+    let columns = session.io.err_columns;
+    let mut live = is_live.then(|| LiveLines::new(err_style, columns));
     let mut plain = (has_lines && !is_live).then(|| PlainLines::new(&mut *session.io.err, err_style));
     let mut json = arguments.json.then(|| JsonLines::new(&mut *session.io.out));
     let mut sinks: Vec<&mut dyn Sink> = vec![&mut recorder, &mut summary];
@@ -56,13 +57,21 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     if let Some(line) = update_lock(&mut loaded.lock, &loaded.pipeline, &end) {
         bus.emit(&Event::Warning { stage: None, line });
     }
-    bus.emit(&Event::RunFinished { duration_ms: bus.elapsed().as_millis() as u64, is_interrupted });
+    let usage = Usage::now();
+    bus.emit(&Event::RunFinished {
+        duration_ms: bus.elapsed().as_millis() as u64,
+        is_interrupted,
+        peak_memory_bytes: usage.map(|usage| usage.peak_memory_bytes),
+        cpu_ms: usage.map(|usage| usage.cpu_ms),
+    });
     drop(bus);
 
     let context = SummaryContext {
         store: session.store_as_given.clone(),
         run_dir: session.store_as_given.join("runs").join(&run_id),
         resume_command: resume_command(session, arguments, &request),
+        report_command: format!("pipe report{}", store_option(session)),
+        columns,
     };
     let mut text =
         if arguments.json { summary.render_failures(&context, err_style) } else { summary.render(&context, err_style) };
@@ -107,21 +116,17 @@ fn announce(bus: &mut EventBus<'_>, loaded: &Loaded, plan: &Plan, request: &Requ
         format_version: events::FORMAT_VERSION,
         run_id: run_id.to_string(),
         pipeline: pipeline.name.clone(),
-        request: RunRequest {
-            file: std::path::absolute(&pipeline.path).unwrap_or_else(|_| pipeline.path.clone()),
-            file_as_given: request.file_as_given.clone(),
-            profile: request.options.profile.clone(),
-            sets: request.options.sets.clone(),
-        },
+        request: request.record(&pipeline.path),
         n_threads,
         stages: pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
     });
-    for (stage, planned) in pipeline.stages.iter().zip(&plan.stages) {
+    for (position, (stage, planned)) in pipeline.stages.iter().zip(&plan.stages).enumerate() {
         bus.emit(&Event::StagePlanned {
             stage: stage.name.clone(),
             kind: stage.kind.name().to_string(),
             verdict: planned.verdict.name().to_string(),
             reason: planned.verdict.explain(pipeline),
+            spec: Some(events::StageRecord::new(pipeline, position)),
         });
     }
     if loaded.lock.is_foreign() {
@@ -158,18 +163,9 @@ fn update_lock(lock: &mut LockFile, pipeline: &Pipeline, end: &RunEnd) -> Option
 
 /// What to type to go on after a failure.
 fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Request) -> String {
-    let mut words = vec!["pipe".to_string(), "run".to_string(), quote_path(&request.file_as_given)];
+    let mut words =
+        vec![format!("{}{}", shell::run_command(&request.record(&request.file_as_given)), store_option(session))];
     let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
-    if let Some(profile) = &request.options.profile {
-        option("--profile", quote(profile));
-    }
-    for set in &request.options.sets {
-        option("--set", quote(set));
-    }
-    let default_store = session.io.environment.store.clone().unwrap_or_else(|| ".pipe".into());
-    if session.store_as_given != default_store {
-        option("--store", quote_path(&session.store_as_given));
-    }
     if let Some(threads) = &arguments.threads {
         option("--threads", quote(threads));
     }
@@ -181,28 +177,12 @@ fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Req
     words.join(" ")
 }
 
-fn quote_path(path: &Path) -> String {
-    quote(&path.to_string_lossy())
-}
-
-/// For a POSIX shell.
-fn quote(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_string()
+/// ` --store DIR` where a command would not find the store without it.
+fn store_option(session: &Session<'_>) -> String {
+    let default_store = session.io.environment.store.clone().unwrap_or_else(|| ".pipe".into());
+    if session.store_as_given == default_store {
+        String::new()
     } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        assert_eq!(quote("stages.adapter.with.lora.r=8"), "stages.adapter.with.lora.r=8");
-        assert_eq!(quote("vars.text=it's"), r"'vars.text=it'\''s'");
-        assert_eq!(quote(""), "''");
+        format!(" --store {}", quote_path(&session.store_as_given))
     }
 }

@@ -164,6 +164,16 @@ impl Request {
         Request { file_as_given: file.to_path_buf(), options }
     }
 
+    /// As events have it; `path`: where the file is.
+    pub(super) fn record(&self, path: &Path) -> RunRequest {
+        RunRequest {
+            file: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
+            file_as_given: self.file_as_given.clone(),
+            profile: self.options.profile.clone(),
+            sets: self.options.sets.clone(),
+        }
+    }
+
     /// The path as it was given, if it leads to the same file from here.
     fn of_run(run: RunRequest) -> Self {
         let is_here = std::path::absolute(&run.file_as_given).is_ok_and(|path| path == run.file);

@@ -11,6 +11,7 @@ use pipe_cache::Manifest;
 use pipe_contract::{CancelToken, Cpu, StageEvent};
 
 use super::job::{Job, JobEnd};
+use super::usage::Usage;
 use crate::error::{RunnerError, chain};
 use crate::events::{Event, EventBus, Failure};
 use crate::graph::StageGraph;
@@ -21,6 +22,9 @@ use crate::spec::StageSpec;
 
 /// How often the terminal moves and the cancel token is looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often memory and processor time are looked at.
+const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a run left.
 #[derive(Debug)]
@@ -141,6 +145,8 @@ impl<'a> Coordinator<'a, '_, '_> {
         'a: 'scope,
     {
         let mut is_interrupted = false;
+        self.measure();
+        let mut measured_at = Instant::now();
         let mut commands = VecDeque::from(scheduler.on(SchedulerEvent::Begin));
         loop {
             while let Some(command) = commands.pop_front() {
@@ -151,7 +157,10 @@ impl<'a> Coordinator<'a, '_, '_> {
                         self.close(stage, outcome);
                         None
                     }
-                    Command::Finish => return Ok(()),
+                    Command::Finish => {
+                        self.measure();
+                        return Ok(());
+                    }
                 };
                 commands.extend(answer.map(|event| scheduler.on(event)).unwrap_or_default());
             }
@@ -164,10 +173,20 @@ impl<'a> Coordinator<'a, '_, '_> {
                 Err(RecvTimeoutError::Timeout) => self.bus.tick(),
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the coordinator holds a sender itself"),
             }
+            if measured_at.elapsed() >= USAGE_INTERVAL {
+                measured_at = Instant::now();
+                self.measure();
+            }
             if self.cancel.is_cancelled() && !is_interrupted {
                 is_interrupted = true;
                 commands.extend(scheduler.on(SchedulerEvent::Interrupt));
             }
+        }
+    }
+
+    fn measure(&mut self) {
+        if let Some(Usage { memory_bytes, cpu_ms, .. }) = Usage::now() {
+            self.bus.emit(&Event::Usage { memory_bytes, cpu_ms });
         }
     }
 
@@ -326,7 +345,9 @@ impl<'a> Coordinator<'a, '_, '_> {
         self.outcomes[stage] = Some(outcome);
         // 0 stands for a stage that never started, so one that did took at least 1 ms.
         let duration_ms = self.started_at[stage].take().map_or(0, |begin| (begin.elapsed().as_millis() as u64).max(1));
-        self.bus.emit(&Event::StageFinished { stage: self.name(stage), outcome, duration_ms, failure, checkpoint });
+        let fingerprint = self.manifests[stage].as_ref().map(|manifest| manifest.fingerprint.clone());
+        let stage = self.name(stage);
+        self.bus.emit(&Event::StageFinished { stage, outcome, duration_ms, failure, checkpoint, fingerprint });
     }
 
     /// Copies outputs to where `to:` says. Returns whether that failed somewhere.

@@ -20,6 +20,8 @@ mod coordinator;
 mod job;
 mod panics;
 mod slots;
+mod usage;
 
 pub use coordinator::{RunEnd, execute};
 pub use slots::machine_slots;
+pub use usage::Usage;

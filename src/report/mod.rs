@@ -5,6 +5,7 @@
 //!      \--> plain    a line per fact, where it is not
 //!      \--> summary  the end: outcomes, facts, warnings, where the results lie, what to do about a failure
 //!      \--> json     JSON Lines for programs
+//!      \--> html     one file with everything, for `pipe report`
 //! Pipeline, Plan --> plan_table, graph_text   screens of `pipe plan` and `pipe graph`
 //! ```
 //!
@@ -12,11 +13,13 @@
 //! anything.
 
 pub mod graph_text;
+pub mod html;
 pub mod json;
 pub mod live;
 pub mod numbers;
 pub mod plain;
 pub mod plan_table;
 pub mod progress;
+pub mod shell;
 pub mod style;
 pub mod summary;

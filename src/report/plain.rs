@@ -1,17 +1,23 @@
-//! Plain lines where stderr is not a terminal: what starts, what is said, how far it is at most every ten seconds, what ends.
+//! Plain lines where stderr is not a terminal: what starts, what is said, how far it is now and then, what ends.
+//!
+//! How far it is, is said every ten seconds at first, and less often the longer it takes: a day has some 200 such lines.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::numbers::{self, plural};
 use super::progress::Progress;
 use super::style::Style;
+use super::summary::pad;
 use crate::events::{Event, Sink};
 use crate::schedule::Outcome;
 
-/// A log file should not consist of progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// A log file should not consist of progress: a line after a tenth of the time it already takes, within these bounds.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(10);
+const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(600);
 
 /// Writes a line per fact.
 pub struct PlainLines<'a> {
@@ -21,16 +27,18 @@ pub struct PlainLines<'a> {
     /// Once no stage is left, the summary follows at once and says every warning.
     n_unfinished: usize,
     progress: BTreeMap<String, (Progress, Duration)>,
+    /// The newest fact of each stage that runs.
+    facts: BTreeMap<String, String>,
 }
 
 impl<'a> PlainLines<'a> {
     /// Writes to `err`. Lines that cannot be written are dropped: the run goes on.
     pub fn new(err: &'a mut dyn Write, style: Style) -> Self {
-        PlainLines { err, style, width: 0, n_unfinished: 0, progress: BTreeMap::new() }
+        PlainLines { err, style, width: 0, n_unfinished: 0, progress: BTreeMap::new(), facts: BTreeMap::new() }
     }
 
     fn line(&mut self, stage: &str, text: &str) {
-        let name = self.style.bold(&format!("{stage:<width$}", width = self.width));
+        let name = self.style.bold(&pad(stage, self.width));
         let _ = writeln!(self.err, "{name}  {text}");
     }
 
@@ -39,10 +47,13 @@ impl<'a> PlainLines<'a> {
         let before = self.progress.get(stage).copied();
         let now = Progress::update(before.map(|(progress, _)| progress), at, done, total, unit);
         let shown_at = before.map_or(at, |(_, shown_at)| shown_at);
-        let is_due = at.saturating_sub(shown_at) >= PROGRESS_INTERVAL;
+        let takes = at.saturating_sub(now.began_at());
+        let interval = (takes / 10).clamp(PROGRESS_INTERVAL_MIN, PROGRESS_INTERVAL_MAX);
+        let is_due = at.saturating_sub(shown_at) >= interval;
         self.progress.insert(stage.to_string(), (now, if is_due { at } else { shown_at }));
         if is_due {
-            self.line(stage, &now.describe());
+            let fact = self.facts.get(stage).map(|fact| format!(", {fact}")).unwrap_or_default();
+            self.line(stage, &format!("{}{fact}", now.describe()));
         }
     }
 }
@@ -64,7 +75,7 @@ impl Sink for PlainLines<'_> {
     fn on(&mut self, at: Duration, event: &Event) {
         match event {
             Event::RunStarted { stages, .. } => {
-                self.width = stages.iter().map(|name| name.len()).max().unwrap_or(0);
+                self.width = stages.iter().map(|name| name.width()).max().unwrap_or(0);
                 self.n_unfinished = stages.len();
             }
             Event::StageStarted { stage, n_threads, .. } => {
@@ -83,7 +94,8 @@ impl Sink for PlainLines<'_> {
                     self.line(stage, &text);
                 }
             }
-            Event::StagePlanned { .. } | Event::Fact { .. } | Event::Placed { .. } | Event::RunFinished { .. } => {}
+            Event::Fact { stage, name, value } => drop(self.facts.insert(stage.clone(), format!("{name} {value}"))),
+            Event::StagePlanned { .. } | Event::Usage { .. } | Event::Placed { .. } | Event::RunFinished { .. } => {}
         }
     }
 }
@@ -95,16 +107,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_shown_every_ten_seconds() {
+    fn progress_is_shown_every_ten_seconds_with_the_newest_fact() {
         let mut err = Vec::new();
         let mut lines = PlainLines::new(&mut err, Style::PLAIN);
+        lines.on(Duration::ZERO, &Event::Fact { stage: "text".into(), name: "loss".into(), value: "2.3131".into() });
         for second in 0..=25 {
             let event = Event::Progress { stage: "text".into(), done: second * 100, total: 5_000, unit: Unit::Rows };
             lines.on(Duration::from_secs(second), &event);
         }
         insta::assert_snapshot!(String::from_utf8(err).expect("UTF-8"), @r"
-        text  1,000 of 5,000 rows, 20 %, 100 rows/s, 40.0 s left
-        text  2,000 of 5,000 rows, 40 %, 100 rows/s, 30.0 s left
+        text  1,000 of 5,000 rows, 20 %, 100 rows/s, 40.0 s left, loss 2.3131
+        text  2,000 of 5,000 rows, 40 %, 100 rows/s, 30.0 s left, loss 2.3131
         ");
+    }
+
+    #[test]
+    fn a_day_of_progress_is_a_page_or_two() {
+        let mut err = Vec::new();
+        let mut lines = PlainLines::new(&mut err, Style::PLAIN);
+        for second in 0..=86_400 {
+            let event = Event::Progress { stage: "text".into(), done: second, total: 86_400, unit: Unit::Tokens };
+            lines.on(Duration::from_secs(second), &event);
+        }
+        let n_lines = String::from_utf8(err).expect("UTF-8").lines().count();
+        assert!((150..250).contains(&n_lines), "{n_lines} lines");
     }
 }

@@ -30,6 +30,11 @@ impl Progress {
         self.last.1
     }
 
+    /// When this phase began.
+    pub fn began_at(&self) -> Duration {
+        self.first.0
+    }
+
     /// Units in all, 0 if unknown.
     pub fn total(&self) -> u64 {
         self.total
@@ -41,18 +46,19 @@ impl Progress {
         parts.join(", ")
     }
 
-    /// The same with what matters most first, for a line that is cut: `60 %, 400 rows/s, 2.0 s left, 1,200 of 2,000 rows`.
-    pub fn describe_live(&self) -> String {
-        let parts: Vec<String> = self.speed().into_iter().chain([self.amount()]).collect();
+    /// The same with what matters most first, for a line that is cut, and the newest fact in it:
+    /// `60 %, 400 rows/s, 2.0 s left, loss 2.31, 1,200 of 2,000 rows`.
+    pub fn describe_live(&self, fact: Option<&str>) -> String {
+        let fact = fact.map(str::to_string);
+        let parts: Vec<String> = self.speed().into_iter().chain(fact).chain([self.amount()]).collect();
         parts.join(", ")
     }
 
     fn amount(&self) -> String {
         let (done, total) = (self.done(), self.total);
         match (self.unit, total) {
-            (Unit::Bytes, 0) => numbers::bytes(done),
+            (unit, 0) => amount(done, unit),
             (Unit::Bytes, _) => format!("{} of {}", numbers::bytes(done), numbers::bytes(total)),
-            (unit, 0) => format!("{} {}", numbers::count(done), word(unit)),
             (unit, _) => format!("{} of {} {}", numbers::count(done), numbers::count(total), word(unit)),
         }
     }
@@ -65,7 +71,7 @@ impl Progress {
             parts.push(format!("{percent} %"));
         }
         if let Some(rate) = self.rate() {
-            parts.push(show_rate(rate, self.unit));
+            parts.push(super::progress::rate(rate, self.unit));
             if total > done {
                 parts
                     .push(format!("{} left", numbers::duration(Duration::from_secs_f64((total - done) as f64 / rate))));
@@ -82,7 +88,16 @@ impl Progress {
     }
 }
 
-fn show_rate(rate: f64, unit: Unit) -> String {
+/// `1,200 rows`, `4.1 MB`.
+pub(super) fn amount(number: u64, unit: Unit) -> String {
+    match unit {
+        Unit::Bytes => numbers::bytes(number),
+        unit => format!("{} {}", numbers::count(number), word(unit)),
+    }
+}
+
+/// `400 rows/s`, `4.1 MB/s`.
+pub(super) fn rate(rate: f64, unit: Unit) -> String {
     match unit {
         Unit::Bytes => format!("{}/s", numbers::bytes(rate as u64)),
         unit if rate >= 10.0 => format!("{} {}/s", numbers::count(rate.round() as u64), word(unit)),
@@ -90,7 +105,8 @@ fn show_rate(rate: f64, unit: Unit) -> String {
     }
 }
 
-fn word(unit: Unit) -> &'static str {
+/// The unit, of many.
+pub(super) fn word(unit: Unit) -> &'static str {
     match unit {
         Unit::Bytes => "bytes",
         Unit::Rows => "rows",

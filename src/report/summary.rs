@@ -14,13 +14,15 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::numbers::{self, plural};
 use super::style::Style;
 use crate::events::{Event, Failure, Sink};
 use crate::schedule::Outcome;
 
-/// On a line of the summary.
-const N_FACTS_MAX: usize = 4;
+/// A terminal narrower than that is not wrapped for.
+const FACTS_WIDTH_MIN: usize = 24;
 /// Of a stage that failed.
 const N_LOG_LINES: usize = 8;
 
@@ -33,6 +35,10 @@ pub struct SummaryContext {
     pub run_dir: PathBuf,
     /// What to type to go on after a failure.
     pub resume_command: String,
+    /// What to type for a page with all of it.
+    pub report_command: String,
+    /// Columns of the terminal; `None` where there is none, and lines are as long as they are.
+    pub columns: Option<usize>,
 }
 
 /// A fold over the events of a run.
@@ -77,7 +83,7 @@ impl Summary {
             writeln!(text, "{n_stages}, {all}reused in {}", numbers::duration(self.duration)).expect("to a String");
         } else {
             text.push('\n');
-            text.push_str(&self.table(style));
+            text.push_str(&self.table(context, style));
             text.push_str(&self.failures(context, style));
             text.push('\n');
             writeln!(text, "{}", style.bold(&self.totals())).expect("to a String");
@@ -96,19 +102,27 @@ impl Summary {
         self.failures(context, style).trim_start_matches('\n').to_string()
     }
 
-    fn table(&self, style: Style) -> String {
-        let name_width = self.stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0);
+    fn table(&self, context: &SummaryContext, style: Style) -> String {
+        let name_width = self.stages.iter().map(|stage| stage.name.width()).max().unwrap_or(0);
         let words: Vec<String> = self.stages.iter().map(|stage| word(stage.outcome)).collect();
         let word_width = words.iter().map(String::len).max().unwrap_or(0);
         let durations: Vec<String> = self.stages.iter().map(StageSummary::shown_duration).collect();
         let duration_width = durations.iter().map(String::len).max().unwrap_or(0);
+        let facts_at = name_width + word_width + duration_width + 6;
+        let facts_width =
+            context.columns.map_or(usize::MAX, |columns| columns.saturating_sub(facts_at).max(FACTS_WIDTH_MIN));
         let mut text = String::new();
         for ((stage, word), duration) in self.stages.iter().zip(&words).zip(&durations) {
             let word = format!("{word:<word_width$}");
             let word = stage.outcome.map_or(word.clone(), |outcome| style.outcome(outcome, &word));
-            let name = style.bold(&format!("{:<name_width$}", stage.name));
-            let line = format!("{name}  {word}  {duration:>duration_width$}  {}", stage.shown_facts());
+            let name = style.bold(&pad(&stage.name, name_width));
+            let facts = wrap(&stage.shown_facts(), facts_width);
+            let first = facts.first().map_or("", String::as_str);
+            let line = format!("{name}  {word}  {duration:>duration_width$}  {first}");
             writeln!(text, "{}", line.trim_end()).expect("to a String");
+            for more in facts.iter().skip(1) {
+                writeln!(text, "{:facts_at$}{more}", "").expect("to a String");
+            }
         }
         text
     }
@@ -139,6 +153,7 @@ impl Summary {
             .expect("to a String");
         }
         writeln!(text, "everything in {}", context.store.display()).expect("to a String");
+        writeln!(text, "as a page with charts: {}", context.report_command).expect("to a String");
         text
     }
 
@@ -205,15 +220,32 @@ impl StageSummary {
         }
     }
 
-    fn shown_facts(&self) -> String {
+    fn shown_facts(&self) -> Vec<String> {
         match (&self.failure, self.outcome) {
-            (Some(failure), Some(Outcome::Skipped)) => failure.message.clone(),
-            _ => {
-                let facts = self.facts.iter().take(N_FACTS_MAX).map(|(name, value)| format!("{name} {value}"));
-                facts.collect::<Vec<_>>().join(", ")
-            }
+            (Some(failure), Some(Outcome::Skipped)) => vec![failure.message.clone()],
+            _ => self.facts.iter().map(|(name, value)| format!("{name} {value}")).collect(),
         }
     }
+}
+
+/// Text with blanks behind it, up to `width` columns.
+pub(super) fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
+}
+
+/// Parts with commas between them, on lines of at most `width` columns; a part is not divided.
+fn wrap(parts: &[String], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (position, part) in parts.iter().enumerate() {
+        let comma = if position + 1 < parts.len() { "," } else { "" };
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + part.width() + comma.len() <= width => {
+                line.push_str(&format!(" {part}{comma}"));
+            }
+            _ => lines.push(format!("{part}{comma}")),
+        }
+    }
+    lines
 }
 
 fn word(outcome: Option<Outcome>) -> String {
@@ -256,7 +288,7 @@ impl Sink for Summary {
                     stage.facts.push((name.clone(), value.clone()));
                 }
             }
-            Event::StageFinished { stage, outcome, duration_ms, failure, checkpoint } => {
+            Event::StageFinished { stage, outcome, duration_ms, failure, checkpoint, .. } => {
                 if let Some(stage) = self.stage(stage) {
                     stage.outcome = Some(*outcome);
                     stage.duration = Duration::from_millis(*duration_ms);
@@ -265,11 +297,60 @@ impl Sink for Summary {
                 }
             }
             Event::Placed { stage, to, n_left, .. } => self.placed.push((stage.clone(), to.clone(), *n_left)),
-            Event::RunFinished { duration_ms, is_interrupted } => {
+            Event::RunFinished { duration_ms, is_interrupted, .. } => {
                 self.duration = Duration::from_millis(*duration_ms);
                 self.is_interrupted = *is_interrupted;
             }
-            Event::StagePlanned { .. } | Event::Progress { .. } => {}
+            Event::StagePlanned { .. } | Event::Progress { .. } | Event::Usage { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_wrapped_to_the_terminal_and_none_is_cut() {
+        let mut summary = Summary::default();
+        let request = crate::events::RunRequest::default();
+        let stages = vec!["rows".to_string(), "数据".to_string()];
+        let finished = |stage: &str| Event::StageFinished {
+            stage: stage.into(),
+            outcome: Outcome::Ran,
+            duration_ms: 1_500,
+            failure: None,
+            checkpoint: None,
+            fingerprint: None,
+        };
+        let fact = |stage: &str, name: &str, value: &str| Event::Fact {
+            stage: stage.into(),
+            name: name.into(),
+            value: value.into(),
+        };
+        let (run_id, pipeline) = (String::new(), String::new());
+        for event in [
+            Event::RunStarted { format_version: 1, run_id, pipeline, request, n_threads: 2, stages },
+            fact("rows", "rows", "2,000"),
+            fact("数据", "packs", "145"),
+            fact("数据", "documents", "600"),
+            fact("数据", "supervised tokens", "35,063"),
+            fact("数据", "fill", "96.1 %"),
+            finished("rows"),
+            finished("数据"),
+        ] {
+            summary.on(Duration::ZERO, &event);
+        }
+        let at = |columns| summary.table(&SummaryContext { columns, ..SummaryContext::default() }, Style::PLAIN);
+        insta::assert_snapshot!(at(Some(50)), @r"
+        rows  ran  1.5 s  rows 2,000
+        数据  ran  1.5 s  packs 145, documents 600,
+                          supervised tokens 35,063,
+                          fill 96.1 %
+        ");
+        insta::assert_snapshot!(at(None), @r"
+        rows  ran  1.5 s  rows 2,000
+        数据  ran  1.5 s  packs 145, documents 600, supervised tokens 35,063, fill 96.1 %
+        ");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipe_contract::{KeySettings, Problem, ProblemKind, Reader, Stage, StageKind};
+use pipe_contract::{KeySettings, Problem, ProblemKind, ReadSetting, Reader, Stage, StageKind};
 use serde_yaml::Value;
 
 use super::findings::{Findings, nearest_or_list};
@@ -15,6 +15,7 @@ pub(super) struct Built {
     pub(super) kind: &'static dyn StageKind,
     pub(super) stage: Arc<dyn Stage>,
     pub(super) key_settings: KeySettings,
+    pub(super) settings: Vec<ReadSetting>,
     /// Whether a setting has a problem, so that the stage may not have the outputs it was meant to have.
     pub(super) has_problems: bool,
 }
@@ -32,6 +33,7 @@ pub(super) fn build(written: &StageText, registry: &Registry, findings: &mut Fin
     let value = with.map_or(Value::Null, |entry| entry.value.to_value());
     let mut reader = Reader::new(&value);
     let stage: Arc<dyn Stage> = Arc::from(kind.read(&mut reader));
+    let settings = reader.settings();
     let (key_settings, mut problems) = reader.finish();
     let has_unknown = with.is_some_and(|entry| entry.value.has_unknown());
     let has_problems = has_unknown || !problems.is_empty();
@@ -39,7 +41,7 @@ pub(super) fn build(written: &StageText, registry: &Registry, findings: &mut Fin
         problems.retain(|problem| problem.kind != ProblemKind::MissingSetting);
     }
     problems.into_iter().for_each(|problem| report(written, problem, findings));
-    Some(Built { kind, stage, key_settings, has_problems })
+    Some(Built { kind, stage, key_settings, settings, has_problems })
 }
 
 fn report(written: &StageText, problem: Problem, findings: &mut Findings) {

@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pipe_contract::{ArtifactKind, KeySettings, Stage, StageKind};
+use pipe_contract::{ArtifactKind, KeySettings, ReadSetting, Stage, StageKind};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::registry::Registry;
@@ -91,6 +91,8 @@ pub struct StageSpec {
     pub stage: Arc<dyn Stage>,
     /// The settings that determine its bytes, without defaults.
     pub key_settings: KeySettings,
+    /// Every setting as its kind read it, defaults too: for reports.
+    pub settings: Vec<ReadSetting>,
     /// Port to what feeds it. Every required port is there.
     pub inputs: BTreeMap<String, InputRef>,
     /// The stages of `needs:`, by position, each once; those of `inputs` are not repeated here.

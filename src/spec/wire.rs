@@ -67,6 +67,7 @@ fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findi
         kind: built.kind,
         stage: built.stage,
         key_settings: built.key_settings,
+        settings: built.settings,
         inputs,
         needs,
         resources: written.resources,

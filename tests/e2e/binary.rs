@@ -30,6 +30,7 @@ fn help() {
       graph   Draw the stages and what flows between them
       stages  List the stage kinds, or describe one
       show    Look into the outputs of a stage
+      report  Write a run as one HTML file: what ran, when, and what it gave
       update  Ask again what names such as `main` stand for, and write the lock file
       cache   Look after the store
       help    Print this message or the help of the given subcommand(s)
@@ -164,6 +165,24 @@ fn help_of_the_others() {
           --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>     When to use colours: auto, always, never
       -h, --help             Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("report --help"), @r"
+    exit code: 0
+    ----- stdout
+    Write a run as one HTML file: what ran, when, and what it gave
+
+    Usage: pipe report [OPTIONS] [RUN]
+
+    Arguments:
+      [RUN]  The id of the run, or how it begins [default: the last run]
+
+    Options:
+          --out <FILE>    Where to write it, `-` for standard output [default: report.html in the run's
+                          folder]
+          --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>  When to use colours: auto, always, never
+      -h, --help          Print help
     ----- stderr
     ");
     insta::assert_snapshot!(pipe("update --help"), @r"

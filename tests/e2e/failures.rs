@@ -38,6 +38,7 @@ fn a_failed_stage_says_what_why_where_and_how_to_go_on() {
 
     1 ran, 1 failed, 1 skipped in [time]
     everything in .pipe
+    as a page with charts: pipe report
     ");
     let logs =
         std::fs::read_dir(sandbox.path(".pipe/runs")).expect("runs").next().expect("one").expect("readable").path();
@@ -119,6 +120,7 @@ fn an_interrupted_run_goes_on_where_it_stopped() {
 
     1 ran, 2 cancelled in [time]
     everything in .pipe
+    as a page with charts: pipe report
     interrupted; kept: 1 finished stage, the state of `bad` at its last checkpoint; go on with: pipe run p.yaml --threads 1
     ");
     assert!(std::fs::read_dir(sandbox.path(".pipe/tmp")).expect("it was made").next().is_none(), "an attempt is left");
@@ -162,6 +164,7 @@ fn a_source_that_is_not_there_fails_its_stage() {
 
     1 failed, 1 skipped in [time]
     everything in .pipe
+    as a page with charts: pipe report
     ");
 }
 
@@ -187,6 +190,7 @@ fn a_remote_name_that_is_not_there_fails_its_stage() {
 
     1 failed in [time]
     everything in .pipe
+    as a page with charts: pipe report
     ");
 }
 

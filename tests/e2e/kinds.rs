@@ -21,10 +21,12 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use pipe_contract::{
-    Artifact, ArtifactKind, Context, Cpu, ExternalFile, InputPort, KeySettings, OutputPort, Reader, Resolved, Source,
-    Stage, StageError, StageKind, Unit,
+    Artifact, ArtifactKind, Context, Cpu, ExternalFile, Figure, InputPort, KeySettings, OutputPort, Reader, Resolved,
+    Source, Stage, StageError, StageKind, Unit,
 };
 use pipe_lm::registry::Registry;
+
+use crate::figures;
 
 pub(crate) fn registry() -> Registry {
     Registry::new(vec![&MAKE, &CHANGE, &JOIN, &MEET, &FILES, &REFER, &REMOTE, &CLASSY])
@@ -115,6 +117,9 @@ impl StageKind for FakeKind {
     fn show(&self, port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
         let text = read(artifact.file("value.txt")?)?;
         Ok(format!("{port}, {n_rows} rows: {text}"))
+    }
+    fn figures(&self, _: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+        Ok(figures::of(&read(artifact.file("value.txt")?)?))
     }
 }
 

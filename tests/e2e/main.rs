@@ -4,9 +4,11 @@
 
 #[macro_use]
 mod sandbox;
+mod figures;
 mod kinds;
 
 mod binary;
+mod browser;
 mod cache;
 mod check;
 mod failures;
@@ -14,6 +16,7 @@ mod graph;
 mod lock;
 mod place;
 mod plan;
+mod report;
 mod run;
 mod show;
 mod signals;

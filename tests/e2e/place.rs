@@ -29,6 +29,7 @@ fn outputs_are_copied_below_a_folder_per_port() {
     2 ran in [time]
     results of text in out/text
     everything in .pipe
+    as a page with charts: pipe report
     ");
     assert_eq!(sandbox.read(PLACED), "hello!");
     assert!(!fs::metadata(sandbox.path(PLACED)).expect("it is there").permissions().readonly());
@@ -55,6 +56,7 @@ fn an_edited_file_is_named_and_left_alone() {
     2 stages, all reused in [time]
     NOT all results of text in out/text: 1 file there is not from this store and was left alone
     everything in .pipe
+    as a page with charts: pipe report
     warning: text: `out/text/rows/value.txt` was edited since it was copied there: it is left as it is
     ");
     sandbox.pipe("run p.yaml --set stages.text.with.suffix=X");

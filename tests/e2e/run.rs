@@ -30,6 +30,7 @@ fn the_first_run_runs_all_and_the_second_none() {
 
     3 ran in [time]
     everything in .pipe
+    as a page with charts: pipe report
     ");
     screen!(sandbox.pipe("run p.yaml --threads 1"), @r"
     exit code: 0
@@ -37,6 +38,7 @@ fn the_first_run_runs_all_and_the_second_none() {
     ----- stderr
     3 stages, all reused in [time]
     everything in .pipe
+    as a page with charts: pipe report
     ");
 }
 
@@ -232,6 +234,7 @@ fn a_gpu_that_is_not_there_is_a_wish() {
 
     1 ran in [time]
     everything in .pipe
+    as a page with charts: pipe report
     ");
 }
 
@@ -245,7 +248,7 @@ fn events_are_recorded_as_they_are_printed() {
     let without_times = |text: &str| {
         let filter = |line: &str| {
             let mut event: serde_json::Value = serde_json::from_str(line).expect("JSON");
-            for name in ["at_ms", "duration_ms", "run_id"] {
+            for name in ["at_ms", "duration_ms", "run_id", "peak_memory_bytes", "cpu_ms", "memory_bytes"] {
                 event.as_object_mut().expect("an object").remove(name);
             }
             event.to_string()
@@ -254,11 +257,13 @@ fn events_are_recorded_as_they_are_printed() {
     };
     insta::assert_snapshot!(without_times(&output.out), @r#"
     {"event":"run_started","format_version":1,"n_threads":1,"pipeline":"p","request":{"file":"[dir]/p.yaml","file_as_given":"p.yaml","profile":null,"sets":[]},"stages":["rows"]}
-    {"event":"stage_planned","kind":"make","reason":"never made with these settings and inputs","stage":"rows","verdict":"run"}
+    {"event":"stage_planned","kind":"make","reason":"never made with these settings and inputs","spec":{"inputs":{},"needs":[],"settings":[{"is_given":true,"name":"value","value":"hi"},{"is_given":false,"name":"suffix","value":""},{"is_given":false,"name":"room","value":""},{"is_given":false,"name":"class","value":"fake-1"},{"is_given":false,"name":"label","value":""},{"is_given":false,"name":"first","value":null}]},"stage":"rows","verdict":"run"}
+    {"event":"usage"}
     {"event":"stage_started","n_gpus":0,"n_threads":1,"stage":"rows"}
     {"done":1,"event":"progress","stage":"rows","total":1,"unit":"files"}
     {"event":"fact","name":"characters","stage":"rows","value":"2"}
-    {"checkpoint":null,"event":"stage_finished","failure":null,"outcome":"ran","stage":"rows"}
+    {"checkpoint":null,"event":"stage_finished","failure":null,"fingerprint":"885eb5b2c86f5c1c96df28f69cdb741c89de7ed2ca8f923d102b2a56e5f2ec42","outcome":"ran","stage":"rows"}
+    {"event":"usage"}
     {"event":"run_finished","is_interrupted":false}
     "#);
 }

@@ -86,6 +86,7 @@ impl Sandbox {
             err: &mut err,
             is_out_terminal: false,
             is_err_terminal: false,
+            err_columns: None,
             environment,
             current_dir: self.folder.path().to_path_buf(),
             cancel: CancelToken::default(),

@@ -299,6 +299,8 @@ impl Run<'_, '_> {
         let since = self.metrics.len() - ((line.step - 1) % every + 1) as usize;
         let window = &self.metrics[since..];
         let loss = window.iter().map(|l| l.loss).sum::<f64>() / window.len() as f64;
+        // The live line shows it; the summary's fact replaces it at the end.
+        self.ctx.fact("loss", format!("{loss:.3}"));
         let rate = self.n_tokens_here as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         self.ctx.log(format!(
             "step {}/{}  loss {loss:.4}  grad_norm {:.4}  learning_rate {:.3e}  epoch {:.2}  {rate:.0} tokens/s",

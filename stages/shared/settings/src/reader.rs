@@ -22,6 +22,17 @@ use serde_yaml::Value;
 
 use crate::key::{KeySettings, KeyValue, ToKey};
 
+/// A setting as a stage kind read it, for whoever shows what a stage was run with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadSetting {
+    /// Its keys below `with:`, dots between them: `lora.r`.
+    pub name: String,
+    /// The value in force; `None` where nothing is set and the stage decides.
+    pub value: Option<KeyValue>,
+    /// Whether the user wrote it.
+    pub is_given: bool,
+}
+
 /// What is wrong with a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -68,6 +79,7 @@ pub struct Reader<'a> {
     known: Vec<&'static str>,
     key: KeySettings,
     problems: Vec<Problem>,
+    settings: Vec<ReadSetting>,
 }
 
 static NULL: Value = Value::Null;
@@ -79,7 +91,14 @@ impl<'a> Reader<'a> {
     }
 
     fn at(value: &'a Value, path: Vec<String>) -> Self {
-        let mut reader = Reader { value, path, known: Vec::new(), key: KeySettings::new(), problems: Vec::new() };
+        let mut reader = Reader {
+            value,
+            path,
+            known: Vec::new(),
+            key: KeySettings::new(),
+            problems: Vec::new(),
+            settings: Vec::new(),
+        };
         if !matches!(value, Value::Mapping(_) | Value::Null) {
             reader.problems.push(Problem {
                 path: reader.path.clone(),
@@ -120,13 +139,41 @@ impl<'a> Reader<'a> {
 
     /// Puts `name` into the key unless it equals the default.
     fn record<T: ToKey + PartialEq>(&mut self, name: &str, value: &T, default: &T) {
+        self.note(name, value.to_key());
         if value != default {
             self.key.insert(name.to_string(), value.to_key());
         }
     }
 
+    /// Keeps the value that is in force.
+    fn note(&mut self, name: &str, value: KeyValue) {
+        let is_given = self.has(name);
+        match self.settings.iter_mut().find(|setting| setting.name == name) {
+            Some(setting) => setting.value = Some(value),
+            None => self.settings.push(ReadSetting { name: name.to_string(), value: Some(value), is_given }),
+        }
+    }
+
+    /// Every setting that was read so far, defaults too, in the order of reading; those that are not set come last.
+    pub fn settings(&self) -> Vec<ReadSetting> {
+        let mut settings = self.settings.clone();
+        for name in &self.known {
+            let prefix = format!("{name}.");
+            if settings.iter().all(|setting| setting.name != *name && !setting.name.starts_with(&prefix)) {
+                let written = self.value.as_mapping().and_then(|map| map.get(name));
+                let value = written.filter(|value| !value.is_null()).map(as_written);
+                settings.push(ReadSetting { name: (*name).to_string(), is_given: value.is_some(), value });
+            }
+        }
+        settings.sort_by_key(|setting| setting.value.is_none());
+        settings
+    }
+
     /// Puts a derived value into the key under `name`.
     pub fn record_key(&mut self, name: &str, value: KeyValue) {
+        if self.known.contains(&name) {
+            self.note(name, value.clone());
+        }
         self.key.insert(name.to_string(), value);
     }
 
@@ -148,11 +195,10 @@ impl<'a> Reader<'a> {
 
     /// A whole number in `range`. YAML's `1e3` and `8.0` are taken as the whole numbers they are.
     pub fn integer(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
-        self.optional_integer(name, range).map_or(default, |value| {
-            self.key.remove(name);
-            self.record(name, &value, &default);
-            value
-        })
+        let value = self.optional_integer(name, range).unwrap_or(default);
+        self.key.remove(name);
+        self.record(name, &value, &default);
+        value
     }
 
     /// A whole number in `range`, or nothing.
@@ -167,6 +213,7 @@ impl<'a> Reader<'a> {
         };
         match value {
             Some(value) if range.contains(&value) => {
+                self.note(name, value.to_key());
                 self.key.insert(name.to_string(), value.to_key());
                 Some(value)
             }
@@ -188,7 +235,10 @@ impl<'a> Reader<'a> {
     pub fn float(&mut self, name: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
         let raw = self.raw(name);
         let value = match raw {
-            Value::Null => return default,
+            Value::Null => {
+                self.note(name, default.to_key());
+                return default;
+            }
             Value::Number(number) => number.as_f64(),
             Value::String(text) => text.parse::<f64>().ok(),
             _ => None,
@@ -211,6 +261,7 @@ impl<'a> Reader<'a> {
             Value::String(value) => value.clone(),
             other => return self.wrong_type(name, "text", other, None),
         };
+        self.note(name, value.to_key());
         self.key.insert(name.to_string(), value.to_key());
         Some(value)
     }
@@ -239,6 +290,7 @@ impl<'a> Reader<'a> {
             self.problem(name, ProblemKind::OutOfRange, message, help);
             return default;
         };
+        self.note(name, KeyValue::Text(value.to_string()));
         if value != default {
             self.key.insert(name.to_string(), KeyValue::Text(value.to_string()));
         }
@@ -255,6 +307,7 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         let Some(items) = items else { return self.wrong_type(name, "a list of texts", raw, None) };
+        self.note(name, items.to_key());
         self.key.insert(name.to_string(), items.to_key());
         Some(items)
     }
@@ -266,6 +319,8 @@ impl<'a> Reader<'a> {
         path.push(name.to_string());
         let mut inner = Reader::at(raw, path);
         let result = read(&mut inner);
+        let nested = inner.settings().into_iter();
+        self.settings.extend(nested.map(|setting| ReadSetting { name: format!("{name}.{}", setting.name), ..setting }));
         let (key, problems) = inner.finish();
         self.problems.extend(problems);
         if !key.is_empty() {
@@ -322,6 +377,26 @@ fn quoted_list(names: &[&str]) -> String {
         "none".to_string()
     } else {
         names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A value that a stage kind reads in its own way.
+fn as_written(value: &Value) -> KeyValue {
+    match value {
+        Value::Null => KeyValue::Text("null".into()),
+        Value::Bool(value) => KeyValue::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_f64().and_then(KeyValue::float)) {
+            (Some(value), _) => KeyValue::Int(value),
+            (None, Some(value)) => value,
+            (None, None) => KeyValue::Text(number.to_string()),
+        },
+        Value::String(text) => KeyValue::Text(text.clone()),
+        Value::Sequence(items) => KeyValue::List(items.iter().map(as_written).collect()),
+        Value::Mapping(map) => {
+            let name = |name: &Value| name.as_str().map_or_else(|| show(name), str::to_string);
+            KeyValue::Map(map.iter().map(|(key, value)| (name(key), as_written(value))).collect())
+        }
+        Value::Tagged(tagged) => as_written(&tagged.value),
     }
 }
 
@@ -383,6 +458,29 @@ mod tests {
         let slugs: Vec<&str> = problems.iter().map(|p| p.kind.slug()).collect();
         assert_eq!(slugs, ["out-of-range", "wrong-type", "unknown-setting"]);
         assert_eq!(problems[2].help.as_deref(), Some("did you mean `lora_alpha`?"));
+    }
+
+    #[test]
+    fn every_setting_is_told_with_its_default() {
+        let value: Value = serde_yaml::from_str("{ lora: { r: 4 }, warmup: [1, x] }").expect("the test's YAML parses");
+        let mut reader = Reader::new(&value);
+        reader.optional_integer("max_steps", 1..=9);
+        reader.section("lora", |lora| (lora.integer("r", 8, 1..=64), lora.float("lora_alpha", 8.0, 0.0..=1e6)));
+        reader.raw("warmup");
+        reader.choice("optim", "adamw", &["adamw"]);
+        let told = |setting: ReadSetting| {
+            let how = if setting.is_given { "given" } else { "default" };
+            format!("{} = {:?} {how}", setting.name, setting.value)
+        };
+        let eight = 8.0_f64.to_bits();
+        let expected = [
+            "lora.r = Some(Int(4)) given".to_string(),
+            format!("lora.lora_alpha = Some(FloatBits({eight})) default"),
+            "optim = Some(Text(\"adamw\")) default".to_string(),
+            "warmup = Some(List([Int(1), Text(\"x\")])) given".to_string(),
+            "max_steps = None default".to_string(),
+        ];
+        assert_eq!(reader.settings().into_iter().map(told).collect::<Vec<_>>(), expected);
     }
 
     #[test]
