@@ -141,11 +141,11 @@ fn a_run_is_found_by_how_its_id_begins() {
     sandbox.outcomes("run p.yaml --set stages.rows.with.value=other");
     assert_has(&page(&sandbox, "2020"), &["say it louder: hello you!"]);
     assert_has(&page(&sandbox, ""), &["say it louder: other!"]);
-    screen!(sandbox.pipe("report 2020-01-01"), @r"
+    screen!(sandbox.pipe("report xyz"), @r"
     exit code: 2
     ----- stdout
     ----- stderr
-    error[unknown-run]: there is no run `2020-01-01` in `.pipe`
+    error[unknown-run]: there is no run `xyz` in `.pipe`
     help: the newest are `[run]`, `[run]`
     ");
     screen!(sandbox.pipe("report 20"), @r"

@@ -26,8 +26,8 @@ const GAP_X: f64 = 52.0;
 const GAP_Y: f64 = 20.0;
 const MARGIN: f64 = 6.0;
 /// A fair guess of what a character takes: the font is the reader's.
-const NAME_CHARACTER: f64 = 8.3;
-const SMALL_CHARACTER: f64 = 6.6;
+const NAME_CHARACTER: f64 = 9.6;
+const SMALL_CHARACTER: f64 = 7.0;
 
 /// A box on its way to the drawing.
 struct Node<'a> {

@@ -19,14 +19,16 @@ use crate::report::numbers::{self, plural};
 use crate::schedule::Outcome;
 
 /// Steps of the axis, in milliseconds.
-const STEPS_MS: [u64; 22] = [
-    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000,
-    1_800_000, 3_600_000, 7_200_000, 21_600_000, 86_400_000,
+const STEPS_MS: [u64; 25] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000,
+    900_000, 1_800_000, 3_600_000, 7_200_000, 21_600_000, 86_400_000,
 ];
 const N_TICKS_MAX: u64 = 6;
 /// Widths of the curves, in units of their drawing.
 const CURVE_WIDTH: f64 = 1000.0;
 const CURVE_HEIGHT: f64 = 100.0;
+/// At the start, at the end, and once a second between: fewer say nothing.
+const N_USAGE_MIN: usize = 4;
 /// More points than that are not seen.
 const N_CURVE_POINTS_MAX: usize = 500;
 
@@ -114,9 +116,9 @@ fn row(stage: &StageData, whole: Duration) -> String {
     )
 }
 
-/// Memory and busy processors, where they were measured at least twice.
+/// Memory and busy processors, where they were measured often enough for a curve.
 fn curves(data: &ReportData, whole: Duration) -> String {
-    if data.usage.len() < 2 {
+    if data.usage.len() < N_USAGE_MIN {
         return String::new();
     }
     let memory: Vec<(Duration, f64)> = data.usage.iter().map(|point| (point.at, point.memory_bytes as f64)).collect();
