@@ -101,6 +101,7 @@ impl LiveLines {
         let bar = self.lines.insert_before(status, ProgressBar::new_spinner());
         bar.set_style(template(WITHOUT_BAR));
         bar.set_prefix(self.style.bold(&pad(stage, self.width)));
+        bar.set_message("running");
         self.running.insert(stage.to_string(), Line { bar, progress: None, started_at: at, fact: None });
     }
 

@@ -70,7 +70,7 @@ fn axis(whole: Duration) -> String {
         let at = Duration::from_millis(number * step);
         let share = 100.0 * at.as_secs_f64() / whole.as_secs_f64();
         // The last label would stand beyond the edge.
-        let class = if share > 92.0 { " class=\"last\"" } else { "" };
+        let class = if share > 82.0 { " class=\"last\"" } else { "" };
         write!(html, "<span{class} style=\"left:{share:.2}%\">{}</span>", clock(number * step)).expect("to a String");
     }
     html.push_str("</div></div>");
