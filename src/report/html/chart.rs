@@ -30,6 +30,8 @@ const BOTTOM: f64 = 54.0;
 const N_POINTS_MAX: usize = 600;
 /// Places that show their value under the pointer.
 const N_READOUTS_MAX: usize = 150;
+/// What a bar leaves of the one behind it on either side, as a share of its width.
+const INSET: f64 = 0.2;
 /// As many as the style has colours and dashes for.
 const N_LOOKS: usize = 6;
 
@@ -49,7 +51,7 @@ pub(super) fn render(chart: &Chart) -> String {
         None => html.push_str("<p class=\"note\">There is nothing to draw: it has no points.</p>"),
         Some(frame) => {
             if series.len() > 1 {
-                html.push_str(&legend(&series));
+                html.push_str(&legend(&series, chart.mark));
             }
             html.push_str(&frame.svg(chart, &series));
         }
@@ -65,12 +67,16 @@ fn drawn(series: &Series) -> Series {
     Series { name: series.name.clone(), points: thin(&points, N_POINTS_MAX) }
 }
 
-fn legend(series: &[Series]) -> String {
+fn legend(series: &[Series], mark: Mark) -> String {
     let entry = |(position, series): (usize, &Series)| {
         let look = position % N_LOOKS;
         let name = escape(&series.name);
+        let (class, path) = match mark {
+            Mark::Line => ("line", "M0 4h28"),
+            Mark::Bars { .. } => ("bars", "M8 0h12v8h-12z"),
+        };
         format!(
-            "<li><svg viewBox=\"0 0 28 8\" aria-hidden=\"true\"><path class=\"line s{look}\" d=\"M0 4h28\"/></svg>{name}</li>"
+            "<li><svg viewBox=\"0 0 28 8\" aria-hidden=\"true\"><path class=\"{class} s{look}\" d=\"{path}\"/></svg>{name}</li>"
         )
     };
     format!("<ul class=\"legend\">{}</ul>", series.iter().enumerate().map(entry).collect::<String>())
@@ -108,7 +114,7 @@ impl Frame {
         if let Some(threshold) = chart.threshold.as_ref().filter(|threshold| threshold.x.is_finite()) {
             (x_low, x_high) = (x_low.min(threshold.x), x_high.max(threshold.x));
         }
-        Some(Frame { x: Axis::exact(x_low, x_high, 6), y: Axis::round(y_low, y_high, 5), bar_width })
+        Some(Frame { x: Axis::exact(x_low, x_high, 7), y: Axis::round(y_low, y_high, 5), bar_width })
     }
 
     fn x(&self, value: f64) -> f64 {
@@ -191,8 +197,10 @@ impl Frame {
     fn bars(&self, series: &Series, look: usize, width: f64) -> String {
         let mut path = String::new();
         let zero = self.y(0.0);
+        // Of several bars on one place, each is narrower than the one behind it.
+        let inset = width * INSET * look.min(2) as f64;
         for &(x, y) in &series.points {
-            let (left, right) = (self.x(x), self.x(x + width));
+            let (left, right) = (self.x(x + inset), self.x(x + width - inset));
             // A gap between bars, as far as they are wide enough for one.
             let gap = if right - left > 3.0 { 1.0 } else { 0.0 };
             write!(path, "M{left:.2} {zero:.2}V{:.2}H{:.2}V{zero:.2}z", self.y(y), right - gap).expect("to a String");
