@@ -33,7 +33,10 @@ pub(crate) fn of(text: &str) -> Vec<Figure> {
     vec![
         Figure::Facts(Facts {
             title: "Text".into(),
-            facts: vec![("begins with".into(), text.chars().take(3).collect())],
+            facts: vec![
+                ("begins with".into(), text.chars().take(3).collect()),
+                ("characters".into(), text.chars().count().to_string()),
+            ],
         }),
         Figure::Chart(line),
         Figure::Chart(bars),

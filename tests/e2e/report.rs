@@ -104,6 +104,7 @@ fn every_setting_digest_and_figure_of_a_stage_is_there() {
         &text_stage,
         &["Code points", "|whole|", "threshold 3", "Words|", "say it louder: hello you!", "as expected"],
     );
+    assert_eq!(text_stage.matches("|characters|10|").count(), 1, "what a figure says is not said twice: {text_stage}");
     // The digest that the lock file has for it.
     let lock: serde_json::Value = serde_json::from_str(&sandbox.read("p.lock")).expect("JSON");
     let digests =

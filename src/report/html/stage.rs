@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use pipe_contract::Figure;
 use serde_json::Value;
 
 use super::data::{MadeData, ReportData, StageData};
@@ -34,8 +35,9 @@ pub(super) fn render(stage: &StageData, data: &ReportData) -> String {
     for note in &stage.notes {
         writeln!(html, "<p class=\"note\">{}</p>", escape(note)).expect("to a String");
     }
-    if !stage.facts.is_empty() {
-        html.push_str(&figure::fact_list(&stage.facts));
+    let facts = facts(stage);
+    if !facts.is_empty() {
+        html.push_str(&figure::fact_list(&facts));
     }
     for (to, n_left) in &stage.placed {
         let left = match n_left {
@@ -55,6 +57,19 @@ pub(super) fn render(stage: &StageData, data: &ReportData) -> String {
     html.push_str(&log(stage));
     html.push_str("</div>\n</section>\n");
     html
+}
+
+/// The facts of the stage that its figures do not say again.
+fn facts(stage: &StageData) -> Vec<(String, String)> {
+    let figures = stage.made.iter().flat_map(|made| &made.figures).flat_map(|(_, figures)| figures);
+    let said: Vec<&(String, String)> = figures
+        .filter_map(|figure| match figure {
+            Figure::Facts(facts) => Some(&facts.facts),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    stage.facts.iter().filter(|fact| !said.contains(fact)).cloned().collect()
 }
 
 /// `2 min 03 s on 2 threads`, or when it was made.
