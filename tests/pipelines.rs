@@ -1,6 +1,7 @@
 //! Every pipeline that we show is a right one: those in `pipelines/`, and each that README.md or a stage's README prints.
 #![cfg(feature = "stages")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use pipe_lm::registry::builtin;
@@ -95,6 +96,20 @@ fn every_pipeline_in_the_documents_is_valid() {
     assert!(n_found > 0, "README.md shows a pipeline");
 }
 
+/// The quickstart's data files, `base/test.jsonl` and so on, each with its text.
+fn quickstart_files() -> BTreeMap<String, String> {
+    let quickstart = root().join("pipelines/quickstart");
+    let mut files = BTreeMap::new();
+    for folder in ["base", "rotate"] {
+        for entry in std::fs::read_dir(quickstart.join(folder)).expect("the folder is there") {
+            let path = entry.expect("the folder can be read").path();
+            let name = path.file_name().expect("a file has a name").to_string_lossy();
+            files.insert(format!("{folder}/{name}"), std::fs::read_to_string(&path).expect("the rows can be read"));
+        }
+    }
+    files
+}
+
 #[test]
 fn the_quickstarts_rows_are_those_of_its_script() {
     let Ok(output) = std::process::Command::new("python3").arg("-c").arg(ROWS_TO_STDOUT).current_dir(root()).output()
@@ -105,15 +120,65 @@ fn the_quickstarts_rows_are_those_of_its_script() {
         return;
     };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rows = std::fs::read(root().join("pipelines/quickstart/rows.jsonl")).expect("the rows are committed");
-    assert!(output.stdout == rows, "run `python3 pipelines/quickstart/make_rows.py`");
+    let made: BTreeMap<String, String> = serde_json::from_slice(&output.stdout).expect("the script's rows are JSON");
+    let committed = quickstart_files();
+    assert!(made.keys().eq(committed.keys()), "{:?}, not {:?}", committed.keys(), made.keys());
+    for (name, text) in &made {
+        assert!(committed.get(name) == Some(text), "{name}: run `python3 pipelines/quickstart/make_rows.py`");
+    }
+    assert!(made.values().map(String::len).sum::<usize>() < 1_000_000, "the quickstart's rows stay under 1 MB");
 }
 
-/// Prints what `make_rows.py` would write.
+/// Prints what `make_rows.py` would write, as one JSON object: name of a file -> its text.
 const ROWS_TO_STDOUT: &str = "
 import json, sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, 'pipelines/quickstart')
 import make_rows
-sys.stdout.write(''.join(json.dumps(row) + '\\n' for row in make_rows.make_rows()))
+print(json.dumps({name: make_rows.to_text(rows) for name, rows in make_rows.make_files().items()}))
 ";
+
+/// `remove owl: plum owl ->` asks the skill `remove` about the words `plum owl`.
+fn skill_and_words(prompt: &str) -> (String, String) {
+    let (asked, words) = prompt.split_once(": ").expect("a prompt names what is asked, then the words");
+    let skill = asked.split(' ').next().expect("something is asked");
+    (skill.to_string(), words.strip_suffix(" ->").expect("a prompt ends with an arrow").to_string())
+}
+
+/// The prompts of the quickstart's files whose name says `split`.
+fn prompts<'a>(files: &'a BTreeMap<String, String>, split: &'a str) -> impl Iterator<Item = String> + 'a {
+    let of_split = files.iter().filter(move |(name, _)| name.contains(split));
+    of_split.flat_map(|(_, text)| text.lines()).map(|line| {
+        let row: serde_json::Value = serde_json::from_str(line).expect("a row is JSON");
+        row["prompt"].as_str().expect("a row has a prompt").to_string()
+    })
+}
+
+#[test]
+fn no_prompt_that_the_quickstart_is_tested_on_was_in_training() {
+    let files = quickstart_files();
+    let trained: BTreeSet<String> = prompts(&files, "/train").collect();
+    let trained_lists: BTreeSet<(String, String)> = trained.iter().map(|prompt| skill_and_words(prompt)).collect();
+    let tested: Vec<String> = prompts(&files, "/test").collect();
+    assert!(trained.len() > 5000 && tested.len() > 400, "{} and {} prompts", trained.len(), tested.len());
+    for prompt in tested {
+        assert!(!trained.contains(&prompt), "`{prompt}` is in a training file");
+        assert!(
+            !trained_lists.contains(&skill_and_words(&prompt)),
+            "`{prompt}`: a training file asks it of the same list"
+        );
+    }
+}
+
+#[test]
+fn the_quickstarts_base_never_saw_the_new_skill() {
+    let files = quickstart_files();
+    for (name, text) in files.iter().filter(|(name, _)| name.starts_with("base/")) {
+        assert!(!text.contains("rotate"), "{name} names the new skill");
+    }
+    let is_new = |prompt: &String| skill_and_words(prompt).0 == "rotate";
+    assert!(prompts(&files, "rotate/test").all(|prompt| is_new(&prompt)), "the new skill is tested alone");
+    let old: BTreeSet<String> = prompts(&files, "base/train").collect();
+    let replayed = prompts(&files, "rotate/train").filter(|prompt| !is_new(prompt));
+    assert!(replayed.into_iter().all(|prompt| old.contains(&prompt)), "old rows are shown again, none are new");
+}

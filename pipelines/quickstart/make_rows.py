@@ -1,27 +1,37 @@
 #!/usr/bin/env python3
-"""Write rows.jsonl beside this script: 600 small tasks on lists and words, each with its correct output.
+"""Write the rows of the quickstart: small tasks on lists of words, each with its one correct answer.
 
     python3 pipelines/quickstart/make_rows.py
 
-Python's standard library only; the same bytes on every machine (a generator of our own, integers only). Every row has
-`instruction`, `input` (empty where the instruction says it all) and `output`; no two rows are equal. Twelve skills, fifty
-rows each, over a closed vocabulary, so that a model of 0.2 million parameters sees every word often.
+    base/train-*.jsonl   ten skills, for the base model
+    base/test.jsonl      the same skills, on lists held out
+    rotate/train.jsonl   a skill that the base model never saw, and some rows of base/train again
+    rotate/test.jsonl    the new skill, on lists held out
+
+A row is `{"prompt": "reverse: plum fig owl ->", "completion": " owl fig plum"}`. Held out means: no test row asks a skill
+about a list of words that any training row asks the same skill about.
+
+Python's standard library only; the same bytes on every machine (a generator of our own, integers only). The vocabulary is
+closed: 24 words, so that a model of 0.4 million parameters sees each of them often.
 """
 
 import json
 from pathlib import Path
 
-N_PER_SKILL = 50
-SEED = 20260101
+SEED = 20261124
+N_TEST = 24
+N_NEW_TRAIN = 1000  # rows of the new skill
+N_REPLAYED = 80  # rows of each skill of the base that are shown again beside it
+N_NEW_TEST = 200
+ROWS_PER_FILE = 2500
 
 WORDS = {
-    "fruit": ["apple", "cherry", "fig", "grape", "lemon", "mango", "peach", "plum"],
-    "animal": ["ant", "bear", "cat", "dog", "fox", "hen", "owl", "wolf"],
-    "tool": ["axe", "drill", "file", "hammer", "nail", "rope", "saw", "wrench"],
-    "colour": ["amber", "blue", "green", "ivory", "olive", "pink", "red", "teal"],
+    "animals": ["ant", "bear", "cat", "fox", "hen", "owl"],
+    "colours": ["amber", "blue", "green", "olive", "pink", "red"],
+    "fruits": ["apple", "fig", "grape", "lemon", "mango", "plum"],
+    "tools": ["axe", "drill", "file", "hammer", "rope", "saw"],
 }
 ALL_WORDS = sorted(word for words in WORDS.values() for word in words)
-NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven"]
 
 
 class Random:
@@ -31,7 +41,7 @@ class Random:
         self.state = seed
 
     def below(self, n):
-        """A whole number in 0..n. The bias of the remainder is below 1e-17 for the n used here."""
+        """A whole number in 0..n. The bias of the remainder is below 1e-14 for the n used here."""
         self.state = (self.state + 0x9E3779B97F4A7C15) % 2**64
         x = self.state
         x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
@@ -50,111 +60,131 @@ class Random:
         return items[:n]
 
 
-def row(instruction, given, output):
-    return {"instruction": instruction, "input": given, "output": output}
-
-
-def items(random, low=3, high=5):
+def draw(random, low=3, high=4):
     """A list of `low` to `high` different words."""
     return random.sample(ALL_WORDS, low + random.below(high - low + 1))
 
 
-def listed(words):
-    return ", ".join(words)
-
-
-# One function per skill: what it draws, and the row it makes of it.
+# One function per skill: draws a list, and says what is asked about it and what is answered.
 
 
 def reverse(random):
-    words = items(random)
-    return row("Reverse the list.", listed(words), listed(reversed(words)))
+    words = draw(random)
+    return "reverse", words, words[::-1]
 
 
 def sort(random):
-    words = items(random)
-    return row("Sort the words from a to z.", listed(words), listed(sorted(words)))
-
-
-def count(random):
-    words = items(random, 2, 7)
-    return row("Count the items in the list.", listed(words), NUMBERS[len(words)])
+    words = draw(random)
+    return "sort", words, sorted(words)
 
 
 def first(random):
-    words = items(random)
-    return row("Give the first item of the list.", listed(words), words[0])
+    words = draw(random)
+    return "first", words, words[:1]
 
 
 def last(random):
-    words = items(random)
-    return row("Give the last item of the list.", listed(words), words[-1])
+    words = draw(random)
+    return "last", words, words[-1:]
 
 
-def uppercase(random):
-    words = items(random, 1, 3)
-    return row("Write the words in upper case.", listed(words), listed(words).upper())
+def double(random):
+    words = draw(random, 2, 3)
+    return "double", words, [word for word in words for _ in range(2)]
 
 
-def longest(random):
-    """The longest word, unique by its length."""
-    words = items(random)
-    lengths = sorted(map(len, words))
-    return longest(random) if lengths[-1] == lengths[-2] else row("Give the longest word.", listed(words), max(words, key=len))
+def count(random):
+    words = draw(random, 2, 6)
+    return "count", words, [str(len(words))]
 
 
-def remove(random):
-    words = items(random)
-    gone = random.pick(words)
-    return row(f"Remove {gone} from the list.", listed(words), listed(word for word in words if word != gone))
-
-
-def contains(random):
-    words = items(random)
-    asked = random.pick(words) if random.below(2) else random.pick(ALL_WORDS)
-    return row(f"Does the list contain {asked}?", listed(words), "yes" if asked in words else "no")
+def upper(random):
+    words = draw(random, 2, 3)
+    return "upper", words, [word.upper() for word in words]
 
 
 def spell(random):
-    """Two words, spelled: one alone would give too few different rows."""
-    words = random.sample(ALL_WORDS, 2)
-    return row(f"Spell {words[0]} and {words[1]}.", "", listed("-".join(word) for word in words))
+    words = draw(random, 2, 2)
+    return "spell", words, list("".join(words))
 
 
-def classify(random):
-    kind = random.pick(sorted(WORDS))
-    words = random.sample(WORDS[kind], 2)
-    return row(f"What are {words[0]} and {words[1]}?", "", f"{kind}s")
+def remove(random):
+    words = draw(random)
+    gone = random.pick(words)
+    return f"remove {gone}", words, [word for word in words if word != gone]
 
 
-def repeat(random):
-    word, times = random.pick(ALL_WORDS), 2 + random.below(3)
-    return row(f"Write {word} {NUMBERS[times]} times.", "", listed([word] * times))
+def only(random):
+    """The words of one kind; there is at least one."""
+    words, kind = draw(random), random.pick(sorted(WORDS))
+    kept = [word for word in words if word in WORDS[kind]]
+    return (f"only {kind}", words, kept) if kept else only(random)
 
 
-SKILLS = [reverse, sort, count, first, last, uppercase, longest, remove, contains, spell, classify, repeat]
+def rotate(random):
+    words = draw(random)
+    return "rotate", words, words[1:] + words[:1]
 
 
-def make_rows():
+# The skills of the base, and how many rows each needs: those that compare words with each other need most.
+BASE_SKILLS = {
+    first: 300,
+    last: 300,
+    count: 300,
+    double: 500,
+    upper: 500,
+    spell: 400,
+    reverse: 1700,
+    only: 1500,
+    sort: 1600,
+    remove: 2200,
+}
+
+
+def make(random, skill, n):
+    """`n` rows of a skill, no two of them on the same list."""
+    rows, lists = [], set()
+    while len(rows) < n:
+        asked, words, answer = skill(random)
+        if tuple(words) not in lists:
+            lists.add(tuple(words))
+            rows.append({"prompt": f"{asked}: {' '.join(words)} ->", "completion": " " + " ".join(answer)})
+    return rows
+
+
+def make_files():
+    """Name of each file -> its rows."""
     random = Random(SEED)
-    rows, seen = [], set()
-    for skill in SKILLS:
-        n = 0
-        while n < N_PER_SKILL:
-            made = skill(random)
-            task = (made["instruction"], made["input"])
-            if task not in seen:
-                seen.add(task)
-                rows.append(made)
-                n += 1
-    return random.sample(rows, len(rows))
+    train, replayed, test = [], [], []
+    for skill, n in BASE_SKILLS.items():
+        rows = make(random, skill, n + N_TEST)
+        train += rows[N_TEST:]
+        replayed += rows[N_TEST : N_TEST + N_REPLAYED]
+        test += rows[:N_TEST]
+    train, test = random.sample(train, len(train)), random.sample(test, len(test))
+    new = make(random, rotate, N_NEW_TRAIN + N_NEW_TEST)
+    new_train = new[N_NEW_TEST:] + replayed
+    files = {
+        "base/test.jsonl": test,
+        "rotate/train.jsonl": random.sample(new_train, len(new_train)),
+        "rotate/test.jsonl": new[:N_NEW_TEST],
+    }
+    for i in range(0, len(train), ROWS_PER_FILE):
+        files[f"base/train-{i // ROWS_PER_FILE + 1}.jsonl"] = train[i : i + ROWS_PER_FILE]
+    return dict(sorted(files.items()))
+
+
+def to_text(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def main():
-    lines = [json.dumps(made) + "\n" for made in make_rows()]
-    target = Path(__file__).resolve().parent / "rows.jsonl"
-    target.write_bytes("".join(lines).encode("ascii"))
-    print(f"{len(lines)} rows, {target.stat().st_size} bytes")
+    folder = Path(__file__).resolve().parent
+    for name, rows in make_files().items():
+        target = folder / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(to_text(rows).encode("ascii"))
+        print(f"{name}: {len(rows)} rows, {target.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
