@@ -20,8 +20,8 @@ from pathlib import Path
 
 SEED = 20261124
 N_TEST = 24
-N_NEW_TRAIN = 1000  # rows of the new skill
-N_REPLAYED = 80  # rows of each skill of the base that are shown again beside it
+N_NEW_TRAIN = 1500  # rows of the new skill
+N_REPLAYED = 120  # rows of each skill of the base that are shown again beside it
 N_NEW_TEST = 200
 ROWS_PER_FILE = 2500
 
