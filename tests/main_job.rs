@@ -1,68 +1,32 @@
 //! The main job through the real binary: `pipelines/alpaca.yaml` on real rows and a real Llama from a hub on loopback.
 //!
-//! Reads tools/make_hub_tree.py, tools/hub_server.py and the data they serve from PIPE_TEST_DATA. The model is stories260K, and
-//! training is cut to a few optimizer steps; `just real` runs SmolLM2-135M.
+//! Reads what `support/hub.rs` lists from PIPE_TEST_DATA. The model is stories260K, and training is cut to a few optimizer
+//! steps; `just real` runs SmolLM2-135M.
 #![cfg(feature = "stages")]
+
+mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::hub::{Hub, test_data};
 
-/// A hub server that ends with the test.
-struct Hub {
-    process: Child,
-    address: String,
+/// A request to the hub without a body; returns the body of the answer.
+fn request(hub: &Hub, method: &str, path: &str) -> String {
+    let host = hub.address.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).expect("the hub answers");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split_once("\r\n\r\n").expect("a body").1.to_string()
 }
 
-impl Hub {
-    fn start(data: &Path, work: &Path) -> Self {
-        let python = |arguments: &[&std::ffi::OsStr]| {
-            let mut command = Command::new("python3");
-            command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-            command
-        };
-        let (tree, port_file) = (work.join("hub"), work.join("hub.json"));
-        let make = data.join("tools/make_hub_tree.py");
-        assert!(python(&[make.as_os_str(), tree.as_os_str()]).status().expect("python3 runs").success());
-        let server = data.join("tools/hub_server.py");
-        let mut command = python(&[server.as_os_str(), "--root".as_ref(), tree.as_os_str()]);
-        command.arg("--port-file").arg(&port_file).arg("--parent-pid").arg(std::process::id().to_string());
-        let process = command.spawn().expect("python3 runs");
-        let begin = Instant::now();
-        while !port_file.exists() {
-            assert!(begin.elapsed() < Duration::from_secs(30), "the hub did not start");
-            std::thread::yield_now();
-        }
-        let text = std::fs::read_to_string(&port_file).expect("the port file");
-        let ports: Value = serde_json::from_str(&text).expect("JSON");
-        Hub { process, address: ports["hub"].as_str().expect("an address").to_string() }
-    }
-
-    /// A request without a body; returns the body of the answer.
-    fn request(&self, method: &str, path: &str) -> String {
-        let host = self.address.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(host).expect("the hub answers");
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        answer.split_once("\r\n\r\n").expect("a body").1.to_string()
-    }
-
-    fn n_requests(&self) -> u64 {
-        let stats: Value = serde_json::from_str(&self.request("GET", "/_control/stats")).expect("JSON");
-        stats["requests"].as_u64().expect("a count")
-    }
-}
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn n_requests(hub: &Hub) -> u64 {
+    let stats: Value = serde_json::from_str(&request(hub, "GET", "/_control/stats")).expect("JSON");
+    stats["requests"].as_u64().expect("a count")
 }
 
 struct Job {
@@ -72,10 +36,7 @@ struct Job {
 
 impl Job {
     fn start(test: &str) -> Option<Self> {
-        let Some(data) = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from) else {
-            writeln!(std::io::stderr(), "SKIPPED {test}: PIPE_TEST_DATA is not set").expect("stderr can be written to");
-            return None;
-        };
+        let data = test_data(test)?;
         let work = tempfile::tempdir().expect("a temporary folder");
         let hub = Hub::start(&data, work.path());
         std::fs::create_dir(work.path().join("pipelines")).expect("a folder");
@@ -142,9 +103,9 @@ fn real_rows_and_a_real_llama_become_an_adapter_once() {
     let two_threads = job.outputs();
 
     // Again: no stage, no network.
-    job.hub.request("DELETE", "/_control/log");
+    request(&job.hub, "DELETE", "/_control/log");
     assert!(job.run(&[]).starts_with("7 stages, all reused in"));
-    assert_eq!(job.hub.n_requests(), 0);
+    assert_eq!(n_requests(&job.hub), 0);
 
     // Another learning rate: train and export, nothing else.
     let verdicts = job.verdicts(&["--set", "stages.adapter.with.learning_rate=1.0e-4"]);
