@@ -1,4 +1,4 @@
-//! Every pipeline that we show is a right one: those in `pipelines/`, and each that README.md or a stage's README prints.
+//! Every pipeline in `pipelines/` is a right one. Those that documents show: `docs`.
 #![cfg(feature = "stages")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,18 +36,11 @@ fn profiles(path: &Path) -> Vec<String> {
     names.filter_map(|name| name.as_str().map(str::to_string)).collect()
 }
 
-/// The fenced `yaml` blocks of a Markdown text that are whole pipelines.
-fn yaml_pipelines(markdown: &str) -> Vec<String> {
-    let blocks = markdown.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
-    let is_pipeline = |block: &&str| block.lines().any(|line| line.starts_with("stages:"));
-    blocks.filter(is_pipeline).map(str::to_string).collect()
-}
-
 #[test]
 fn every_pipeline_file_is_valid_with_each_of_its_profiles() {
     let files = pipeline_files();
     assert!(files.len() >= 2, "alpaca and quickstart at least: {files:?}");
-    assert_eq!(profiles(&root().join("pipelines/alpaca.yaml")), ["laptop"]);
+    assert_eq!(profiles(&root().join("pipelines/alpaca.yaml")), ["laptop", "article"]);
     for path in files {
         let pipeline = load(&path, None);
         assert_eq!(
@@ -77,25 +70,6 @@ fn every_pipeline_file_opens_with_its_command_and_its_cost() {
 }
 
 #[test]
-fn every_pipeline_in_the_documents_is_valid() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let stages = std::fs::read_dir(root().join("stages")).expect("the folder is there");
-    let mut documents: Vec<PathBuf> =
-        stages.map(|e| e.expect("the folder can be read").path().join("README.md")).collect();
-    documents.extend(["README.md", "ARCHITECTURE.md", "stages/README.md"].map(|name| root().join(name)));
-    let mut n_found = 0;
-    for document in documents.into_iter().filter(|path| path.exists()) {
-        let text = std::fs::read_to_string(&document).expect("the document can be read");
-        for block in yaml_pipelines(&text) {
-            n_found += 1;
-            let path = folder.path().join(format!("block-{n_found}.yaml"));
-            std::fs::write(&path, block).expect("the temporary folder can be written");
-            load(&path, None);
-        }
-    }
-    assert!(n_found > 0, "README.md shows a pipeline");
-}
-
 /// The quickstart's data files, `base/test.jsonl` and so on, each with its text.
 fn quickstart_files() -> BTreeMap<String, String> {
     let quickstart = root().join("pipelines/quickstart");
