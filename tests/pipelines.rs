@@ -69,7 +69,6 @@ fn every_pipeline_file_opens_with_its_command_and_its_cost() {
     }
 }
 
-#[test]
 /// The quickstart's data files, `base/test.jsonl` and so on, each with its text.
 fn quickstart_files() -> BTreeMap<String, String> {
     let quickstart = root().join("pipelines/quickstart");
