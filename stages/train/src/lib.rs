@@ -37,7 +37,7 @@ impl StageKind for TrainKind {
     }
 
     fn version(&self) -> u32 {
-        1 // The first.
+        2 // `metrics` has the curves as pictures.
     }
 
     fn inputs(&self) -> &'static [InputPort] {
