@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("report.css");
 /// What is the same in the head of every page, the policy that forbids to load anything first of all.
 const HEAD: &str = include_str!("head.html");
 /// Facts that say what changed; more of them say nothing.
-const N_CHANGES_MAX: usize = 6;
+const N_CHANGES_MAX: usize = 8;
 
 /// The page.
 pub fn render(data: &ReportData) -> String {
@@ -123,7 +123,8 @@ fn tiles(data: &ReportData) -> String {
     let parts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     tiles.push(("stages".into(), data.stages.len().to_string(), parts.join(", ")));
     let changes = data.stages.iter().flat_map(|stage| {
-        let facts = stage.facts.iter().filter(|(_, shown)| shown.contains(" -> "));
+        // Perplexity is the exponential of the loss: it stands in the section of its stage.
+        let facts = stage.facts.iter().filter(|(name, shown)| shown.contains(" -> ") && name != "perplexity");
         facts.map(move |(name, shown)| {
             let link = format!("<a href=\"#{}\">{}</a>", anchor(&stage.name), escape(&stage.name));
             (escape(name), value(shown), link)
