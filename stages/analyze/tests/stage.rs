@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use arrow::array::AsArray;
 use pipe_contract::figures::Mark;
-use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError, StageEvent, StageKind, read_yaml};
 use pipe_records::{Example, ExamplesWriter, open_rows, read_parquet};
 use pipe_stage_analyze::KIND;
 
@@ -26,10 +26,8 @@ fn run(
     settings: &str,
     work: &Path,
 ) -> Result<(Artifact, Vec<StageEvent>), StageError> {
-    let settings = serde_yaml::from_str(settings).unwrap();
-    let mut reader = Reader::new(&settings);
-    let stage = KIND.read(&mut reader);
-    assert_eq!(reader.finish().1, []);
+    let (stage, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
+    assert_eq!(problems, []);
     let events = Mutex::new(Vec::new());
     let emit = |event| events.lock().unwrap().push(event);
     let mut ctx = Context::new(work, &emit);

@@ -4,15 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use pipe_contract::{
-    Artifact, ArtifactKind, Context, Figure, KeySettings, KeyValue, Problem, Reader, Source, StageKind as _,
+    Artifact, ArtifactKind, Context, Figure, KeySettings, KeyValue, Problem, Reader, Source, StageKind as _, read_yaml,
 };
 use pipe_stage_download::KIND;
 
 fn settings_of(yaml: &str) -> (KeySettings, Vec<Problem>) {
-    let yaml = serde_yaml::from_str(yaml).unwrap();
-    let mut reader = Reader::new(&yaml);
-    KIND.read(&mut reader);
-    reader.finish()
+    let (_, key, problems) = read_yaml(yaml, |reader| KIND.read(reader));
+    (key, problems)
 }
 
 fn key(yaml: &str) -> KeySettings {

@@ -114,11 +114,7 @@ mod tests {
     use pipe_contract::{KeySettings, Problem};
 
     fn parse(yaml: &str) -> (Settings, KeySettings, Vec<Problem>) {
-        let value: serde_yaml::Value = serde_yaml::from_str(yaml).expect("the test's YAML parses");
-        let mut reader = Reader::new(&value);
-        let settings = Settings::read(&mut reader);
-        let (key, problems) = reader.finish();
-        (settings, key, problems)
+        pipe_contract::read_yaml(yaml, Settings::read)
     }
 
     fn key(yaml: &str) -> KeySettings {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, Reader, StageError, StageEvent, StageKind, Unit};
+use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, StageError, StageEvent, StageKind, Unit, read_yaml};
 use pipe_llm::device::{self, DeviceChoice};
 use pipe_llm::{Adapter, LoraConfig, Sequence, load};
 use pipe_records::{Example, ExamplesWriter};
@@ -53,10 +53,8 @@ fn run(with: &str, inputs: &[(&str, &Artifact)]) -> Ran {
 
 /// Runs the stage; the user interrupts once `n_done_max` tokens are done.
 fn run_until(with: &str, inputs: &[(&str, &Artifact)], n_done_max: u64) -> Ran {
-    let value: serde_yaml::Value = serde_yaml::from_str(with).expect("YAML");
-    let mut reader = Reader::new(&value);
-    let stage = KIND.read(&mut reader);
-    assert_eq!(reader.finish().1, []);
+    let (stage, _, problems) = read_yaml(with, |reader| KIND.read(reader));
+    assert_eq!(problems, []);
     let (ran, cancel) = (Mutex::new(Ran::default()), CancelToken::default());
     let emit = |event: StageEvent| {
         let mut ran = ran.lock().expect("not poisoned");

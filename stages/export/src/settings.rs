@@ -114,11 +114,7 @@ mod tests {
     use super::*;
 
     fn parse(yaml: &str) -> (Settings, pipe_contract::KeySettings, Vec<pipe_contract::Problem>) {
-        let value: serde_yaml::Value = serde_yaml::from_str(yaml).expect("the test's YAML parses");
-        let mut reader = Reader::new(&value);
-        let settings = read(&mut reader);
-        let (key, problems) = reader.finish();
-        (settings, key, problems)
+        pipe_contract::read_yaml(yaml, read)
     }
 
     #[test]

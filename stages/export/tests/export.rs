@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
-use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError, StageEvent, StageKind, read_yaml};
 use pipe_llm::weights::{self, WeightFiles};
 use pipe_llm::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program, Sequence};
 use pipe_stage_export::KIND;
@@ -29,10 +29,8 @@ fn adapter() -> Artifact {
 
 /// Runs the stage; returns its facts.
 fn export(folder: &Path, with: &str, inputs: &[(&str, Artifact)]) -> Result<BTreeMap<String, String>, StageError> {
-    let value: serde_yaml::Value = serde_yaml::from_str(with).expect("YAML");
-    let mut reader = Reader::new(&value);
-    let stage = KIND.read(&mut reader);
-    assert_eq!(reader.finish().1, []);
+    let (stage, _, problems) = read_yaml(with, |reader| KIND.read(reader));
+    assert_eq!(problems, []);
     let facts = Mutex::new(BTreeMap::new());
     let emit = |event: StageEvent| {
         if let StageEvent::Fact { name, value } = event {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use arrow::array::AsArray;
-use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind as _};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError, StageEvent, StageKind as _, read_yaml};
 use pipe_records::examples::{read_examples, read_pretokenized};
 use pipe_records::{Example, open_rows};
 use pipe_stage_format::KIND;
@@ -38,10 +38,7 @@ impl Outcome {
 
 fn run_on(rows: Artifact, settings: &str) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
-    let yaml = serde_yaml::from_str(settings).unwrap();
-    let mut reader = Reader::new(&yaml);
-    let stage = KIND.read(&mut reader);
-    let (_, problems) = reader.finish();
+    let (stage, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
     assert!(problems.is_empty(), "{problems:?}");
     let events = Mutex::new(Vec::new());
     let emit = |event: StageEvent| events.lock().unwrap().push(event);
@@ -60,10 +57,8 @@ fn run(jsonl: &str, settings: &str) -> Outcome {
 }
 
 fn problems_of(settings: &str) -> Vec<String> {
-    let yaml = serde_yaml::from_str(settings).unwrap();
-    let mut reader = Reader::new(&yaml);
-    KIND.read(&mut reader);
-    reader.finish().1.into_iter().map(|problem| problem.message).collect()
+    let (_, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
+    problems.into_iter().map(|problem| problem.message).collect()
 }
 
 fn test_data(test: &str) -> Option<PathBuf> {

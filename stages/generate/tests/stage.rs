@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, StageError, StageEvent, StageKind, read_yaml};
 use pipe_records::{Example, ExamplesWriter};
 use pipe_stage_generate::KIND;
 use pipe_stage_generate::samples::{self, SampleLine};
@@ -32,10 +32,8 @@ fn run(with: &str, inputs: &[(&str, &Artifact)]) -> Ran {
 
 /// Runs the stage; the user interrupts once `n_done_max` tokens are done.
 fn run_until(with: &str, inputs: &[(&str, &Artifact)], n_done_max: u64) -> Ran {
-    let value: serde_yaml::Value = serde_yaml::from_str(with).expect("YAML");
-    let mut reader = Reader::new(&value);
-    let stage = KIND.read(&mut reader);
-    assert_eq!(reader.finish().1, []);
+    let (stage, _, problems) = read_yaml(with, |reader| KIND.read(reader));
+    assert_eq!(problems, []);
     let (progress, cancel) = (Mutex::new(Vec::new()), CancelToken::default());
     let emit = |event: StageEvent| {
         if let StageEvent::Progress { done, total, .. } = event {

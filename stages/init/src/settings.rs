@@ -127,10 +127,7 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> (Settings, Vec<String>, Vec<String>) {
-        let value = serde_yaml::from_str(yaml).unwrap();
-        let mut reader = Reader::new(&value);
-        let settings = Settings::read(&mut reader);
-        let (key, problems) = reader.finish();
+        let (settings, key, problems) = pipe_contract::read_yaml(yaml, Settings::read);
         (settings, key.into_keys().collect(), problems.into_iter().map(|p| p.message).collect())
     }
 

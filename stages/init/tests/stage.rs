@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError, StageEvent, StageKind, read_yaml};
 use pipe_records::{Example, ExamplesWriter};
 use pipe_stage_init::KIND;
 use pipe_tokenizer::ModelTokenizer;
@@ -32,10 +32,8 @@ fn run(
     let (examples, work) = (folder.join("examples"), folder.join("work"));
     write_examples(&examples, n_rows);
     std::fs::remove_dir_all(&work).ok();
-    let settings = serde_yaml::from_str(settings).unwrap();
-    let mut reader = Reader::new(&settings);
-    let stage = KIND.read(&mut reader);
-    assert_eq!(reader.finish().1, []);
+    let (stage, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
+    assert_eq!(problems, []);
     let events = Mutex::new(Vec::new());
     let emit = |event| events.lock().unwrap().push(event);
     let mut ctx = Context::new(&work, &emit);

@@ -100,10 +100,7 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> (Settings, Vec<String>, Vec<&'static str>) {
-        let value = serde_yaml::from_str(yaml).unwrap();
-        let mut reader = Reader::new(&value);
-        let settings = Settings::read(&mut reader);
-        let (key, problems) = reader.finish();
+        let (settings, key, problems) = pipe_contract::read_yaml(yaml, Settings::read);
         (settings, key.into_keys().collect(), problems.iter().map(|p| p.kind.slug()).collect())
     }
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, Context, Figure, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError, StageEvent, StageKind, read_yaml};
 use pipe_records::examples::{PretokenizedRow, pretokenized_schema, pretokenized_writer};
 use pipe_records::packed::NOT_SUPERVISED;
 use pipe_records::{Example, ExamplesWriter, Pack, PackedReader, open_rows};
@@ -63,10 +63,8 @@ impl Sandbox {
 }
 
 fn run(model: &Artifact, examples: &Path, settings: &str, n_threads: usize, work: &Path) -> Result<Ran, StageError> {
-    let settings = serde_yaml::from_str(settings).unwrap();
-    let mut reader = Reader::new(&settings);
-    let stage = KIND.read(&mut reader);
-    assert_eq!(reader.finish().1, []);
+    let (stage, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
+    assert_eq!(problems, []);
     let events = Mutex::new(Vec::new());
     let emit = |event| events.lock().unwrap().push(event);
     std::fs::remove_dir_all(work).ok();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, Figure, Reader, StageError, StageEvent, StageKind};
+use pipe_contract::{
+    Artifact, ArtifactKind, CancelToken, Context, Figure, StageError, StageEvent, StageKind, read_yaml,
+};
 use pipe_records::packed::{Pack, PackedCounts, PackedWriter};
 use pipe_stage_train::KIND;
 
@@ -51,10 +53,7 @@ impl Work {
     }
 
     fn run(&self, name: &str, with: &str, inputs: &[(&str, Artifact)], stop_after: Option<usize>) -> Ran {
-        let value: serde_yaml::Value = serde_yaml::from_str(with).expect("YAML");
-        let mut reader = Reader::new(&value);
-        let stage = KIND.read(&mut reader);
-        let (_, problems) = reader.finish();
+        let (stage, _, problems) = read_yaml(with, |reader| KIND.read(reader));
         assert_eq!(problems, []);
         let (log, cancel) = (Mutex::new(Vec::new()), CancelToken::default());
         let n_steps_seen = Mutex::new(0);

@@ -9,4 +9,4 @@ pub mod key;
 pub mod reader;
 
 pub use key::{KeySettings, KeyValue};
-pub use reader::{Problem, ProblemKind, ReadSetting, Reader, nearest};
+pub use reader::{Problem, ProblemKind, ReadSetting, Reader, nearest, read_yaml};

@@ -422,17 +422,22 @@ fn describe(value: &Value) -> String {
     }
 }
 
+/// Reads `yaml` as a whole block: what `read` makes of it, what enters the key, and the problems. For tests of settings.
+///
+/// # Panics
+/// When the text is not YAML.
+pub fn read_yaml<T>(yaml: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, KeySettings, Vec<Problem>) {
+    let value = serde_yaml::from_str(yaml).expect("the test's YAML parses");
+    let mut reader = Reader::new(&value);
+    let read = read(&mut reader);
+    let (key, problems) = reader.finish();
+    (read, key, problems)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::read_yaml as read;
     use super::*;
-
-    fn read<T>(yaml: &str, read: impl FnOnce(&mut Reader) -> T) -> (T, KeySettings, Vec<Problem>) {
-        let value: Value = serde_yaml::from_str(yaml).expect("the test's YAML parses");
-        let mut reader = Reader::new(&value);
-        let result = read(&mut reader);
-        let (key, problems) = reader.finish();
-        (result, key, problems)
-    }
 
     #[test]
     fn a_default_written_out_is_not_in_the_key() {
