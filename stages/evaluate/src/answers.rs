@@ -16,7 +16,6 @@ use pipe_llm::{Adapter, CandleEngine};
 use pipe_tokenizer::ModelTokenizer;
 
 use crate::items::{Item, Question};
-use crate::run::RunError;
 
 /// What was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,9 +88,7 @@ impl Answering<'_> {
         let prompts: Vec<Prompt> =
             batch.iter().map(|(_, question)| Prompt { ids: question.ids.clone(), stream: 0 }).collect();
         let never = |_: usize, _: &[u32]| false;
-        let new_ids =
-            generate(self.engine, adapter, &prompts, &settings, never, |n_new| check(n_new).map_err(RunError))
-                .map_err(|RunError(error)| error)?;
+        let new_ids = generate(self.engine, adapter, &prompts, &settings, never, &mut check)?;
         let answer = |(question_idx, ids): (usize, &Vec<u32>)| -> Result<Answer, StageError> {
             let question = batch[question_idx].1;
             let text = self.tokenizer.continuation(&question.ids, ids)?;

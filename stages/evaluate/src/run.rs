@@ -1,7 +1,7 @@
 //! Examples to scores: read, leave out, tokenize, score each side, write.
 
 use pipe_contract::{ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
-use pipe_llm::{Adapter, CandleEngine, LlmError, ModelConfig, device, load};
+use pipe_llm::{Adapter, CandleEngine, ModelConfig, device, load};
 use pipe_records::examples::is_completion_only;
 use pipe_records::{Compared, Unseen, thousands, unseen};
 use pipe_tokenizer::{ModelTokenizer, Rules, Supervised};
@@ -143,15 +143,6 @@ impl Evaluate {
         let n_longer = items.iter().filter(is_longer).count();
         warn(n_longer, "cannot match: their completion and its end need more than `max_new_tokens`");
         warn(n_too_long, "cannot match: their prompt fills the model's positions");
-    }
-}
-
-/// What stops a model that says something: an error of its own, or the user.
-pub(crate) struct RunError(pub(crate) StageError);
-
-impl From<LlmError> for RunError {
-    fn from(error: LlmError) -> Self {
-        RunError(error.into())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use pipe_contract::{ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
 use pipe_llm::generate::{GenerationSettings, Prompt, generate};
-use pipe_llm::{Adapter, CandleEngine, LlmError, device, load};
+use pipe_llm::{Adapter, CandleEngine, device, load};
 use pipe_records::{Compared, Example, thousands, unseen};
 use pipe_tokenizer::ModelTokenizer;
 
@@ -131,15 +131,6 @@ fn question(
     })
 }
 
-/// What stops a model that says something: an error of its own, or the user.
-struct RunError(StageError);
-
-impl From<LlmError> for RunError {
-    fn from(error: LlmError) -> Self {
-        RunError(error.into())
-    }
-}
-
 /// Lets one side after the other speak.
 struct Speaker<'s, 'c> {
     settings: &'s Settings,
@@ -196,12 +187,11 @@ impl Speaker<'_, '_> {
             })
         };
         let check = |n_new: usize| {
-            ctx.check_cancelled().map_err(RunError)?;
+            ctx.check_cancelled()?;
             ctx.progress((self.n_done + n_new) as u64, self.n_all as u64, Unit::Tokens);
             Ok(())
         };
-        let new_ids = generate(self.engine, adapter, &prompts, &generation, is_done, check);
-        let new_ids = new_ids.map_err(|RunError(error)| error)?;
+        let new_ids = generate::<StageError>(self.engine, adapter, &prompts, &generation, is_done, check)?;
         if let Some(error) = failure {
             return Err(error);
         }

@@ -267,12 +267,12 @@ impl Run<'_, '_> {
         let n_before = self.metrics.last().map_or(0, |line| line.num_tokens);
         let n_planned = n_tokens_planned(&self.batches, self.packs);
         let ctx = self.ctx;
-        let check = |n_done: usize| -> Result<(), StepError> {
+        let check = |n_done: usize| {
             let n_tokens: usize = sequences[..n_done].iter().map(Sequence::len).sum();
             ctx.progress(n_before + n_tokens as u64, n_planned, Unit::Tokens);
-            ctx.check_cancelled().map_err(StepError)
+            ctx.check_cancelled()
         };
-        let report = self.trainer.step(sequences, check).map_err(|StepError(error)| error)?;
+        let report = self.trainer.step::<StageError>(sequences, check)?;
         let step = self.trainer.optimizer.n_done;
         let num_tokens = n_before + report.n_tokens as u64;
         self.n_tokens_here += report.n_tokens as u64;
@@ -349,15 +349,6 @@ impl Run<'_, '_> {
         let mut tensors: Vec<(String, Tensor)> = pairs.map(on_host).collect::<Result<_, _>>()?;
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(model_folder::write_weights(&folder, &tensors, model_folder::MAX_SHARD_SIZE_BYTES)?)
-    }
-}
-
-/// What stops an optimizer step: an error of the model, or the user.
-struct StepError(StageError);
-
-impl From<LlmError> for StepError {
-    fn from(error: LlmError) -> Self {
-        StepError(error.into())
     }
 }
 
