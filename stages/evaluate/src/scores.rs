@@ -8,11 +8,12 @@
 //! What was not asked for is absent, and so is `adapter` without one.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, BufWriter, Write as _};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use pipe_contract::figures::{Facts, Table};
 use pipe_contract::{Artifact, Figure, StageError};
+use pipe_records::lines::write_lines;
 use pipe_records::show::paragraph;
 use pipe_records::thousands;
 use serde::{Deserialize, Serialize};
@@ -143,15 +144,7 @@ fn shown_perplexity(perplexity: f64) -> String {
 /// When a file cannot be written.
 pub fn write(folder: &Path, scores: &Scores, lines: &[ExampleLine]) -> Result<(), StageError> {
     let path = folder.join(EXAMPLES_FILE);
-    let write_lines = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(std::fs::File::create(&path)?);
-        for line in lines {
-            serde_json::to_writer(&mut file, line)?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()
-    };
-    write_lines().map_err(|e| StageError::io("write", &path, e))?;
+    write_lines(&path, lines).map_err(|e| StageError::io("write", &path, e))?;
     let path = folder.join(SCORES_FILE);
     let text = serde_json::to_string_pretty(scores).expect("finite numbers and texts can be written") + "\n";
     std::fs::write(&path, text).map_err(|e| StageError::io("write", &path, e))

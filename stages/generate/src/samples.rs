@@ -7,11 +7,12 @@
 //! `base` and `adapter` have a text for each of `num_return_sequences`; `adapter` is absent without one.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, BufWriter, Write as _};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use pipe_contract::figures::{Sample, Samples};
 use pipe_contract::{Artifact, Figure, StageError};
+use pipe_records::lines::write_lines;
 use pipe_records::show::paragraph;
 use serde::{Deserialize, Serialize};
 
@@ -57,15 +58,7 @@ impl SampleLine {
 /// When it cannot be written.
 pub fn write(folder: &Path, lines: &[SampleLine]) -> Result<(), StageError> {
     let path = folder.join(SAMPLES_FILE);
-    let write_lines = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(std::fs::File::create(&path)?);
-        for line in lines {
-            serde_json::to_writer(&mut file, line)?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()
-    };
-    write_lines().map_err(|e| StageError::io("write", &path, e))
+    write_lines(&path, lines).map_err(|e| StageError::io("write", &path, e))
 }
 
 /// The first `n_rows` lines.

@@ -4,10 +4,10 @@
 //! No times, memory or rates: those belong to a run, not to an artifact.
 
 use std::fmt::Write as _;
-use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use pipe_contract::{Artifact, Figure, StageError};
+use pipe_records::lines::write_lines;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -39,15 +39,7 @@ pub struct MetricsLine {
 /// When a file cannot be written.
 pub fn write(folder: &Path, lines: &[MetricsLine], max_steps: u64, num_train_epochs: f64) -> Result<(), TrainError> {
     let path = folder.join("metrics.jsonl");
-    let write_lines = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(std::fs::File::create(&path)?);
-        for line in lines {
-            serde_json::to_writer(&mut file, line)?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()
-    };
-    write_lines().map_err(|source| TrainError::Io { verb: "write", path: path.clone(), source })?;
+    write_lines(&path, lines).map_err(|source| TrainError::Io { verb: "write", path: path.clone(), source })?;
     let state = json!({
         "best_metric": null,
         "best_model_checkpoint": null,

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`unseen`] (what training did not have),
-//! [`packed`], [`show`], [`numbers`], [`folders`] (what model and adapter folders say about themselves).
+//! [`packed`], [`show`], [`numbers`], [`lines`] (JSON Lines), [`folders`] (what model and adapter folders say about themselves).
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
 //! It deliberately knows no templates, no tokenizer and no network.
@@ -18,6 +18,7 @@ pub mod examples;
 pub mod files;
 pub mod folders;
 mod json;
+pub mod lines;
 pub mod numbers;
 pub mod packed;
 pub mod rows;
