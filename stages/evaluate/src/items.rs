@@ -8,7 +8,7 @@
 
 use pipe_llm::{ModelConfig, Sequence};
 use pipe_records::Example;
-use pipe_tokenizer::{Document, ModelTokenizer, Rules};
+use pipe_tokenizer::{Document, Encoded, ModelTokenizer, Rules};
 use rayon::prelude::*;
 
 use crate::error::EvaluateError;
@@ -64,10 +64,9 @@ pub fn items(examples: &[(u64, Example)], rules: &ItemRules<'_>) -> Result<Vec<I
 }
 
 fn item(row: u64, example: &Example, rules: &ItemRules<'_>) -> Result<Item, EvaluateError> {
-    let at_row = |source| EvaluateError::Row { row, source };
-    let encoded = rules.tokenizer.encode(&example.text).map_err(at_row)?;
+    let encoded = rules.tokenizer.encode(&example.text).map_err(|source| EvaluateError::Row { row, source })?;
     let question = match rules.wants_questions {
-        true => Some(question(row, example, encoded.ids.len(), rules.tokenizer)?),
+        true => Some(question(row, example, &encoded, rules.tokenizer)?),
         false => None,
     };
     let (mut document, _) = Document::new(encoded, &example.completion, rules.document);
@@ -89,7 +88,7 @@ fn sequence(config: &ModelConfig, document: &Document) -> Result<Sequence, pipe_
 fn question(
     row: u64,
     example: &Example,
-    n_tokens: usize,
+    encoded: &Encoded,
     tokenizer: &ModelTokenizer,
 ) -> Result<Question, EvaluateError> {
     let (start, end) = (example.completion.start, example.completion.end);
@@ -99,11 +98,11 @@ fn question(
     if example.part(start..end).trim().is_empty() {
         return Err(EvaluateError::NoPart { row, part: "completion" });
     }
-    let prompt = tokenizer.prompt(&example.text, start).map_err(|source| EvaluateError::Row { row, source })?;
+    let prompt = tokenizer.prompt_of(encoded, start);
     Ok(Question {
         prompt: example.part(0..prompt.end).to_string(),
         expected: example.part(prompt.end..end).to_string(),
-        n_expected_tokens: n_tokens - prompt.ids.len() + 1,
+        n_expected_tokens: encoded.ids.len() - prompt.ids.len() + 1,
         ids: prompt.ids,
     })
 }

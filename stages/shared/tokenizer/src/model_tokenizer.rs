@@ -124,11 +124,13 @@ impl ModelTokenizer {
     /// # Errors
     /// As [`ModelTokenizer::encode`].
     pub fn prompt(&self, text: &str, completion_start: u32) -> Result<Prompt, TokenizerError> {
-        let mut encoded = self.encode(text)?;
+        Ok(self.prompt_of(&self.encode(text)?, completion_start))
+    }
+
+    /// [`ModelTokenizer::prompt`] of a text that is encoded already, whole.
+    pub fn prompt_of(&self, encoded: &Encoded, completion_start: u32) -> Prompt {
         let n_ids = encoded.ids.len() - self.suffix.len();
-        encoded.ids.truncate(n_ids);
-        encoded.spans.truncate(n_ids);
-        Ok(Prompt::new(encoded, completion_start))
+        Prompt::new(&encoded.ids[..n_ids], &encoded.spans[..n_ids], completion_start)
     }
 
     /// The text of `new_ids` as it stands behind `prompt_ids`: alone, its first token could lose a space.

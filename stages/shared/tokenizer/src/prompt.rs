@@ -13,8 +13,6 @@
 //!
 //! It deliberately never tokenizes the prompt alone: its last token could be one that training never saw there.
 
-use crate::Encoded;
-
 /// What a model goes on from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
@@ -25,19 +23,15 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// `encoded`: a whole text without what the tokenizer adds behind it.
-    pub(crate) fn new(encoded: Encoded, completion_start: u32) -> Self {
-        let Encoded { mut ids, spans } = encoded;
+    /// `ids` and `spans`: of a whole text, without what the tokenizer adds behind it.
+    pub(crate) fn new(ids: &[u32], spans: &[(u32, u32)], completion_start: u32) -> Self {
         let mut end = completion_start;
         loop {
             let n_before = spans.iter().take_while(|span| span.1 <= end).count();
             match spans.get(n_before) {
                 // What lies across the start may share its first character with the token before it: then that goes too.
                 Some(span) if span.0 < end => end = span.0,
-                _ => {
-                    ids.truncate(n_before);
-                    return Prompt { ids, end };
-                }
+                _ => return Prompt { ids: ids[..n_before].to_vec(), end },
             }
         }
     }
@@ -48,8 +42,8 @@ mod tests {
     use super::*;
 
     fn prompt(spans: &[(u32, u32)], completion_start: u32) -> (usize, u32) {
-        let encoded = Encoded { ids: (0..spans.len() as u32).collect(), spans: spans.to_vec() };
-        let prompt = Prompt::new(encoded, completion_start);
+        let ids: Vec<u32> = (0..spans.len() as u32).collect();
+        let prompt = Prompt::new(&ids, spans, completion_start);
         (prompt.ids.len(), prompt.end)
     }
 
