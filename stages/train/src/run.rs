@@ -127,9 +127,7 @@ impl Train {
         let engine = load::engine(ctx.input("model")?, program, device)?;
         let adapter = match start {
             None => Adapter::fresh(lora, engine.program(), self.settings.seed, device)?,
-            Some(artifact) => {
-                Adapter::load(lora, artifact.file("adapter_model.safetensors")?, engine.program(), device)?
-            }
+            Some(artifact) => load::adapter_with(lora, artifact, engine.program(), device)?,
         };
         Ok((engine, Trained::Adapter(adapter)))
     }

@@ -60,7 +60,20 @@ pub fn engine(model: &Artifact, program: Program, device: &Device) -> Result<Can
 pub fn adapter(config: &ModelConfig, adapter: &Artifact) -> Result<Adapter, StageError> {
     let lora = lora_config(adapter)?;
     let program = Program::new(config, &lora.target_modules)?;
-    Ok(Adapter::load(lora, adapter.file("adapter_model.safetensors")?, &program, &Device::Cpu)?)
+    adapter_with(lora, adapter, &program, &Device::Cpu)
+}
+
+/// The matrices of an `adapter` artifact on `device`, with the config `lora`, for the modules that `program` adapts.
+///
+/// # Errors
+/// As [`Adapter::load`].
+pub fn adapter_with(
+    lora: LoraConfig,
+    adapter: &Artifact,
+    program: &Program,
+    device: &Device,
+) -> Result<Adapter, StageError> {
+    Ok(Adapter::load(lora, adapter.file("adapter_model.safetensors")?, program, device)?)
 }
 
 /// An engine for `model` as it is, and the adapter to run it with, both on `device`: `None` runs the base, the adapter both.
@@ -77,7 +90,7 @@ pub fn engine_and_adapter(
     let targets: &[String] = lora.as_ref().map_or(&[], |lora| &lora.target_modules);
     let engine = engine(model, Program::new(&config, targets)?, device)?;
     let Some((artifact, lora)) = adapter.zip(lora) else { return Ok((engine, None)) };
-    let adapter = Adapter::load(lora, artifact.file("adapter_model.safetensors")?, engine.program(), device)?;
+    let adapter = adapter_with(lora, artifact, engine.program(), device)?;
     Ok((engine, Some(adapter)))
 }
 
