@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
-use pipe_cache::{Manifest, Store};
+use pipe_cache::{Manifest, MissingFile, Store};
 use pipe_contract::{Figure, StageKind};
 
 use super::data::{MadeData, ReportData, StageData};
@@ -64,8 +64,9 @@ fn add_outputs(stage: &mut StageData, store: &Store, registry: &Registry) {
     match registry.get(&stage.kind) {
         None => stage.notes.push(format!("This build has no stage kind {}, which knows what to show.", stage.kind)),
         Some(kind) => {
+            let missing = store.missing(&manifest).map_err(|error| chain(&error));
             for port in manifest.outputs.keys() {
-                match figures_of(kind, store, &manifest, port) {
+                match figures_of(kind, store, &manifest, &missing, port) {
                     Ok(shown) => figures.push((port.clone(), shown)),
                     Err(why) => stage.notes.push(format!("Nothing is shown of its output {port}: {why}.")),
                 }
@@ -75,9 +76,15 @@ fn add_outputs(stage: &mut StageData, store: &Store, registry: &Registry) {
     stage.made = Some(MadeData { manifest, figures, made_in: None });
 }
 
-fn figures_of(kind: &dyn StageKind, store: &Store, manifest: &Manifest, port: &str) -> Result<Vec<Figure>, String> {
-    let missing = store.missing(manifest).map_err(|error| chain(&error))?;
-    let n_missing = missing.iter().filter(|file| file.port == port).count();
+/// `missing`: of all outputs, or why that cannot be known.
+fn figures_of(
+    kind: &dyn StageKind,
+    store: &Store,
+    manifest: &Manifest,
+    missing: &Result<Vec<MissingFile>, String>,
+    port: &str,
+) -> Result<Vec<Figure>, String> {
+    let n_missing = missing.as_ref().map_err(String::clone)?.iter().filter(|file| file.port == port).count();
     if n_missing > 0 {
         let files = if n_missing == 1 { "a file of it is" } else { "files of it are" };
         return Err(format!("{files} gone or changed"));
