@@ -20,13 +20,14 @@
 //! The same Rust body is compiled for the baseline and for AVX2 with FMA, chosen at run time; there is no `unsafe` here.
 //! Beside each kernel stands its `reference`: a plain version that tests compare with, to the bit where the kernel promises it.
 //!
-//! What is not here: matrix products of weights, tensors, devices, shapes beyond what a kernel needs, memory planning.
+//! What is not here: tensors, devices, shapes beyond what a kernel needs, memory planning.
 
 pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod gated_mlp;
+pub mod gemm;
 pub mod lanes;
 pub mod math;
 pub mod random;

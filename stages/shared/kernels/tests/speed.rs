@@ -5,7 +5,7 @@
 //! quiet machine would show.
 
 use pipe_kernels::random::Stream;
-use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, reduce, rms_norm, rope};
+use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, gemm, reduce, rms_norm, rope};
 use std::io::Write;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -132,6 +132,35 @@ fn attention_speed() {
             report_plain(&name("forward, plain"), forward, "GFLOP/s", || x.forward(attention::reference::forward));
             report_plain(&name("backward, plain"), backward, "GFLOP/s", || x.backward(attention::reference::backward));
         }
+    }
+}
+
+/// The products of SmolLM2-135M: (name, rows, reduced, columns, whether the right side is turned).
+const PRODUCTS: [(&str, usize, usize, usize, bool); 9] = [
+    ("q, o forward", N_TOKENS, 576, 576, true),
+    ("k, v forward", N_TOKENS, 576, 192, true),
+    ("gate, up forward", N_TOKENS, 576, 1536, true),
+    ("down forward", N_TOKENS, 1536, 576, true),
+    ("gate, up backward", N_TOKENS, 1536, 576, false),
+    ("down backward", N_TOKENS, 576, 1536, false),
+    ("head forward, 256 rows", 256, 576, 49_152, true),
+    ("head backward, 256 rows", 256, 49_152, 576, false),
+    ("adapter, r = 16", N_TOKENS, 576, 16, true),
+];
+
+#[test]
+#[ignore = "a measurement, not a check"]
+fn gemm_speed() {
+    for (name, m, k, n, is_turned) in PRODUCTS {
+        let x = noise("x", m * k);
+        let w: Vec<half::bf16> = noise("w", k * n).into_iter().map(half::bf16::from_f32).collect();
+        let w = gemm::Elements::Bf16(&w);
+        let right = if is_turned { gemm::Matrix::new(w, n, k).transposed() } else { gemm::Matrix::new(w, k, n) };
+        let left = gemm::Matrix::new(&x[..], m, k);
+        let (mut y, mut scratch) = (vec![0.0; m * n], gemm::Scratch::default());
+        report(&format!("gemm {name}: {m} x {k} x {n}"), (2 * m * k * n) as f64, "GFLOP/s", || {
+            gemm::multiply(left, right, &mut y, gemm::Start::Zero, &mut scratch);
+        });
     }
 }
 

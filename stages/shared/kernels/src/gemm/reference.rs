@@ -1,0 +1,28 @@
+//! The plain version.
+
+use super::{Elements, Matrix, Start};
+
+/// As [`super::multiply`], element by element.
+pub fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], start: Start) {
+    for row in 0..left.n_rows {
+        for column in 0..right.n_columns {
+            let sum = &mut out[row * right.n_columns + column];
+            if start == Start::Zero {
+                *sum = 0.0;
+            }
+            for i in 0..left.n_columns {
+                *sum = element(left, row, i).mul_add(element(right, i, column), *sum);
+            }
+        }
+    }
+}
+
+fn element(matrix: Matrix<'_>, row: usize, column: usize) -> f32 {
+    let (row, column) = if matrix.is_transposed { (column, row) } else { (row, column) };
+    let place = row * matrix.row_len + column;
+    match matrix.elements {
+        Elements::F32(x) => x[place],
+        Elements::Bf16(x) => x[place].to_f32(),
+        Elements::F16(x) => x[place].to_f32(),
+    }
+}
