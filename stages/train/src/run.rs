@@ -10,7 +10,7 @@ use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::program::WeightSpec;
 use pipe_llm::schedule::Schedule;
 use pipe_llm::trainer::{Trained, Trainer};
-use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, ModelConfig, Program, Sequence, load, model_folder};
+use pipe_llm::{Adapter, Engine, LlmError, LoraConfig, ModelConfig, Program, Sequence, load, model_folder};
 use pipe_records::packed::PackedReader;
 use pipe_records::thousands;
 use safetensors::Dtype;
@@ -37,7 +37,7 @@ impl Stage for Train {
     }
 
     fn compute_class(&self) -> Option<String> {
-        Some(device::compute_class(self.settings.device))
+        Some(self.settings.device.compute_class())
     }
 
     fn cpu(&self) -> Cpu {
@@ -85,12 +85,12 @@ impl Train {
         if info.vocab_size > config.vocab_size as u64 {
             return Err(TrainError::VocabularyTooSmall { packs: info.vocab_size, model: config.vocab_size }.into());
         }
-        let device = device::open(self.settings.device)?;
+        let device = device::open(self.settings.device.device)?;
         let (engine, trained) = match &self.settings.method {
             Method::Lora(lora) => self.lora(ctx, lora, &config, &device)?,
             Method::Full { .. } if ctx.inputs.contains_key("adapter") => return Err(TrainError::AdapterWithFull.into()),
             Method::Full { freeze } => {
-                (load::engine(model, Program::full(&config, freeze)?, &device)?, Trained::Weights)
+                (self.engine(model, Program::full(&config, freeze)?, &device)?, Trained::Weights)
             }
         };
         let settings = &self.settings;
@@ -110,6 +110,10 @@ impl Train {
         Ok(Trainer::new(engine, trained, optimizer_settings, schedule, settings.seed))
     }
 
+    fn engine(&self, model: &Artifact, program: Program, device: &Device) -> Result<Engine, StageError> {
+        load::training_engine(model, program, self.settings.device, device)
+    }
+
     /// A fresh adapter, or the one that is connected.
     fn lora(
         &self,
@@ -117,14 +121,14 @@ impl Train {
         settings: &LoraSettings,
         config: &ModelConfig,
         device: &Device,
-    ) -> Result<(CandleEngine, Trained), StageError> {
+    ) -> Result<(Engine, Trained), StageError> {
         let start = ctx.inputs.get("adapter");
         let lora = match start {
             None => fresh_config(settings),
             Some(adapter) => start_config(settings, adapter)?,
         };
         let program = Program::new(config, &lora.target_modules)?;
-        let engine = load::engine(ctx.input("model")?, program, device)?;
+        let engine = self.engine(ctx.input("model")?, program, device)?;
         let adapter = match start {
             None => Adapter::fresh(lora, engine.program(), self.settings.seed, device)?,
             Some(artifact) => load::adapter_with(lora, artifact, engine.program(), device)?,
@@ -340,10 +344,10 @@ impl Run<'_, '_> {
         model_folder::write_config(model, &folder, Some(Dtype::F32))?;
         model_folder::copy_companions(model, &folder)?;
         let engine = &self.trainer.engine;
-        let on_host = |(spec, tensor): (&WeightSpec, &Tensor)| -> Result<(String, Tensor), LlmError> {
+        let on_host = |(spec, tensor): (&WeightSpec, Tensor)| -> Result<(String, Tensor), LlmError> {
             Ok((spec.name.clone(), tensor.to_device(&Device::Cpu)?.contiguous()?))
         };
-        let pairs = engine.program().weights.iter().zip(engine.weights());
+        let pairs = engine.program().weights.iter().zip(engine.tensors()?);
         let mut tensors: Vec<(String, Tensor)> = pairs.map(on_host).collect::<Result<_, _>>()?;
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(model_folder::write_weights(&folder, &tensors, model_folder::MAX_SHARD_SIZE_BYTES)?)

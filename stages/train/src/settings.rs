@@ -1,7 +1,7 @@
 //! The settings of `train`: Hugging Face's names and, unless said, TRL's defaults (`SFTConfig`, peft `LoraConfig`).
 
 use pipe_contract::{KeyValue, ProblemKind, Reader};
-use pipe_llm::DeviceChoice;
+use pipe_llm::TrainingDevice;
 use pipe_llm::schedule::ScheduleType;
 
 /// `target_modules: all-linear`: every linear module but the head, as PEFT.
@@ -46,7 +46,7 @@ pub struct Settings {
     /// When training state is saved.
     pub save: Save,
     /// `device:`.
-    pub device: DeviceChoice,
+    pub device: TrainingDevice,
 }
 
 /// What is trained.
@@ -130,7 +130,7 @@ pub fn read(reader: &mut Reader) -> Settings {
         is_shuffled: reader.choice("train_sampling_strategy", "random", &["random", "sequential"]) == "random",
         logging_steps: read_logging_steps(reader),
         save: read_save(reader),
-        device: DeviceChoice::read(reader),
+        device: TrainingDevice::read(reader),
     }
 }
 

@@ -100,6 +100,31 @@ impl Body for Scale<'_> {
     }
 }
 
+/// Adds `row`, (D), to every row of `y`, (N, D): a bias.
+pub fn add_row(y: &mut [f32], row: &[f32]) {
+    assert!(y.len().is_multiple_of(row.len().max(1)), "add_row: y is not (N, D)");
+    let rows_per_task = dispatch::rows_per_task(row.len());
+    y.par_chunks_mut(rows_per_task * row.len().max(1)).for_each(|rows| {
+        rows.chunks_exact_mut(row.len()).for_each(|y| dispatch::run(Add { y, x: row }));
+    });
+}
+
+/// Columns that one task adds up.
+const COLUMNS_PER_TASK: usize = 64;
+
+/// Adds the rows of `x`, (N, D), to `sums`, (D), one after another: rows given in two calls make the bits of one.
+pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
+    assert!(x.len().is_multiple_of(sums.len().max(1)), "add_column_sums: x is not (N, D)");
+    let width = sums.len();
+    sums.par_chunks_mut(COLUMNS_PER_TASK).enumerate().for_each(|(task, sums)| {
+        let first = task * COLUMNS_PER_TASK;
+        for row in x.chunks_exact(width) {
+            let x = &row[first..first + sums.len()];
+            dispatch::run(Add { y: &mut *sums, x });
+        }
+    });
+}
+
 /// The plain version.
 pub mod reference {
     use super::{LANES, LEAF_LEN, joined, tree_sum};
@@ -132,6 +157,27 @@ mod tests {
             }
         }
         assert_eq!(sum_of_squares(&[3.0, 4.0]), 25.0);
+    }
+
+    #[test]
+    fn rows_and_columns_are_added_in_order() {
+        for (n, d) in [(1, 1), (3, 17), (70, 130)] {
+            let (x, row) = (noise("x", n * d), noise("row", d));
+            let expected: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + row[i % d]).collect();
+            let mut sums = row.clone();
+            x.iter().enumerate().for_each(|(i, x)| sums[i % d] += x);
+            for (pool, (got, got_sums)) in on_every_pool(|| {
+                let (mut y, mut sums) = (x.clone(), row.clone());
+                add_row(&mut y, &row);
+                let half = n / 2 * d;
+                add_column_sums(&x[..half], &mut sums);
+                add_column_sums(&x[half..], &mut sums);
+                (y, sums)
+            }) {
+                assert_same_bits(&got, &expected, &pool);
+                assert_same_bits(&got_sums, &sums, &pool);
+            }
+        }
     }
 
     #[test]

@@ -102,11 +102,12 @@ impl Body for BackwardRow<'_> {
 /// Columns of one task of [`weight_gradient`]: their sums stay in registers. Never changes a result.
 const COLUMNS_PER_TASK: usize = 4 * LANES;
 
-/// The gradient of the weight: `d_weight = sum over rows of dy x r`; overwritten.
+/// The gradient of the weight: `d_weight += sum over rows of dy x r`.
 ///
 /// - dy, x: (N, D), inv_rms: (N) as the forward left it, d_weight: (D).
 ///
-/// Each element is its own chain of fused multiply-adds over the rows. The same bits as [`reference::weight_gradient`].
+/// Each element is its own chain of fused multiply-adds over the rows, which goes on from what was there: rows given in two calls make the
+/// bits of one. The same bits as [`reference::weight_gradient`].
 pub fn weight_gradient(dy: &[f32], x: &[f32], inv_rms: &[f32], d_weight: &mut [f32]) {
     let d = d_weight.len();
     assert!(d > 0, "rms_norm: the weight is empty");
@@ -132,6 +133,7 @@ impl Body for WeightColumns<'_> {
     #[inline(always)]
     fn run(self) {
         let mut sums = [0.0_f32; COLUMNS_PER_TASK];
+        sums[..self.sums.len()].copy_from_slice(self.sums);
         let columns = self.first..self.first + self.sums.len();
         let rows = self.dy.chunks_exact(self.width).zip(self.x.chunks_exact(self.width)).zip(self.inv_rms);
         for ((dy, x), inv_rms) in rows {
@@ -183,7 +185,6 @@ pub mod reference {
     /// As [`super::weight_gradient`].
     pub fn weight_gradient(dy: &[f32], x: &[f32], inv_rms: &[f32], d_weight: &mut [f32]) {
         let d = d_weight.len();
-        d_weight.fill(0.0);
         for (row, inv_rms) in inv_rms.iter().enumerate() {
             for (i, sum) in d_weight.iter_mut().enumerate() {
                 *sum = (dy[row * d + i] * x[row * d + i]).mul_add(*inv_rms, *sum);
@@ -225,12 +226,14 @@ mod tests {
     fn the_weights_gradient_equals_the_reference_to_the_bit() {
         for (n, d) in SHAPES {
             let (x, dy, weight) = (noise("x", n * d), noise("dy", n * d), noise("weight", d));
-            let (mut y, mut inv_rms, mut expected) = (vec![0.0; n * d], vec![0.0; n], vec![f32::NAN; d]);
+            let (mut y, mut inv_rms, mut expected) = (vec![0.0; n * d], vec![0.0; n], noise("before", d));
             forward(&x, &weight, EPS, &mut y, &mut inv_rms);
             reference::weight_gradient(&dy, &x, &inv_rms, &mut expected);
             let fast = || {
-                let mut d_weight = vec![f32::NAN; d];
-                weight_gradient(&dy, &x, &inv_rms, &mut d_weight);
+                let mut d_weight = noise("before", d);
+                let half = n / 2;
+                weight_gradient(&dy[..half * d], &x[..half * d], &inv_rms[..half], &mut d_weight);
+                weight_gradient(&dy[half * d..], &x[half * d..], &inv_rms[half..], &mut d_weight);
                 d_weight
             };
             for (pool, d_weight) in on_every_pool(fast) {

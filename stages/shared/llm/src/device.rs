@@ -1,7 +1,7 @@
 //! Where a model runs, and the name of what computes there.
 
 use candle_core::Device;
-use pipe_contract::Reader;
+use pipe_contract::{ProblemKind, Reader};
 
 use crate::CANDLE_VERSION;
 use crate::error::LlmError;
@@ -20,16 +20,74 @@ pub enum DeviceChoice {
 impl DeviceChoice {
     /// Reads `device` and `engine`. Both enter the fingerprint as the compute class, not as settings.
     pub fn read(reader: &mut Reader) -> Self {
-        let device = reader.choice("device", "auto", &["auto", "cpu", "cuda"]);
-        reader.choice("engine", "auto", &["auto", "candle"]);
-        reader.not_in_key("device");
-        reader.not_in_key("engine");
-        match device {
-            "cpu" => DeviceChoice::Cpu,
-            "cuda" => DeviceChoice::Cuda,
-            _ => DeviceChoice::Auto,
+        read_both(reader, &["auto", "candle"]).0
+    }
+}
+
+/// What a stage that trains runs on: the settings `device:` and `engine:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingDevice {
+    /// The setting `device:`.
+    pub device: DeviceChoice,
+    engine: EngineChoice,
+}
+
+/// The setting `engine:` of a stage that trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EngineChoice {
+    /// The native engine on the CPU, candle on a GPU.
+    Auto,
+    /// Our kernels, on the CPU.
+    Native,
+    /// candle's tensors.
+    Candle,
+}
+
+/// Of everything the native engine computes: one class on every host. The number goes up when an order of additions changes.
+const NATIVE_CLASS: &str = "cpu-f32/1";
+
+impl TrainingDevice {
+    /// Reads `device` and `engine`. Both enter the fingerprint as the compute class, not as settings.
+    pub fn read(reader: &mut Reader) -> Self {
+        let (device, engine) = read_both(reader, &["auto", "native", "candle"]);
+        let engine = match engine {
+            "native" => EngineChoice::Native,
+            "candle" => EngineChoice::Candle,
+            _ => EngineChoice::Auto,
+        };
+        if device == DeviceChoice::Cuda && engine == EngineChoice::Native {
+            let help = "set `engine: auto`, or `device: cpu`".to_string();
+            reader.problem("engine", ProblemKind::OutOfRange, "the native engine runs on the CPU alone", Some(help));
+        }
+        TrainingDevice { device, engine }
+    }
+
+    /// Whether the native engine is meant.
+    pub fn is_native(self) -> bool {
+        match self.engine {
+            EngineChoice::Native => true,
+            EngineChoice::Candle => false,
+            EngineChoice::Auto => !is_cuda(self.device),
         }
     }
+
+    /// The compute class of what it trains.
+    pub fn compute_class(self) -> String {
+        if self.is_native() { NATIVE_CLASS.to_string() } else { compute_class(self.device) }
+    }
+}
+
+fn read_both(reader: &mut Reader, engines: &[&'static str]) -> (DeviceChoice, &'static str) {
+    let device = reader.choice("device", "auto", &["auto", "cpu", "cuda"]);
+    let engine = reader.choice("engine", "auto", engines);
+    reader.not_in_key("device");
+    reader.not_in_key("engine");
+    let device = match device {
+        "cpu" => DeviceChoice::Cpu,
+        "cuda" => DeviceChoice::Cuda,
+        _ => DeviceChoice::Auto,
+    };
+    (device, engine)
 }
 
 /// Whether this choice means a GPU in this build.

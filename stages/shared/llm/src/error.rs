@@ -79,6 +79,12 @@ pub enum LlmError {
         /// Why.
         source: candle_core::Error,
     },
+    /// The system has no memory for the values of a pass.
+    #[error("the values of a pass need {:.2} GiB, which the system does not have", *size_bytes as f64 / (1u64 << 30) as f64)]
+    Memory {
+        /// What was asked for.
+        size_bytes: usize,
+    },
     /// candle could not compute.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
@@ -87,6 +93,10 @@ pub enum LlmError {
 impl LlmError {
     pub(crate) fn config(field: &str, why: impl Into<String>) -> Self {
         LlmError::Config { field: field.to_string(), why: why.into() }
+    }
+
+    pub(crate) fn beyond_positions(position: u32, n_positions: usize) -> Self {
+        LlmError::Input { why: format!("position {position} is beyond the {n_positions} tokens that were planned for") }
     }
 
     pub(crate) fn io(verb: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
@@ -108,6 +118,7 @@ impl LlmError {
             }
             LlmError::Freeze { .. } => "a pattern is a weight's name or a module's path; `*` stands for any characters",
             LlmError::Adapter { .. } => "use an adapter that was trained on this model with LoRA on linear modules",
+            LlmError::Memory { .. } => "lower `max_length` of tokenize, or set `memory`, which recomputes more",
             LlmError::Io { .. } | LlmError::Input { .. } | LlmError::Tensor(_) => return None,
         };
         Some(help.to_string())
@@ -124,6 +135,7 @@ impl LlmError {
             LlmError::Input { .. } => "model-input",
             LlmError::Gate { slug, .. } => slug,
             LlmError::NoCuda { .. } => "no-cuda",
+            LlmError::Memory { .. } => "out-of-memory",
             LlmError::Tensor(_) => "tensor",
         }
     }

@@ -18,6 +18,7 @@ pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod load;
+pub mod map;
 pub mod merge;
 pub mod model_folder;
 pub mod ops;
@@ -31,8 +32,8 @@ pub mod weights;
 
 pub use adapter::{Adapter, LoraConfig};
 pub use config::{Architecture, ModelConfig, tensor_shapes};
-pub use device::DeviceChoice;
-pub use engine::{CandleEngine, DropoutKey, GradientSum};
+pub use device::{DeviceChoice, TrainingDevice};
+pub use engine::{CandleEngine, DropoutKey, Engine, GradientSum, NativeEngine};
 pub use error::LlmError;
 pub use program::Program;
 pub use sequence::Sequence;

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use candle_core::{DType, Device};
 use pipe_contract::{Artifact, StageError};
 
+use crate::device::TrainingDevice;
 use crate::weights::{self, WeightFiles};
-use crate::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program};
+use crate::{Adapter, CandleEngine, Engine, LoraConfig, ModelConfig, NativeEngine, Program};
 
 /// Longest table of rotary positions that is made: 65,536 positions of 64 channels take 16 MiB.
 const POSITIONS_MAX: usize = 65_536;
@@ -51,6 +52,24 @@ pub fn engine(model: &Artifact, program: Program, device: &Device) -> Result<Can
     let weights = weights::load(&program, &weight_files(model)?, device)?;
     let n_positions = program.config.max_positions.min(POSITIONS_MAX);
     Ok(CandleEngine::new(program, weights, n_positions, device.clone(), DType::F32)?)
+}
+
+/// The engine that trains `program` from the weights of `model`. `device`: as [`crate::device::open`] gave it.
+///
+/// # Errors
+/// As [`engine`].
+pub fn training_engine(
+    model: &Artifact,
+    program: Program,
+    choice: TrainingDevice,
+    device: &Device,
+) -> Result<Engine, StageError> {
+    if !choice.is_native() {
+        return Ok(engine(model, program, device)?.into());
+    }
+    let weights = weights::map(&program, &weight_files(model)?)?;
+    let n_positions = program.config.max_positions.min(POSITIONS_MAX);
+    Ok(NativeEngine::new(program, weights, n_positions)?.into())
 }
 
 /// The adapter of an `adapter` artifact on the CPU, for a model with `config`.

@@ -66,22 +66,26 @@ impl AdamW {
     }
 
     /// Takes one optimizer step. `parameters` in the order they were given to
-    /// [`AdamW::new`], `gradients` of the mean loss. Returns their L2 norm before clipping.
+    /// [`AdamW::new`], `gradients` of the mean loss, row-major. Returns their L2 norm before clipping.
     ///
     /// Clipping as `torch.nn.utils.clip_grad_norm_`: all gradients times `min(1, max_norm / (norm + 1e-6))`.
     ///
     /// # Errors
     /// When a tensor cannot be moved to or from its device.
-    pub fn step(&mut self, parameters: Vec<&mut Tensor>, gradients: &[Tensor], learning_rate: f64) -> Result<f64> {
-        let mut host: Vec<Vec<f32>> = gradients.iter().map(to_host).collect::<Result<_>>()?;
-        let norm = libm::sqrt(host.iter().map(|g| reduce::sum_of_squares(g)).sum::<f64>());
+    pub fn step(
+        &mut self,
+        parameters: Vec<&mut Tensor>,
+        mut gradients: Vec<Vec<f32>>,
+        learning_rate: f64,
+    ) -> Result<f64> {
+        let norm = libm::sqrt(gradients.iter().map(|g| reduce::sum_of_squares(g)).sum::<f64>());
         if !norm.is_finite() {
             return Ok(norm);
         }
         let max_norm = self.settings.max_grad_norm;
         if max_norm > 0.0 && max_norm / (norm + 1e-6) < 1.0 {
             let factor = (max_norm / (norm + 1e-6)) as f32;
-            host.iter_mut().for_each(|g| reduce::scale(g, factor));
+            gradients.iter_mut().for_each(|g| reduce::scale(g, factor));
         }
         self.n_done += 1;
         let step = kernel::Step {
@@ -92,21 +96,19 @@ impl AdamW {
             weight_decay: self.settings.weight_decay,
             t: self.n_done,
         };
-        let each = parameters.into_iter().zip(&host).zip(self.moments.iter_mut().zip(&self.decays));
+        let each = parameters.into_iter().zip(&gradients).zip(self.moments.iter_mut().zip(&self.decays));
         for ((tensor, gradient), (moments, decays)) in each {
             let weight_decay = if *decays { step.weight_decay } else { 0.0 };
-            *tensor = update(kernel::Step { weight_decay, ..step }, tensor, gradient, moments)?;
+            update(kernel::Step { weight_decay, ..step }, tensor, gradient, moments)?;
         }
         Ok(norm)
     }
 }
 
-fn update(step: kernel::Step, tensor: &Tensor, gradient: &[f32], moments: &mut Moments) -> Result<Tensor> {
-    let mut values = to_host(tensor)?;
+/// The tensor is replaced, not written to: clones of it, a checkpoint's or a best adapter's, keep their values.
+fn update(step: kernel::Step, tensor: &mut Tensor, gradient: &[f32], moments: &mut Moments) -> Result<()> {
+    let mut values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     kernel::update(step, &mut values, gradient, &mut moments.first, &mut moments.second);
-    Tensor::from_vec(values, tensor.dims(), &Device::Cpu)?.to_device(tensor.device())
-}
-
-fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+    *tensor = Tensor::from_vec(values, tensor.dims(), &Device::Cpu)?.to_device(tensor.device())?;
+    Ok(())
 }

@@ -7,10 +7,11 @@
 //! The loss and the gradients of an optimizer step are sums over all its supervised tokens, divided once: how they are cut
 //! into micro-batches does not matter. Order of sequences, epochs, logging and files are the `train` stage's business.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
+use pipe_kernels::reduce;
 
 use crate::adapter::Adapter;
-use crate::engine::{CandleEngine, DropoutKey, GradientSum};
+use crate::engine::{DropoutKey, Engine};
 use crate::error::LlmError;
 use crate::optimizer::{AdamW, AdamWSettings, Parameter};
 use crate::schedule::Schedule;
@@ -43,7 +44,7 @@ pub enum Trained {
 /// A model or an adapter in training.
 pub struct Trainer {
     /// The model.
-    pub engine: CandleEngine,
+    pub engine: Engine,
     /// What is trained.
     pub trained: Trained,
     /// Its optimizer.
@@ -71,7 +72,14 @@ pub enum GateState {
 
 impl Trainer {
     /// A trainer before its first optimizer step.
-    pub fn new(engine: CandleEngine, trained: Trained, settings: AdamWSettings, schedule: Schedule, seed: u64) -> Self {
+    pub fn new(
+        engine: impl Into<Engine>,
+        trained: Trained,
+        settings: AdamWSettings,
+        schedule: Schedule,
+        seed: u64,
+    ) -> Self {
+        let engine = engine.into();
         let optimizer = AdamW::new(settings, &parameters(&engine, &trained));
         Trainer { engine, trained, optimizer, schedule, seed, gates: GateState::Start }
     }
@@ -116,16 +124,9 @@ impl Trainer {
             optimizer_step: self.optimizer.n_done,
             probability: adapter.config.lora_dropout,
         });
-        let mut sums = GradientSum::new(self.engine.program());
-        let mut loss_sum = 0.0;
-        for (sequence_idx, sequence) in sequences.iter().enumerate() {
-            check(sequence_idx)?;
-            if !sequence.targets.is_empty() {
-                loss_sum += self.engine.loss_and_gradients(self.adapter(), sequence, dropout, &mut sums)?;
-            }
-        }
-        let loss = loss_sum / n_supervised as f64;
-        let gradients = self.mean_gradients(sums, n_supervised)?;
+        let sums = self.engine.sums(self.adapter(), sequences, dropout, &mut check)?;
+        let loss = sums.loss / n_supervised as f64;
+        let gradients = self.mean_gradients(sums.gradients, n_supervised)?;
         if !loss.is_finite() {
             return Err(not_finite("loss", loss, self.optimizer.n_done + 1).into());
         }
@@ -133,24 +134,25 @@ impl Trainer {
         let learning_rate = self.schedule.learning_rate(self.optimizer.n_done);
         let n_before = self.optimizer.n_done;
         let slots = slots(&mut self.engine, &mut self.trained);
-        let grad_norm = self.optimizer.step(slots, &gradients, learning_rate).map_err(LlmError::from)?;
+        let grad_norm = self.optimizer.step(slots, gradients, learning_rate).map_err(LlmError::from)?;
         if !grad_norm.is_finite() {
             return Err(not_finite("gradient norm", grad_norm, n_before + 1).into());
         }
         Ok(StepReport { loss, grad_norm, learning_rate, n_tokens, n_supervised })
     }
 
-    fn mean_gradients(&self, sums: GradientSum, n_supervised: usize) -> Result<Vec<Tensor>, LlmError> {
-        let factor = 1.0 / n_supervised as f64;
+    fn mean_gradients(&self, sums: Vec<Option<Vec<f32>>>, n_supervised: usize) -> Result<Vec<Vec<f32>>, LlmError> {
+        let factor = (1.0 / n_supervised as f64) as f32;
         let parameters = self.parameters();
-        let mean = |(parameter, sum): (&Parameter<'_>, Option<Tensor>)| match sum {
-            Some(sum) => Ok((sum * factor)?),
-            None => Err(no_gradient(&parameter.name)),
+        let mean = |(parameter, sum): (&Parameter<'_>, Option<Vec<f32>>)| {
+            let mut sum = sum.ok_or_else(|| no_gradient(&parameter.name))?;
+            reduce::scale(&mut sum, factor);
+            Ok(sum)
         };
-        parameters.iter().zip(sums.tensors).map(mean).collect()
+        parameters.iter().zip(sums).map(mean).collect()
     }
 
-    fn check_gates(&mut self, gradients: &[Tensor]) -> Result<(), LlmError> {
+    fn check_gates(&mut self, gradients: &[Vec<f32>]) -> Result<(), LlmError> {
         if self.gates == GateState::Passed {
             return Ok(());
         }
@@ -158,7 +160,7 @@ impl Trainer {
         for (parameter_idx, (parameter, gradient)) in self.parameters().iter().zip(gradients).enumerate() {
             // A and B alternate in an adapter. While B is zero, A's gradient is zero by its nature.
             let may_be_zero = adapter_is_fresh && parameter_idx.is_multiple_of(2);
-            if !may_be_zero && is_zero(gradient)? {
+            if !may_be_zero && gradient.iter().all(|g| *g == 0.0) {
                 return Err(no_gradient(&parameter.name));
             }
         }
@@ -167,7 +169,7 @@ impl Trainer {
     }
 }
 
-fn parameters<'t>(engine: &'t CandleEngine, trained: &'t Trained) -> Vec<Parameter<'t>> {
+fn parameters<'t>(engine: &'t Engine, trained: &'t Trained) -> Vec<Parameter<'t>> {
     let matrix = |path: &str, which: &str, tensor: &'t Tensor| Parameter { name: format!("{path}.{which}"), tensor };
     match trained {
         Trained::Adapter(adapter) => {
@@ -176,24 +178,20 @@ fn parameters<'t>(engine: &'t CandleEngine, trained: &'t Trained) -> Vec<Paramet
         }
         Trained::Weights => {
             let program = engine.program();
-            let weight = |&weight_idx: &usize| Parameter {
+            let weight = |(&weight_idx, tensor): (&usize, &'t Tensor)| Parameter {
                 name: program.weights[weight_idx].name.clone(),
-                tensor: &engine.weights()[weight_idx],
+                tensor,
             };
-            program.trained.iter().map(weight).collect()
+            program.trained.iter().zip(engine.trained()).map(weight).collect()
         }
     }
 }
 
-fn slots<'t>(engine: &'t mut CandleEngine, trained: &'t mut Trained) -> Vec<&'t mut Tensor> {
+fn slots<'t>(engine: &'t mut Engine, trained: &'t mut Trained) -> Vec<&'t mut Tensor> {
     match trained {
         Trained::Adapter(adapter) => adapter.modules.iter_mut().flat_map(|m| [&mut m.a, &mut m.b]).collect(),
         Trained::Weights => engine.trained_mut(),
     }
-}
-
-fn is_zero(tensor: &Tensor) -> Result<bool, LlmError> {
-    Ok(tensor.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? == 0.0)
 }
 
 fn nothing_to_learn(optimizer_step: u64) -> LlmError {

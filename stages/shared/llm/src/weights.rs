@@ -12,7 +12,9 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
+use crate::engine::native::Weight;
 use crate::error::LlmError;
+use crate::map::MappedFile;
 use crate::program::{Program, WeightSpec};
 
 /// Where a tensor lies.
@@ -126,6 +128,29 @@ pub fn load(program: &Program, files: &WeightFiles, device: &Device) -> Result<V
         Ok(Tensor::from_raw_buffer(&files.read(&spec.name)?, dtype, &spec.shape, device)?)
     };
     program.weights.iter().map(tensor).collect()
+}
+
+/// Every weight of `program`, in the order of [`Program::weights`], where it lies in its file. A tensor that lies where no processor could
+/// read it in place (safetensors does not promise an alignment) is read.
+///
+/// # Errors
+/// As [`load`].
+pub fn map(program: &Program, files: &WeightFiles) -> Result<Vec<Weight>, LlmError> {
+    files.check(program)?;
+    let mapped: Vec<MappedFile> =
+        files.files.iter().map(|(_, path)| MappedFile::open(path)).collect::<Result<_, LlmError>>()?;
+    let weight = |spec: &WeightSpec| -> Result<Weight, LlmError> {
+        let entry = &files.entries[&spec.name];
+        let dtype = candle_dtype(entry.dtype).expect("checked above");
+        let offset = usize::try_from(entry.offset).expect("the file is mapped");
+        Ok(match mapped[entry.file_idx].tensor(offset, dtype, &spec.shape) {
+            Some(tensor) => Weight::Mapped(tensor),
+            None => {
+                Weight::Tensor(Tensor::from_raw_buffer(&files.read(&spec.name)?, dtype, &spec.shape, &Device::Cpu)?)
+            }
+        })
+    };
+    program.weights.iter().map(weight).collect()
 }
 
 fn candle_dtype(dtype: Dtype) -> Option<DType> {

@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{DropoutKey, GradientSum, LossSum};
+use super::{DropoutKey, GradientSum, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
 use crate::ops::attention::{self, Heads};
@@ -137,6 +137,32 @@ impl CandleEngine {
         Ok(output.loss_sum)
     }
 
+    /// Losses and gradients of all supervised tokens of `sequences`, as [`super::Engine::sums`].
+    ///
+    /// # Errors
+    /// As [`CandleEngine::logits`]; what `check` returns.
+    pub fn sums<E: From<LlmError>>(
+        &self,
+        adapter: Option<&Adapter>,
+        sequences: &[Sequence],
+        dropout: Option<DropoutKey>,
+        mut check: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Sums, E> {
+        let mut gradients = GradientSum::new(&self.program);
+        let mut loss = 0.0;
+        for (sequence_idx, sequence) in sequences.iter().enumerate() {
+            check(sequence_idx)?;
+            if !sequence.targets.is_empty() {
+                loss += self.loss_and_gradients(adapter, sequence, dropout, &mut gradients)?;
+            }
+        }
+        let host = |tensor: Option<Tensor>| {
+            tensor.map(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()).transpose()
+        };
+        let gradients = gradients.tensors.into_iter().map(host).collect::<candle_core::Result<_>>();
+        Ok(Sums { loss, gradients: gradients.map_err(LlmError::from)? })
+    }
+
     /// The longest document it can take, in tokens.
     pub fn n_positions(&self) -> usize {
         self.table.n_positions()
@@ -189,9 +215,7 @@ impl CandleEngine {
         keeps: bool,
     ) -> Result<(Tape, Vec<Option<Mask>>), LlmError> {
         if let Some(position) = sequence.position_ids.iter().find(|&&p| p as usize >= self.table.n_positions()) {
-            let why =
-                format!("position {position} is beyond the {} tokens that were planned for", self.table.n_positions());
-            return Err(LlmError::Input { why });
+            return Err(LlmError::beyond_positions(*position, self.table.n_positions()));
         }
         let masks = self.masks(dropout);
         let mut tape = self.empty_tape();

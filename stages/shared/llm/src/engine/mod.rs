@@ -1,18 +1,129 @@
 //! Engines run a [`crate::Program`] forward and backward.
 //!
-//! The candle engine is the first; a native one will take the same programs, sequences and adapters. What both promise:
-//! a sequence's loss is the sum over its supervised tokens, its gradients are of that sum, and neither depends on the
-//! sequences beside it.
+//! ```text
+//! native   kernels on slices, CPU: training and evaluation, the same bits everywhere
+//! candle   tensors on the CPU or a GPU: everything, generation too
+//! ```
+//!
+//! Both take the same programs, sequences and adapters, and promise: a sequence's loss is the sum over its supervised tokens, its
+//! gradients are of that sum, and neither depends on the sequences beside it.
 
 pub mod cache;
 pub mod candle;
+pub mod native;
 
 pub use cache::{Extension, KvCache};
 pub use candle::CandleEngine;
+pub use native::NativeEngine;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+
+use crate::adapter::Adapter;
+use crate::error::LlmError;
+use crate::sequence::Sequence;
 
 use crate::program::{ParameterIdx, Program};
+
+/// One of the two.
+pub enum Engine {
+    /// Kernels on slices.
+    Native(NativeEngine),
+    /// candle's tensors.
+    Candle(CandleEngine),
+}
+
+impl From<NativeEngine> for Engine {
+    fn from(engine: NativeEngine) -> Self {
+        Engine::Native(engine)
+    }
+}
+
+impl From<CandleEngine> for Engine {
+    fn from(engine: CandleEngine) -> Self {
+        Engine::Candle(engine)
+    }
+}
+
+impl Engine {
+    /// The list it runs.
+    pub fn program(&self) -> &Program {
+        match self {
+            Engine::Native(engine) => engine.program(),
+            Engine::Candle(engine) => engine.program(),
+        }
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        match self {
+            Engine::Native(_) => &Device::Cpu,
+            Engine::Candle(engine) => engine.device(),
+        }
+    }
+
+    /// The weights that are trained, in the order of [`Program::trained`].
+    pub fn trained(&self) -> Vec<&Tensor> {
+        match self {
+            Engine::Native(engine) => engine.trained(),
+            Engine::Candle(engine) => engine.program().trained.iter().map(|&w| &engine.weights()[w]).collect(),
+        }
+    }
+
+    /// As [`Engine::trained`], to be written.
+    pub fn trained_mut(&mut self) -> Vec<&mut Tensor> {
+        match self {
+            Engine::Native(engine) => engine.trained_mut(),
+            Engine::Candle(engine) => engine.trained_mut(),
+        }
+    }
+
+    /// Every weight as a tensor, in the order of [`Program::weights`]: what is trained in f32, the others as they are stored.
+    ///
+    /// # Errors
+    /// When a weight cannot be read from its file.
+    pub fn tensors(&self) -> Result<Vec<Tensor>, LlmError> {
+        match self {
+            Engine::Native(engine) => engine.tensors(),
+            Engine::Candle(engine) => Ok(engine.weights().to_vec()),
+        }
+    }
+
+    /// The loss of the supervised tokens, without dropout.
+    ///
+    /// # Errors
+    /// A document longer than the engine was made for; memory; a failing tensor operation.
+    pub fn loss(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<LossSum, LlmError> {
+        match self {
+            Engine::Native(engine) => engine.loss(adapter, sequence),
+            Engine::Candle(engine) => engine.loss(adapter, sequence),
+        }
+    }
+
+    /// Losses and gradients of all supervised tokens of `sequences`. `check` is called on the way with the number of sequences done, and may stop it.
+    ///
+    /// # Errors
+    /// As [`Engine::loss`]; what `check` returns.
+    pub fn sums<E: From<LlmError>>(
+        &self,
+        adapter: Option<&Adapter>,
+        sequences: &[Sequence],
+        dropout: Option<DropoutKey>,
+        check: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Sums, E> {
+        match self {
+            Engine::Native(engine) => engine.sums(adapter, sequences, dropout, check),
+            Engine::Candle(engine) => engine.sums(adapter, sequences, dropout, check),
+        }
+    }
+
+    /// Seconds by part since the last call; nothing where the engine does not measure.
+    pub fn take_parts(&self) -> native::Parts {
+        match self {
+            Engine::Native(engine) => engine.take_parts(),
+            Engine::Candle(_) => native::Parts::default(),
+        }
+    }
+}
 
 /// Which dropout masks to draw: none when evaluating.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +138,15 @@ pub struct DropoutKey {
 
 /// Sum of the losses of a sequence's supervised tokens, in nats.
 pub type LossSum = f64;
+
+/// What an optimizer step needs of its sequences.
+#[derive(Debug)]
+pub struct Sums {
+    /// Of the losses of all supervised tokens.
+    pub loss: LossSum,
+    /// Per [`ParameterIdx`] the gradient of that sum, row-major; `None` where no backward has written it.
+    pub gradients: Vec<Option<Vec<f32>>>,
+}
 
 /// Gradients of every trained tensor, added up over sequences in the order they were given.
 #[derive(Debug, Default)]

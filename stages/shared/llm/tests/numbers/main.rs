@@ -6,5 +6,7 @@ mod common;
 mod generation;
 /// Backward against central differences and autograd; fast ops against plain ones; documents apart.
 mod gradients;
+/// The native engine against the candle engine, and against itself.
+mod native;
 /// Logits, gradients and training curves against PyTorch + PEFT.
 mod parity;

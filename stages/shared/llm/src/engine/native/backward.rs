@@ -1,0 +1,363 @@
+//! The ops, backward, in the reverse order of the list. Formulas stand at the ops in `ops/` and at the kernels.
+
+use std::time::Instant;
+
+use pipe_kernels::gemm::{Matrix, Start, multiply, multiply_packed};
+use pipe_kernels::{attention, dropout, gated_mlp, reduce, rms_norm, rope};
+
+use super::arena::Block;
+use super::forward::attention_scale;
+use super::parts::part_of;
+use super::pass::{Leaves, Pass};
+use crate::program::{AdaptedIdx, Op, ValueIdx, WeightIdx};
+
+impl Pass<'_, '_> {
+    /// Turns the gradient of an op's output into those of its inputs, of its weights and of its adapter.
+    pub(super) fn backward_op(&mut self, op_idx: usize, leaves: &mut Leaves<'_>) {
+        let started = Instant::now();
+        let op = self.op(op_idx);
+        // The gradient is in panels under no value's name.
+        self.packed = None;
+        match *op {
+            Op::Embedding { weight, output } => self.embed_back(weight, output, leaves),
+            Op::RmsNorm { .. } => self.norm_back(op_idx, leaves),
+            Op::Linear { .. } => return self.linear_back(op_idx, started, leaves),
+            Op::Rope { input, n_heads, output } => self.rotate_back(input, n_heads, output),
+            Op::Attention { .. } => self.attend_back(op_idx),
+            Op::GatedMlp { gate, up, output } => self.gate_back(gate, up, output),
+            Op::Residual { left, right, output } => self.residual_back(left, right, output),
+            Op::Head { .. } => unreachable!("it is where the backward begins"),
+        }
+        self.parts.add(part_of(op), started);
+    }
+
+    fn d_output(&self, output: ValueIdx) -> Block {
+        self.d_values[output].expect("every value with a gradient reaches the head")
+    }
+
+    /// The gradient of a value to add to, and whether it is there already. A block that others share is copied first.
+    fn sum_of(&mut self, value: ValueIdx, len: usize) -> (Block, Start) {
+        match self.d_values[value] {
+            None => {
+                let block = self.work.arena.take(len);
+                self.d_values[value] = Some(block);
+                (block, Start::Zero)
+            }
+            Some(block) if self.work.arena.is_shared(block) => {
+                let copy = self.copied(block, len);
+                self.work.arena.give(block);
+                self.d_values[value] = Some(copy);
+                (copy, Start::Output)
+            }
+            Some(block) => (block, Start::Output),
+        }
+    }
+
+    /// Adds the gradient in `block` to that of `value`; the block is given away.
+    fn add_to(&mut self, value: ValueIdx, block: Block, len: usize) {
+        if self.d_values[value].is_none() {
+            self.d_values[value] = Some(block);
+            return;
+        }
+        let (sum, _) = self.sum_of(value, len);
+        if !self.is_dry {
+            let [sum, block] = self.work.arena.slices([(sum, len), (block, len)]);
+            reduce::add_assign(sum, block);
+        }
+        self.work.arena.give(block);
+    }
+
+    fn embed_back(&mut self, weight: WeightIdx, output: ValueIdx, leaves: &mut Leaves<'_>) {
+        let parameter = self.shared.program.parameter_of(weight).expect("else it would want no gradient");
+        if self.is_dry {
+            return;
+        }
+        let config = &self.shared.program.config;
+        let (width, len) = (config.hidden_size, self.n_tokens() * config.hidden_size);
+        let d_y = self.d_output(output);
+        let [d_y] = self.work.arena.slices([(d_y, len)]);
+        for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
+            let d_weight = leaves.tensor(pack_idx, parameter, config.vocab_size * width);
+            for (id, d_y) in
+                self.batch.input_ids[rows.clone()].iter().zip(d_y[rows.start * width..].chunks_exact(width))
+            {
+                let d_row = &mut d_weight[*id as usize * width..][..width];
+                d_row.iter_mut().zip(d_y).for_each(|(sum, d_y)| *sum += d_y);
+            }
+        }
+    }
+
+    fn norm_back(&mut self, op_idx: usize, leaves: &mut Leaves<'_>) {
+        let Op::RmsNorm { input, weight, output } = *self.op(op_idx) else { unreachable!("called for norms") };
+        let (n_tokens, width) = (self.n_tokens(), self.shared.program.config.hidden_size);
+        let len = n_tokens * width;
+        let d_y = self.d_output(output);
+        let (x, inv_rms) = (self.value(input), self.extras[op_idx].expect("the forward kept r"));
+        if let Some(parameter) = self.shared.program.parameter_of(weight).filter(|_| !self.is_dry) {
+            let [x, d_y, inv_rms] = self.work.arena.slices([(x, len), (d_y, len), (inv_rms, n_tokens)]);
+            for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
+                let at = rows.start * width..rows.end * width;
+                let d_weight = leaves.tensor(pack_idx, parameter, width);
+                rms_norm::weight_gradient(&d_y[at.clone()], &x[at], &inv_rms[rows.clone()], d_weight);
+            }
+        }
+        if !self.wants(input) {
+            return;
+        }
+        let d_x = self.work.arena.take(len);
+        if !self.is_dry {
+            let blocks = [(x, len), (d_y, len), (inv_rms, n_tokens), (d_x, len)];
+            let [x, d_y, inv_rms, d_x] = self.work.arena.slices(blocks);
+            rms_norm::backward(d_y, x, self.shared.weights[weight].f32(), inv_rms, d_x);
+        }
+        self.add_to(input, d_x, len);
+    }
+
+    /// A value that the forward did not keep, since it is cheap to make again.
+    fn remade(&mut self, value: ValueIdx) -> Block {
+        if let Some(block) = self.values[value] {
+            return block;
+        }
+        let started = Instant::now();
+        let op = self.op(self.shared.plan.producer[value]);
+        let block = match *op {
+            Op::RmsNorm { input, weight, .. } => {
+                let inv_rms = self.work.arena.take(self.n_tokens());
+                let y = self.normed(input, weight, inv_rms);
+                self.work.arena.give(inv_rms);
+                y
+            }
+            Op::GatedMlp { gate, up, .. } => self.gated(gate, up),
+            _ => unreachable!("all other values are kept"),
+        };
+        self.values[value] = Some(block);
+        self.parts.add(part_of(op), started);
+        block
+    }
+
+    fn linear_back(&mut self, op_idx: usize, started: Instant, leaves: &mut Leaves<'_>) {
+        let Op::Linear { input, weight, bias, adapted, output } = *self.op(op_idx) else {
+            unreachable!("called for linear ops")
+        };
+        let shape = &self.shared.program.weights[weight].shape;
+        let (n_tokens, n_out, n_in) = (self.n_tokens(), shape[0], shape[1]);
+        let d_y = self.d_output(output);
+        let adapter = self.adapter(adapted);
+        if self.wants(input) || adapter.is_some() {
+            self.pack(output, d_y, n_out);
+        }
+        if self.wants(input) {
+            let (d_x, start) = self.sum_of(input, n_tokens * n_in);
+            if !self.is_dry {
+                let work = &mut *self.work;
+                let [d_x] = work.arena.slices([(d_x, n_tokens * n_in)]);
+                multiply_packed(&work.left, self.shared.weights[weight].matrix(), d_x, start, &mut work.scratch);
+            }
+        }
+        self.weight_back(weight, bias, input, d_y, leaves);
+        let started = self.parts.add("linear", started);
+        if let Some((module_idx, _)) = adapter {
+            let h = self.extras[op_idx].expect("the forward kept scale x A^T");
+            self.low_rank_back(module_idx, input, h, d_y, [n_in, n_out], leaves);
+            self.parts.add("adapter", started);
+        }
+    }
+
+    /// `d_W += d_y^T x` and `d_b += sum of d_y`, where they are trained.
+    fn weight_back(
+        &mut self,
+        weight: WeightIdx,
+        bias: Option<WeightIdx>,
+        input: ValueIdx,
+        d_y: Block,
+        leaves: &mut Leaves<'_>,
+    ) {
+        let program = self.shared.program;
+        let shape = &program.weights[weight].shape;
+        let (n_tokens, n_out, n_in) = (self.n_tokens(), shape[0], shape[1]);
+        if let Some(parameter) = bias.and_then(|bias| program.parameter_of(bias)).filter(|_| !self.is_dry) {
+            let [d_y] = self.work.arena.slices([(d_y, n_tokens * n_out)]);
+            for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
+                let d_bias = leaves.tensor(pack_idx, parameter, n_out);
+                reduce::add_column_sums(&d_y[rows.start * n_out..rows.end * n_out], d_bias);
+            }
+        }
+        let Some(parameter) = program.parameter_of(weight) else { return };
+        let x = self.remade(input);
+        if self.is_dry {
+            return;
+        }
+        let work = &mut *self.work;
+        let [d_y, x] = work.arena.slices([(d_y, n_tokens * n_out), (x, n_tokens * n_in)]);
+        for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
+            let d_weight = leaves.tensor(pack_idx, parameter, n_out * n_in);
+            let d_y = Matrix::new(&d_y[rows.start * n_out..rows.end * n_out], rows.len(), n_out);
+            let x = Matrix::new(&x[rows.start * n_in..rows.end * n_in], rows.len(), n_in);
+            multiply(d_y.transposed(), x, d_weight, Start::Output, &mut work.scratch);
+        }
+    }
+
+    /// With `d_h = scale d_y B`: `d_B = d_y^T h`, `d_A = d_h^T drop(x)`, `d_x += drop(d_h A)`; h has the scale in it. `work.left` holds d_y.
+    fn low_rank_back(
+        &mut self,
+        module_idx: AdaptedIdx,
+        input: ValueIdx,
+        h: Block,
+        d_y: Block,
+        [n_in, n_out]: [usize; 2],
+        leaves: &mut Leaves<'_>,
+    ) {
+        let (n_tokens, rank) = (self.n_tokens(), self.shared.lora_rank);
+        let d_h = self.work.arena.take(n_tokens * rank);
+        if !self.is_dry {
+            let work = &mut *self.work;
+            let [d_h] = work.arena.slices([(d_h, n_tokens * rank)]);
+            let b = self.shared.adapters[module_idx].b.matrix();
+            multiply_packed(&work.left, b, d_h, Start::Zero, &mut work.scratch);
+            reduce::scale(d_h, self.shared.lora_scale);
+        }
+        let x = self.remade(input);
+        let dropped = self.dropped(module_idx, x, n_in);
+        if !self.is_dry {
+            self.adapter_gradients(module_idx, [h, d_h, dropped.unwrap_or(x), d_y], [n_in, n_out], leaves);
+        }
+        dropped.into_iter().for_each(|dropped| self.work.arena.give(dropped));
+        if self.wants(input) {
+            self.low_rank_input(module_idx, input, d_h, n_in);
+        }
+        self.work.arena.give(d_h);
+    }
+
+    /// Gradients of A and B, pack by pack.
+    fn adapter_gradients(
+        &mut self,
+        module_idx: AdaptedIdx,
+        [h, d_h, x, d_y]: [Block; 4],
+        [n_in, n_out]: [usize; 2],
+        leaves: &mut Leaves<'_>,
+    ) {
+        let (n_tokens, rank) = (self.n_tokens(), self.shared.lora_rank);
+        let work = &mut *self.work;
+        let blocks = [(h, n_tokens * rank), (d_h, n_tokens * rank), (x, n_tokens * n_in), (d_y, n_tokens * n_out)];
+        let [h, d_h, x, d_y] = work.arena.slices(blocks);
+        // (r, out): a product of few rows is made column by column, and its long side is then read in the order it lies in.
+        let mut d_b_turned = vec![0.0; rank * n_out];
+        for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
+            let part = |x: &'_ [f32], width: usize| rows.start * width..rows.end * width.min(x.len());
+            let (h, d_h) = (&h[part(h, rank)], &d_h[part(d_h, rank)]);
+            let (x, d_y) = (&x[part(x, n_in)], &d_y[part(d_y, n_out)]);
+            let (n, d_a) = (rows.len(), leaves.tensor(pack_idx, 2 * module_idx, rank * n_in));
+            let d_h = Matrix::new(d_h, n, rank).transposed();
+            multiply(d_h, Matrix::new(x, n, n_in), d_a, Start::Output, &mut work.scratch);
+            let h = Matrix::new(h, n, rank).transposed();
+            multiply(h, Matrix::new(d_y, n, n_out), &mut d_b_turned, Start::Zero, &mut work.scratch);
+            let d_b = leaves.tensor(pack_idx, 2 * module_idx + 1, n_out * rank);
+            for (out, d_b) in d_b.chunks_exact_mut(rank).enumerate() {
+                d_b.iter_mut().enumerate().for_each(|(r, d_b)| *d_b += d_b_turned[r * n_out + out]);
+            }
+        }
+    }
+
+    /// `d_x += drop(d_h A)`.
+    fn low_rank_input(&mut self, module_idx: AdaptedIdx, input: ValueIdx, d_h: Block, n_in: usize) {
+        let (n_tokens, rank) = (self.n_tokens(), self.shared.lora_rank);
+        let len = n_tokens * n_in;
+        let (d_x, start) = self.sum_of(input, len);
+        let Some(mask) = self.shared.masks[module_idx] else {
+            if !self.is_dry {
+                let work = &mut *self.work;
+                let [d_h, d_x] = work.arena.slices([(d_h, n_tokens * rank), (d_x, len)]);
+                let a = self.shared.adapters[module_idx].a.matrix();
+                multiply(Matrix::new(&*d_h, n_tokens, rank), a, d_x, start, &mut work.scratch);
+            }
+            return;
+        };
+        let [whole, dropped] = [len; 2].map(|len| self.work.arena.take(len));
+        if !self.is_dry {
+            let work = &mut *self.work;
+            let blocks = [(d_h, n_tokens * rank), (d_x, len), (whole, len), (dropped, len)];
+            let [d_h, d_x, whole, dropped] = work.arena.slices(blocks);
+            let a = self.shared.adapters[module_idx].a.matrix();
+            multiply(Matrix::new(&*d_h, n_tokens, rank), a, whole, Start::Zero, &mut work.scratch);
+            dropout::apply(mask, whole, &self.batch.example_ids, &self.batch.position_ids, dropped);
+            match start {
+                Start::Zero => d_x.copy_from_slice(dropped),
+                Start::Output => reduce::add_assign(d_x, dropped),
+            }
+        }
+        [whole, dropped].into_iter().for_each(|block| self.work.arena.give(block));
+    }
+
+    fn rotate_back(&mut self, input: ValueIdx, n_heads: usize, output: ValueIdx) {
+        let head_dim = self.shared.program.config.head_dim;
+        let len = self.n_tokens() * n_heads * head_dim;
+        let (d_y, _) = self.sum_of(output, len);
+        self.d_values[output] = None;
+        if !self.is_dry {
+            let [d_y] = self.work.arena.slices([(d_y, len)]);
+            rope::rotate_back(d_y, n_heads, head_dim, self.shared.table, &self.batch.position_ids);
+        }
+        self.add_to(input, d_y, len);
+    }
+
+    fn attend_back(&mut self, op_idx: usize) {
+        let Op::Attention { q, k, v, output } = *self.op(op_idx) else { unreachable!("called for attention") };
+        let shape = self.attention_shape();
+        let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
+        let n_rows = shape.n_tokens * shape.n_heads;
+        let [d_q, d_k, d_v] = [n_queries, n_keys, n_keys].map(|len| self.work.arena.take(len));
+        if !self.is_dry {
+            let blocks = [
+                (self.value(q), n_queries),
+                (self.value(k), n_keys),
+                (self.value(v), n_keys),
+                (self.value(output), n_queries),
+                (self.extras[op_idx].expect("the forward kept the log-sum-exp"), n_rows),
+                (self.d_output(output), n_queries),
+                (d_q, n_queries),
+                (d_k, n_keys),
+                (d_v, n_keys),
+            ];
+            let [q, k, v, o, log_sum_exp, d_o, d_q, d_k, d_v] = self.work.arena.slices(blocks);
+            let scale = attention_scale(&shape);
+            attention::backward(shape, &self.batch.documents, scale, q, k, v, o, log_sum_exp, d_o, d_q, d_k, d_v);
+        }
+        for (value, block, len) in [(q, d_q, n_queries), (k, d_k, n_keys), (v, d_v, n_keys)] {
+            if self.wants(value) {
+                self.add_to(value, block, len);
+            } else {
+                self.work.arena.give(block);
+            }
+        }
+    }
+
+    fn gate_back(&mut self, gate: ValueIdx, up: ValueIdx, output: ValueIdx) {
+        let len = self.n_tokens() * self.shared.program.config.intermediate_size;
+        let d_y = self.d_output(output);
+        let [d_gate, d_up] = [len; 2].map(|len| self.work.arena.take(len));
+        if !self.is_dry {
+            let blocks = [(d_y, len), (self.value(gate), len), (self.value(up), len), (d_gate, len), (d_up, len)];
+            let [d_y, gate, up, d_gate, d_up] = self.work.arena.slices(blocks);
+            gated_mlp::backward(d_y, gate, up, d_gate, d_up);
+        }
+        for (value, block) in [(gate, d_gate), (up, d_up)] {
+            if self.wants(value) {
+                self.add_to(value, block, len);
+            } else {
+                self.work.arena.give(block);
+            }
+        }
+    }
+
+    fn residual_back(&mut self, left: ValueIdx, right: ValueIdx, output: ValueIdx) {
+        let len = self.n_tokens() * self.shared.program.config.hidden_size;
+        let d_y = self.d_values[output].take().expect("every value with a gradient reaches the head");
+        let wanted: Vec<ValueIdx> = [left, right].into_iter().filter(|value| self.wants(*value)).collect();
+        for _ in 1..wanted.len() {
+            self.work.arena.share(d_y);
+        }
+        for value in wanted {
+            self.add_to(value, d_y, len);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The head: logits and cross-entropy of the supervised rows, a chunk at a time, as in `ops/head.rs`.
+
+use pipe_kernels::cross_entropy;
+use pipe_kernels::gemm::{Matrix, Start, multiply};
+
+use super::pass::{Leaves, Pass};
+use crate::engine::LossSum;
+use crate::program::Op;
+
+impl Pass<'_, '_> {
+    /// The sums of the losses of each pack. With `leaves`, the gradient of the head's input is left for the backward.
+    pub(super) fn head_loss(&mut self, mut leaves: Option<&mut Leaves<'_>>) -> Vec<LossSum> {
+        let Some(Op::Head { input, weight }) = self.shared.program.ops.last() else {
+            unreachable!("every program ends in its head")
+        };
+        let trains = leaves.is_some();
+        let config = &self.shared.program.config;
+        let (width, vocab_size) = (config.hidden_size, config.vocab_size);
+        let len = self.n_tokens() * width;
+        let x = self.value(*input);
+        let wants_input = trains && self.wants(*input);
+        let d_x = wants_input.then(|| self.work.arena.take(len));
+        if let Some(d_x) = d_x.filter(|_| !self.is_dry) {
+            self.work.arena.slices([(d_x, len)])[0].fill(0.0);
+        }
+        let mut sums = Vec::with_capacity(self.batch.packs.len());
+        for pack_idx in 0..self.batch.packs.len() {
+            let mut sum = 0.0;
+            let supervised = self.batch.supervised_of[pack_idx].clone();
+            for start in supervised.clone().step_by(self.shared.head_rows_max) {
+                let chunk = start..supervised.end.min(start + self.shared.head_rows_max);
+                let n = chunk.len();
+                let rows = self.work.arena.take(n * width);
+                let logits = self.work.arena.take(n * vocab_size);
+                if !self.is_dry {
+                    let work = &mut *self.work;
+                    let (ids, targets) = (&self.batch.supervised[chunk.clone()], &self.batch.targets[chunk]);
+                    let right = self.shared.weights[*weight].matrix();
+                    let mut losses = vec![0.0; n];
+                    let [x, rows, logits] = work.arena.slices([(x, len), (rows, n * width), (logits, n * vocab_size)]);
+                    for (row, id) in rows.chunks_exact_mut(width).zip(ids) {
+                        row.copy_from_slice(&x[*id as usize * width..][..width]);
+                    }
+                    multiply(Matrix::new(&*rows, n, width), right.transposed(), logits, Start::Zero, &mut work.scratch);
+                    if trains {
+                        cross_entropy::forward_backward(logits, targets, 1.0, &mut losses);
+                    } else {
+                        cross_entropy::forward(logits, targets, &mut losses);
+                    }
+                    sum += losses.iter().copied().map(f64::from).sum::<f64>();
+                    let parameter = self.shared.program.parameter_of(*weight);
+                    if let (Some(leaves), Some(parameter)) = (leaves.as_deref_mut(), parameter) {
+                        let d_weight = leaves.tensor(pack_idx, parameter, vocab_size * width);
+                        let d_logits = Matrix::new(&*logits, n, vocab_size).transposed();
+                        multiply(d_logits, Matrix::new(&*rows, n, width), d_weight, Start::Output, &mut work.scratch);
+                    }
+                    if wants_input {
+                        multiply(Matrix::new(&*logits, n, vocab_size), right, rows, Start::Zero, &mut work.scratch);
+                    }
+                }
+                if let Some(d_x) = d_x.filter(|_| !self.is_dry) {
+                    let ids = &self.batch.supervised[start..start + n];
+                    let [d_x, rows] = self.work.arena.slices([(d_x, len), (rows, n * width)]);
+                    for (row, id) in rows.chunks_exact(width).zip(ids) {
+                        d_x[*id as usize * width..][..width].copy_from_slice(row);
+                    }
+                }
+                self.work.arena.give(logits);
+                self.work.arena.give(rows);
+            }
+            sums.push(sum);
+        }
+        if trains {
+            self.give_value(*input);
+            self.d_values[*input] = d_x;
+        }
+        sums
+    }
+}

@@ -1,0 +1,136 @@
+//! The native engine against the candle engine, and against itself: threads, passes, recomputing, packing.
+
+use candle_core::{DType, Device, Tensor};
+use pipe_llm::engine::native::{Execution, Weight};
+use pipe_llm::engine::{DropoutKey, Sums};
+use pipe_llm::weights::{self, WeightFiles};
+use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence};
+
+use crate::common::{Parity, fixtures, relative_difference};
+
+/// Two orders of adding the same f32 numbers.
+const TOLERANCE: f64 = 1e-5;
+const FAMILIES: [&str; 2] = ["llama", "qwen2"];
+const KEY: DropoutKey = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
+
+fn native(parity: &Parity, program: &Program) -> NativeEngine {
+    let path = parity.folder.join("model.safetensors");
+    let files = WeightFiles::open(vec![("model.safetensors".into(), path)]).expect("readable");
+    let weights = weights::load(program, &files, &Device::Cpu).expect("weights");
+    let weights = weights.into_iter().map(Weight::Tensor).collect();
+    NativeEngine::new(program.clone(), weights, parity.config.max_positions).expect("an engine")
+}
+
+/// What is trained, and on what.
+struct Case {
+    name: String,
+    parity: Parity,
+    program: Program,
+    adapter: Option<Adapter>,
+}
+
+impl Case {
+    fn native(&self) -> NativeEngine {
+        native(&self.parity, &self.program)
+    }
+
+    fn candle(&self, dtype: DType) -> CandleEngine {
+        self.parity.engine_for(self.program.clone(), dtype)
+    }
+
+    fn key(&self) -> Option<DropoutKey> {
+        self.adapter.is_some().then_some(KEY)
+    }
+
+    fn sums(&self, engine: &NativeEngine, sequences: &[Sequence]) -> Sums {
+        engine.sums::<LlmError>(self.adapter.as_ref(), sequences, self.key(), |_| Ok(())).expect("sums")
+    }
+
+    /// Gradients with their names; panics where one was not written.
+    fn gradients(&self, sums: &Sums) -> Vec<(String, Vec<f32>)> {
+        let adapted = self.program.adapted.iter().flat_map(|m| ["A", "B"].map(|which| format!("{}.{which}", m.path)));
+        let trained = self.program.trained.iter().map(|&w| self.program.weights[w].name.clone());
+        let tensors = sums.gradients.iter().map(|g| g.clone().expect("the backward wrote it"));
+        adapted.chain(trained).zip(tensors).collect()
+    }
+}
+
+fn random(seed: u64, shape: &[usize]) -> Tensor {
+    let stream = pipe_kernels::random::Stream::named(seed, "test");
+    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| 0.1 * stream.normal(i as u64)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("a tensor")
+}
+
+/// Adapters on some and on all modules, full training of all and of some weights.
+fn cases() -> Vec<Case> {
+    let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    let mut cases = Vec::new();
+    for family in FAMILIES {
+        for targets in [&["q_proj", "v_proj"][..], &["down_proj", "o_proj"], &all] {
+            let parity = Parity::open(fixtures().join(family));
+            let targets: Vec<String> = targets.iter().map(|t| (*t).to_string()).collect();
+            let program = Program::new(&parity.config, &targets).expect("targets");
+            let config = LoraConfig { lora_rank: 3, target_modules: targets.clone(), ..parity.lora_config("adapter") };
+            let mut adapter = Adapter::fresh(config, &program, 1, &Device::Cpu).expect("an adapter");
+            for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
+                module.b = random(module_idx as u64, module.b.dims());
+            }
+            cases.push(Case { name: format!("{family} {targets:?}"), parity, program, adapter: Some(adapter) });
+        }
+        for freeze in [&[][..], &["model.embed_tokens", "*norm.weight"], &["model.layers.0", "*k_proj.weight"]] {
+            let parity = Parity::open(fixtures().join(family));
+            let freeze: Vec<String> = freeze.iter().map(|p: &&str| (*p).to_string()).collect();
+            let program = Program::full(&parity.config, &freeze).expect("some are left");
+            cases.push(Case { name: format!("{family} without {freeze:?}"), parity, program, adapter: None });
+        }
+    }
+    cases
+}
+
+fn tensor(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values, values.len(), &Device::Cpu).expect("a tensor")
+}
+
+#[test]
+fn losses_and_gradients_equal_those_of_the_candle_engine() {
+    for case in cases() {
+        let (native, candle) = (case.native(), case.candle(DType::F32));
+        let batch = case.parity.batch(0, true);
+        let adapter = case.adapter.as_ref();
+        for sequence in &batch {
+            let (ours, theirs) = (native.loss(adapter, sequence), candle.loss(adapter, sequence));
+            let (ours, theirs) = (ours.expect("a loss"), theirs.expect("a loss"));
+            assert!((ours / theirs - 1.0).abs() < TOLERANCE, "{}: loss {ours} against {theirs}", case.name);
+        }
+        let ours = case.sums(&native, &batch);
+        let theirs = candle.sums::<LlmError>(adapter, &batch, case.key(), |_| Ok(())).expect("sums");
+        assert!((ours.loss / theirs.loss - 1.0).abs() < TOLERANCE, "{}: {} {}", case.name, ours.loss, theirs.loss);
+        for ((name, ours), (_, theirs)) in case.gradients(&ours).iter().zip(case.gradients(&theirs)) {
+            let difference = relative_difference(&tensor(ours), &tensor(&theirs));
+            assert!(difference < TOLERANCE, "{}: the gradient of {name} differs by {difference:e}", case.name);
+        }
+    }
+}
+
+fn bits(sums: &Sums) -> (u64, Vec<Vec<u32>>) {
+    let tensor = |g: &Option<Vec<f32>>| g.as_ref().expect("written").iter().map(|x| x.to_bits()).collect();
+    (sums.loss.to_bits(), sums.gradients.iter().map(tensor).collect())
+}
+
+#[test]
+fn threads_passes_and_recomputing_change_no_bit() {
+    for case in cases() {
+        let mut engine = case.native();
+        let batch: Vec<Sequence> = [0, 1, 2].iter().flat_map(|&i| case.parity.batch(i, i != 1)).take(5).collect();
+        let expected = bits(&case.sums(&engine, &batch));
+        for (n_packs_per_pass, n_recomputed, head_rows_max) in [(2, 0, 7), (1, 2, 256), (5, 99, 1), (3, 3, 64)] {
+            engine.set_execution(Execution { n_packs_per_pass, n_recomputed, head_rows_max });
+            let what = format!("{}: {n_packs_per_pass} packs, {n_recomputed} recomputed", case.name);
+            for n_threads in [1, 2, 3, 5] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads");
+                let got = pool.install(|| bits(&case.sums(&engine, &batch)));
+                assert!(got == expected, "{what}, {n_threads} threads");
+            }
+        }
+    }
+}
