@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use pipe_llm::adapter::Adapter;
 use pipe_llm::weights::{self, WeightFiles};
-use pipe_llm::{CandleEngine, LoraConfig, ModelConfig, Program, Sequence};
+use pipe_llm::{CandleEngine, Engine, LoraConfig, ModelConfig, NativeEngine, Program, Sequence};
 
 /// Relative difference of two tensors: `|a - b| / |b|` in the L2 norm.
 pub(crate) fn relative_difference(a: &Tensor, b: &Tensor) -> f64 {
@@ -64,9 +64,13 @@ impl Parity {
             .expect("a supported adapter")
     }
 
+    /// With the modules of `adapter`.
+    pub(crate) fn program(&self) -> Program {
+        Program::new(&self.config, &self.lora_config("adapter").target_modules).expect("targets")
+    }
+
     pub(crate) fn engine(&self, dtype: DType) -> CandleEngine {
-        let program = Program::new(&self.config, &self.lora_config("adapter").target_modules).expect("targets");
-        self.engine_for(program, dtype)
+        self.engine_for(self.program(), dtype)
     }
 
     pub(crate) fn engine_for(&self, program: Program, dtype: DType) -> CandleEngine {
@@ -76,9 +80,26 @@ impl Parity {
         CandleEngine::new(program, weights, self.config.max_positions, Device::Cpu, dtype).expect("an engine")
     }
 
+    pub(crate) fn native_for(&self, program: Program) -> NativeEngine {
+        let path = self.folder.join("model.safetensors");
+        let files = WeightFiles::open(vec![("model.safetensors".into(), path)]).expect("readable");
+        let weights = weights::map(&program, &files).expect("weights");
+        NativeEngine::new(program, weights, self.config.max_positions).expect("an engine")
+    }
+
+    /// Both engines for one program.
+    pub(crate) fn engines_for(&self, program: &Program) -> [(&'static str, Engine); 2] {
+        let candle = self.engine_for(program.clone(), DType::F32);
+        [("candle", candle.into()), ("native", self.native_for(program.clone()).into())]
+    }
+
     pub(crate) fn adapter(&self, name: &str, engine: &CandleEngine) -> Adapter {
+        self.adapter_for(name, engine.program())
+    }
+
+    pub(crate) fn adapter_for(&self, name: &str, program: &Program) -> Adapter {
         let weights = self.folder.join(name).join("adapter_model.safetensors");
-        Adapter::load(self.lora_config(name), &weights, engine.program(), &Device::Cpu).expect("an adapter that fits")
+        Adapter::load(self.lora_config(name), &weights, program, &Device::Cpu).expect("an adapter that fits")
     }
 
     /// The two sequences of a batch.

@@ -1,9 +1,8 @@
 //! The native engine against the candle engine, and against itself: threads, passes, recomputing, packing.
 
 use candle_core::{DType, Device, Tensor};
-use pipe_llm::engine::native::{Execution, Weight};
+use pipe_llm::engine::native::Execution;
 use pipe_llm::engine::{DropoutKey, Sums};
-use pipe_llm::weights::{self, WeightFiles};
 use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence};
 
 use crate::common::{Parity, fixtures, relative_difference};
@@ -12,14 +11,6 @@ use crate::common::{Parity, fixtures, relative_difference};
 const TOLERANCE: f64 = 1e-5;
 const FAMILIES: [&str; 2] = ["llama", "qwen2"];
 const KEY: DropoutKey = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
-
-fn native(parity: &Parity, program: &Program) -> NativeEngine {
-    let path = parity.folder.join("model.safetensors");
-    let files = WeightFiles::open(vec![("model.safetensors".into(), path)]).expect("readable");
-    let weights = weights::load(program, &files, &Device::Cpu).expect("weights");
-    let weights = weights.into_iter().map(Weight::Tensor).collect();
-    NativeEngine::new(program.clone(), weights, parity.config.max_positions).expect("an engine")
-}
 
 /// What is trained, and on what.
 struct Case {
@@ -31,7 +22,7 @@ struct Case {
 
 impl Case {
     fn native(&self) -> NativeEngine {
-        native(&self.parity, &self.program)
+        self.parity.native_for(self.program.clone())
     }
 
     fn candle(&self, dtype: DType) -> CandleEngine {

@@ -11,7 +11,7 @@ use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::schedule::{Schedule, ScheduleType};
 use pipe_llm::trainer::{Trained, Trainer};
 use pipe_llm::weights::{self, WeightFiles};
-use pipe_llm::{CandleEngine, LlmError, ModelConfig, Program, Sequence};
+use pipe_llm::{CandleEngine, Engine, LlmError, ModelConfig, Program, Sequence};
 
 /// PyTorch's own f32 error on these models is 2e-6 to 6e-6 (meta.json, `f32_vs_f64_logits_max_abs`).
 const LOGITS_TOLERANCE: f64 = 3e-5;
@@ -114,7 +114,9 @@ fn check_folder(folder: std::path::PathBuf) {
             .expect("JSON");
     for (case, settings) in meta["cases"].as_object().expect("cases").iter().filter(|(name, _)| name.starts_with("t_"))
     {
-        n_checked += check_training(&parity, case, settings);
+        for (name, engine) in parity.engines_for(&parity.program()) {
+            n_checked += check_training(&parity, case, settings, name, engine);
+        }
     }
     assert!(n_checked > 30, "only {n_checked} tensors were compared");
 }
@@ -127,7 +129,9 @@ fn full_training_equals_pytorch() {
             .expect("full.safetensors");
         let engine = parity.engine_for(Program::full(&parity.config, &[]).expect("all"), DType::F32);
         check_full_gradients(family, &parity, &engine, &expected);
-        check_full_curve(family, &parity, engine, &expected);
+        for (name, engine) in parity.engines_for(engine.program()) {
+            check_full_curve(&format!("{family}, {name} engine"), &parity, engine, &expected);
+        }
     }
 }
 
@@ -149,7 +153,7 @@ fn check_full_gradients(family: &str, parity: &Parity, engine: &CandleEngine, ex
     }
 }
 
-fn check_full_curve(family: &str, parity: &Parity, engine: CandleEngine, expected: &HashMap<String, Tensor>) {
+fn check_full_curve(family: &str, parity: &Parity, engine: Engine, expected: &HashMap<String, Tensor>) {
     let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
     let schedule = Schedule { schedule_type: ScheduleType::Linear, peak: 2e-3, n_warmup_steps: 2, n_steps: 20 };
     let mut trainer = Trainer::new(engine, Trained::Weights, settings, schedule, 0);
@@ -246,10 +250,15 @@ fn check_gradients(
     n_checked
 }
 
-fn check_training(parity: &Parity, case: &str, settings: &serde_json::Value) -> usize {
+fn check_training(
+    parity: &Parity,
+    case: &str,
+    settings: &serde_json::Value,
+    engine_name: &str,
+    engine: Engine,
+) -> usize {
     let number = |name: &str| settings[name].as_f64().unwrap_or_else(|| panic!("{case}: no {name} in meta.json"));
-    let engine = parity.engine(DType::F32);
-    let adapter = parity.adapter(settings["start"].as_str().expect("start"), &engine);
+    let adapter = parity.adapter_for(settings["start"].as_str().expect("start"), engine.program());
     let is_linear = settings["schedule"].as_str().expect("schedule").starts_with("linear, 2 warm-up of 20");
     let schedule_type = if is_linear { ScheduleType::Linear } else { ScheduleType::Constant };
     let optimizer_settings = AdamWSettings {
@@ -272,12 +281,12 @@ fn check_training(parity: &Parity, case: &str, settings: &serde_json::Value) -> 
             trainer.step::<LlmError>(&parity.batch(step_idx % 4, is_packed), |_| Ok(())).expect("an optimizer step");
         assert!(
             (report.loss - loss).abs() < CURVE_TOLERANCE,
-            "{case}, step {step_idx}: loss {}, expected {loss}",
+            "{case}, {engine_name}, step {step_idx}: loss {}, expected {loss}",
             report.loss
         );
         assert!(
             (report.grad_norm / norm - 1.0).abs() < 1e-3,
-            "{case}, step {step_idx}: norm {}, expected {norm}",
+            "{case}, {engine_name}, step {step_idx}: norm {}, expected {norm}",
             report.grad_norm
         );
         n_checked += check_adapter(parity, &trainer, &format!("{case}.step{}.", step_idx + 1)) + 1;
