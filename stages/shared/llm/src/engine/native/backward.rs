@@ -217,14 +217,15 @@ impl Pass<'_, '_> {
             reduce::scale(d_h, self.shared.lora_scale);
         }
         let x = self.remade(input);
-        let dropped = self.dropped(module_idx, x, n_in);
+        let dropped = if self.wants(input) {
+            self.low_rank_input(module_idx, input, d_h, x, n_in)
+        } else {
+            self.dropped(module_idx, x, n_in)
+        };
         if !self.is_dry {
             self.adapter_gradients(module_idx, [h, d_h, dropped.unwrap_or(x), d_y], [n_in, n_out], leaves);
         }
         dropped.into_iter().for_each(|dropped| self.work.arena.give(dropped));
-        if self.wants(input) {
-            self.low_rank_input(module_idx, input, d_h, n_in);
-        }
         self.work.arena.give(d_h);
     }
 
@@ -258,34 +259,40 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// `d_x += drop(d_h A)`.
-    fn low_rank_input(&mut self, module_idx: AdaptedIdx, input: ValueIdx, d_h: Block, n_in: usize) {
+    /// `d_x += drop(d_h A)`. Returns `drop(x)`, which has the same mask; `None` without dropout.
+    fn low_rank_input(
+        &mut self,
+        module_idx: AdaptedIdx,
+        input: ValueIdx,
+        d_h: Block,
+        x: Block,
+        n_in: usize,
+    ) -> Option<Block> {
         let (n_tokens, rank) = (self.n_tokens(), self.shared.lora_rank);
         let len = n_tokens * n_in;
         let (d_x, start) = self.sum_of(input, len);
+        assert_eq!(start, Start::Output, "the frozen weight's part comes first");
         let Some(mask) = self.shared.masks[module_idx] else {
             if !self.is_dry {
                 let work = &mut *self.work;
                 let [d_h, d_x] = work.arena.slices([(d_h, n_tokens * rank), (d_x, len)]);
                 let a = self.shared.adapters[module_idx].a.matrix();
-                multiply(Matrix::new(&*d_h, n_tokens, rank), a, d_x, start, &mut work.scratch);
+                multiply(Matrix::new(&*d_h, n_tokens, rank), a, d_x, Start::Output, &mut work.scratch);
             }
-            return;
+            return None;
         };
         let [whole, dropped] = [len; 2].map(|len| self.work.arena.take(len));
         if !self.is_dry {
             let work = &mut *self.work;
-            let blocks = [(d_h, n_tokens * rank), (d_x, len), (whole, len), (dropped, len)];
-            let [d_h, d_x, whole, dropped] = work.arena.slices(blocks);
+            let blocks = [(d_h, n_tokens * rank), (d_x, len), (whole, len), (dropped, len), (x, len)];
+            let [d_h, d_x, whole, dropped, x] = work.arena.slices(blocks);
             let a = self.shared.adapters[module_idx].a.matrix();
             multiply(Matrix::new(&*d_h, n_tokens, rank), a, whole, Start::Zero, &mut work.scratch);
-            dropout::apply(mask, whole, &self.batch.example_ids, &self.batch.position_ids, dropped);
-            match start {
-                Start::Zero => d_x.copy_from_slice(dropped),
-                Start::Output => reduce::add_assign(d_x, dropped),
-            }
+            let (example_ids, positions) = (&self.batch.example_ids, &self.batch.position_ids);
+            dropout::apply_and_add(mask, [x, whole], example_ids, positions, [dropped, d_x]);
         }
-        [whole, dropped].into_iter().for_each(|block| self.work.arena.give(block));
+        self.work.arena.give(whole);
+        Some(dropped)
     }
 
     fn rotate_back(&mut self, input: ValueIdx, n_heads: usize, output: ValueIdx) {

@@ -40,6 +40,9 @@ use pass::{Leaves, LowRankView, Pass, Shared, Workspace};
 use schedule::WalkPlan;
 use weight::View;
 
+/// Rows of logits at a time: 36 MiB at a vocabulary of 49,152. Twice as many gain 2 % of the head's time.
+const HEAD_ROWS: usize = 192;
+
 /// How a pass trades time for memory. Never changes a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
@@ -53,7 +56,7 @@ pub struct Execution {
 
 impl Default for Execution {
     fn default() -> Self {
-        Execution { n_packs_per_pass: 1, n_recomputed: 0, head_rows_max: crate::ops::head::CHUNK_ROWS }
+        Execution { n_packs_per_pass: 1, n_recomputed: 0, head_rows_max: HEAD_ROWS }
     }
 }
 
