@@ -35,9 +35,9 @@ mod tile;
 mod tests;
 
 /// Elements of the reduced index in one slab. With [`SLAB_LEN_MAX`] it bounds the memory of the copies.
-const SLAB_INNER_MAX: usize = 2304;
+pub const SLAB_INNER_MAX: usize = 2304;
 /// Elements of a slab of the right side: 4 MiB.
-const SLAB_LEN_MAX: usize = 1 << 20;
+pub const SLAB_LEN_MAX: usize = 1 << 20;
 /// Elements of the reduced index that a tile takes at once: a right panel of this length (24 KiB) stays in the first-level cache.
 const INNER_MAX: usize = 384;
 /// Left panels of one task: 48 rows.

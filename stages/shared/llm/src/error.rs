@@ -80,14 +80,28 @@ pub enum LlmError {
         source: candle_core::Error,
     },
     /// The system has no memory for the values of a pass.
-    #[error("the values of a pass need {:.2} GiB, which the system does not have", *size_bytes as f64 / (1u64 << 30) as f64)]
+    #[error("the values of a pass need {:.2} GiB, which the system does not have", gib(*size_bytes as u64))]
     Memory {
         /// What was asked for.
         size_bytes: usize,
     },
+    /// Less memory than the smallest way to train needs.
+    #[error("training needs at least {:.2} GiB with packs of {n_tokens} tokens, but may take {:.2} GiB", gib(*needed), gib(*budget))]
+    Budget {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        budget: u64,
+        /// Of a pack.
+        n_tokens: usize,
+    },
     /// candle could not compute.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
+}
+
+fn gib(size_bytes: u64) -> f64 {
+    size_bytes as f64 / (1u64 << 30) as f64
 }
 
 impl LlmError {
@@ -118,7 +132,13 @@ impl LlmError {
             }
             LlmError::Freeze { .. } => "a pattern is a weight's name or a module's path; `*` stands for any characters",
             LlmError::Adapter { .. } => "use an adapter that was trained on this model with LoRA on linear modules",
-            LlmError::Memory { .. } => "lower `max_length` of tokenize, or set `memory`, which recomputes more",
+            LlmError::Memory { .. } => {
+                "lower `max_length` of tokenize, or give a limit with `resources: { memory: .. }`"
+            }
+            LlmError::Budget { .. } => {
+                "raise `--memory` or the stage's `resources: { memory: .. }`, lower `max_length` of tokenize, or train an adapter \
+                 instead of all weights"
+            }
             LlmError::Io { .. } | LlmError::Input { .. } | LlmError::Tensor(_) => return None,
         };
         Some(help.to_string())
@@ -135,7 +155,7 @@ impl LlmError {
             LlmError::Input { .. } => "model-input",
             LlmError::Gate { slug, .. } => slug,
             LlmError::NoCuda { .. } => "no-cuda",
-            LlmError::Memory { .. } => "out-of-memory",
+            LlmError::Memory { .. } | LlmError::Budget { .. } => "out-of-memory",
             LlmError::Tensor(_) => "tensor",
         }
     }

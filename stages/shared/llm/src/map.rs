@@ -36,7 +36,7 @@ impl MappedFile {
     /// beyond the file, or are of a dtype that no kernel takes.
     pub fn tensor(&self, offset: usize, dtype: DType, shape: &[usize]) -> Option<MappedTensor> {
         let mapped = MappedTensor { file: self.clone(), offset, dtype, shape: shape.to_vec() };
-        let size_bytes = mapped.n_elements() * dtype.size_in_bytes();
+        let size_bytes = mapped.size_bytes();
         let fits = offset.checked_add(size_bytes).is_some_and(|end| end <= self.0.len());
         let is_known = cfg!(target_endian = "little") && matches!(dtype, DType::F32 | DType::BF16 | DType::F16);
         (fits && is_known && (self.0[offset..].as_ptr() as usize).is_multiple_of(dtype.size_in_bytes()))
@@ -57,6 +57,11 @@ impl MappedTensor {
     /// Rows and columns, or the length of a vector.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// Size of its elements in the file.
+    pub fn size_bytes(&self) -> usize {
+        self.n_elements() * self.dtype.size_in_bytes()
     }
 
     fn n_elements(&self) -> usize {

@@ -1,7 +1,7 @@
 //! The native engine against the candle engine, and against itself: threads, passes, recomputing, packing.
 
 use candle_core::{DType, Device, Tensor};
-use pipe_llm::engine::native::Execution;
+use pipe_llm::engine::native::{Execution, PackShape};
 use pipe_llm::engine::{DropoutKey, Sums};
 use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence};
 
@@ -124,4 +124,29 @@ fn threads_passes_and_recomputing_change_no_bit() {
             }
         }
     }
+}
+
+#[test]
+fn a_plan_takes_the_fastest_way_that_fits() {
+    let case = cases().swap_remove(0);
+    let (mut engine, adapter) = (case.native(), case.adapter.as_ref());
+    let shape = PackShape { n_tokens: 512, n_supervised: 400, n_packs: 4 };
+    let fastest = engine.plan(adapter, shape, None).expect("no limit");
+    assert_eq!((engine.execution().n_packs_per_pass, engine.execution().n_recomputed), (2, 0));
+    let (mut before, mut smallest) = (fastest.total(), fastest);
+    // A little less each time: every plan fits, and the last one refuses.
+    let error = loop {
+        let budget = before - 1;
+        match engine.plan(adapter, shape, Some(budget)) {
+            Ok(forecast) => {
+                assert!(forecast.total() <= budget, "{forecast:?} does not fit into {budget}");
+                (before, smallest) = (forecast.total(), forecast);
+            }
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert_eq!(engine.execution().n_packs_per_pass, 1);
+    assert!(engine.execution().n_recomputed > 0);
+    assert!(smallest.values < fastest.values / 3, "{smallest:?}, and at best {fastest:?}");
+    assert!(error.contains("needs at least") && error.contains("packs of 512 tokens"), "{error}");
 }

@@ -41,6 +41,19 @@ impl Batch {
         batch
     }
 
+    /// What a dry walk needs to know of packs: how many, and how long they are.
+    pub(super) fn of_shape(n_packs: usize, n_tokens: usize, n_supervised: usize) -> Self {
+        let sequence = Sequence {
+            input_ids: vec![0; n_tokens],
+            position_ids: vec![0; n_tokens],
+            example_ids: vec![0; n_tokens],
+            documents: vec![0..n_tokens],
+            supervised: vec![0; n_supervised],
+            targets: vec![0; n_supervised],
+        };
+        Batch::new(&vec![&sequence; n_packs])
+    }
+
     pub(super) fn n_tokens(&self) -> usize {
         self.input_ids.len()
     }

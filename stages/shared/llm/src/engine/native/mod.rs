@@ -11,6 +11,7 @@
 mod arena;
 mod backward;
 mod batch;
+mod forecast;
 mod forward;
 mod gradients;
 mod head;
@@ -26,6 +27,7 @@ use pipe_kernels::dropout::Mask;
 use pipe_kernels::rope;
 use rayon::prelude::*;
 
+pub use forecast::{Forecast, PackShape};
 pub use parts::Parts;
 pub use weight::Weight;
 
@@ -44,11 +46,11 @@ use weight::View;
 const HEAD_ROWS: usize = 192;
 
 /// How a pass trades time for memory. Never changes a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Execution {
     /// Packs of one pass, at least 1.
     pub n_packs_per_pass: usize,
-    /// Segments whose values are made again in the backward, counted from the first.
+    /// Segments whose values are made again in the backward: MLPs from the first layer on, then attentions.
     pub n_recomputed: usize,
     /// Rows of logits at a time, at least 1.
     pub head_rows_max: usize,
@@ -84,7 +86,7 @@ impl NativeEngine {
             |(weight_idx, weight): (usize, Weight)| weight.prepare(program.parameter_of(weight_idx).is_some());
         let weights = weights.into_iter().enumerate().map(prepare).collect::<Result<_, _>>()?;
         let table = rope::Table::new(n_positions, program.config.head_dim, program.config.rope_theta as f32);
-        let plan = WalkPlan::new(&program, &liveness, |_| false);
+        let plan = WalkPlan::new(&program, &liveness, 0);
         Ok(NativeEngine {
             program,
             liveness,
@@ -105,7 +107,7 @@ impl NativeEngine {
 
     /// Chooses how to trade time for memory.
     pub fn set_execution(&mut self, execution: Execution) {
-        self.plan = WalkPlan::new(&self.program, &self.liveness, |segment_idx| segment_idx < execution.n_recomputed);
+        self.plan = WalkPlan::new(&self.program, &self.liveness, execution.n_recomputed);
         self.execution = execution;
         self.workspaces = Mutex::default();
     }
@@ -185,7 +187,7 @@ impl NativeEngine {
         let (mut tree, mut chain) = (Tree::default(), Gradients::new(n_parameters));
         let order = Order::of(&self.program);
         // Passes of a model too small to fill the cores with one of them run side by side.
-        let n_passes = if order == Order::Tree && self.is_small() { rayon::current_num_threads() } else { 1 };
+        let n_passes = if self.runs_side_by_side() { rayon::current_num_threads() } else { 1 };
         let n_packs = self.execution.n_packs_per_pass;
         let mut n_done = 0;
         for group in with_loss.chunks(n_packs * n_passes) {
@@ -219,10 +221,10 @@ impl NativeEngine {
         Ok(Sums { loss: loss_sum, gradients: gradients.into_tensors() })
     }
 
-    /// Whether one product of a pass is too short a task to be worth splitting: fewer than 2^22 weights.
-    fn is_small(&self) -> bool {
+    /// Whether products are too short tasks to be worth splitting: fewer than 2^22 weights in all.
+    fn runs_side_by_side(&self) -> bool {
         let n_elements: usize = self.program.weights.iter().map(|w| w.shape.iter().product::<usize>()).sum();
-        n_elements < 1 << 22
+        n_elements < 1 << 22 && Order::of(&self.program) == Order::Tree
     }
 
     fn pass(

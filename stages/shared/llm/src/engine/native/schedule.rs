@@ -34,8 +34,9 @@ pub(super) struct WalkPlan {
 }
 
 impl WalkPlan {
-    /// Segments for which `recomputes` says so are recomputed, of those that have a backward.
-    pub(super) fn new(program: &Program, liveness: &Liveness, recomputes: impl Fn(usize) -> bool) -> Self {
+    /// `n_recomputed` segments are recomputed, of those that have a backward: first those with an MLP, which keep most for what
+    /// they cost, each kind from the first layer on, since the last ones are needed again at once.
+    pub(super) fn new(program: &Program, liveness: &Liveness, n_recomputed: usize) -> Self {
         let n_values = program.n_values;
         let mut producer = vec![0; n_values];
         for (op_idx, op) in program.ops.iter().enumerate() {
@@ -52,10 +53,15 @@ impl WalkPlan {
             }
         }
         let (mut segments, cuts) = segments(program, liveness);
-        for (segment_idx, segment) in segments.iter_mut().enumerate() {
-            let mut outputs = program.ops[segment.ops.clone()].iter().filter_map(Op::output);
-            let has_backward = outputs.any(|output| liveness.needs_gradient[output]);
-            segment.is_recomputed = has_backward && recomputes(segment_idx);
+        let ops = |segment: &Segment| &program.ops[segment.ops.clone()];
+        let has_backward = |segment: &Segment| {
+            ops(segment).iter().filter_map(Op::output).any(|output| liveness.needs_gradient[output])
+        };
+        let has_mlp = |segment: &Segment| ops(segment).iter().any(|op| matches!(op, Op::GatedMlp { .. }));
+        let mut order: Vec<usize> = (0..segments.len()).filter(|&idx| has_backward(&segments[idx])).collect();
+        order.sort_by_key(|&idx| !has_mlp(&segments[idx]));
+        for segment_idx in order.into_iter().take(n_recomputed) {
+            segments[segment_idx].is_recomputed = true;
         }
         let mut kept_forward = kept.clone();
         for (segment_idx, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.is_recomputed) {

@@ -27,6 +27,14 @@ impl Weight {
         Ok(Weight::Tensor(widen(&self.to_tensor()?, DType::F32)?.contiguous()?))
     }
 
+    /// Bytes that lie in a mapped file.
+    pub(super) fn mapped_bytes(&self) -> u64 {
+        match self {
+            Weight::Tensor(_) => 0,
+            Weight::Mapped(mapped) => mapped.size_bytes() as u64,
+        }
+    }
+
     fn shape(&self) -> &[usize] {
         match self {
             Weight::Tensor(tensor) => tensor.dims(),
