@@ -150,3 +150,42 @@ fn a_plan_takes_the_fastest_way_that_fits() {
     assert!(smallest.values < fastest.values / 3, "{smallest:?}, and at best {fastest:?}");
     assert!(error.contains("needs at least") && error.contains("packs of 512 tokens"), "{error}");
 }
+
+/// The documents of a sequence, each a sequence of its own; dropout sees the same examples and positions.
+fn documents_of(sequence: &Sequence) -> Vec<Sequence> {
+    let part = |document: &std::ops::Range<usize>| {
+        let rows = sequence.supervised.iter().zip(&sequence.targets);
+        let inside = rows.filter(|(row, _)| document.contains(&(**row as usize)));
+        let (supervised, targets) = inside.map(|(row, target)| (row - document.start as u32, *target)).unzip();
+        Sequence {
+            input_ids: sequence.input_ids[document.clone()].to_vec(),
+            position_ids: sequence.position_ids[document.clone()].to_vec(),
+            example_ids: sequence.example_ids[document.clone()].to_vec(),
+            documents: vec![0..document.len()],
+            supervised,
+            targets,
+        }
+    };
+    sequence.documents.iter().map(part).collect()
+}
+
+#[test]
+fn a_token_has_the_same_loss_packed_and_alone() {
+    /// Sums over tokens are cut at other places.
+    const PACKING_TOLERANCE: f64 = 1e-6;
+    for case in cases() {
+        let (engine, adapter) = (case.native(), case.adapter.as_ref());
+        let packed = &case.parity.batch(0, true)[1];
+        let alone = documents_of(packed);
+        assert!(alone.len() > 1 && alone.iter().all(|s| !s.targets.is_empty()), "a pack of several documents");
+        let losses = engine.losses(adapter, packed).expect("losses");
+        let losses_alone: Vec<f32> = alone.iter().flat_map(|s| engine.losses(adapter, s).expect("losses")).collect();
+        let bits = |losses: &[f32]| losses.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&losses), bits(&losses_alone), "{}", case.name);
+        let (together, apart) = (case.sums(&engine, std::slice::from_ref(packed)), case.sums(&engine, &alone));
+        for ((name, packed), (_, alone)) in case.gradients(&together).iter().zip(case.gradients(&apart)) {
+            let difference = relative_difference(&tensor(packed), &tensor(&alone));
+            assert!(difference < PACKING_TOLERANCE, "{}: the gradient of {name} differs by {difference:e}", case.name);
+        }
+    }
+}

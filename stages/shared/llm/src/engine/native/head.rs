@@ -4,12 +4,11 @@ use pipe_kernels::cross_entropy;
 use pipe_kernels::gemm::{Matrix, Start, multiply};
 
 use super::pass::{Leaves, Pass};
-use crate::engine::LossSum;
 use crate::program::Op;
 
 impl Pass<'_, '_> {
-    /// The sums of the losses of each pack. With `leaves`, the gradient of the head's input is left for the backward.
-    pub(super) fn head_loss(&mut self, mut leaves: Option<&mut Leaves<'_>>) -> Vec<LossSum> {
+    /// The losses of the supervised rows, pack by pack. With `leaves`, the gradient of the head's input is left for the backward.
+    pub(super) fn head_losses(&mut self, mut leaves: Option<&mut Leaves<'_>>) -> Vec<Vec<f32>> {
         let Some(Op::Head { input, weight }) = self.shared.program.ops.last() else {
             unreachable!("every program ends in its head")
         };
@@ -23,10 +22,10 @@ impl Pass<'_, '_> {
         if let Some(d_x) = d_x.filter(|_| !self.is_dry) {
             self.work.arena.slices([(d_x, len)])[0].fill(0.0);
         }
-        let mut sums = Vec::with_capacity(self.batch.packs.len());
+        let mut all = Vec::with_capacity(self.batch.packs.len());
         for pack_idx in 0..self.batch.packs.len() {
-            let mut sum = 0.0;
             let supervised = self.batch.supervised_of[pack_idx].clone();
+            let mut losses = vec![0.0; supervised.len()];
             for start in supervised.clone().step_by(self.shared.head_rows_max) {
                 let chunk = start..supervised.end.min(start + self.shared.head_rows_max);
                 let n = chunk.len();
@@ -36,18 +35,17 @@ impl Pass<'_, '_> {
                     let work = &mut *self.work;
                     let (ids, targets) = (&self.batch.supervised[chunk.clone()], &self.batch.targets[chunk]);
                     let right = self.shared.weights[*weight].matrix();
-                    let mut losses = vec![0.0; n];
+                    let losses = &mut losses[start - supervised.start..][..n];
                     let [x, rows, logits] = work.arena.slices([(x, len), (rows, n * width), (logits, n * vocab_size)]);
                     for (row, id) in rows.chunks_exact_mut(width).zip(ids) {
                         row.copy_from_slice(&x[*id as usize * width..][..width]);
                     }
                     multiply(Matrix::new(&*rows, n, width), right.transposed(), logits, Start::Zero, &mut work.scratch);
                     if trains {
-                        cross_entropy::forward_backward(logits, targets, 1.0, &mut losses);
+                        cross_entropy::forward_backward(logits, targets, 1.0, losses);
                     } else {
-                        cross_entropy::forward(logits, targets, &mut losses);
+                        cross_entropy::forward(logits, targets, losses);
                     }
-                    sum += losses.iter().copied().map(f64::from).sum::<f64>();
                     let parameter = self.shared.program.parameter_of(*weight);
                     if let (Some(leaves), Some(parameter)) = (leaves.as_deref_mut(), parameter) {
                         let d_weight = leaves.tensor(pack_idx, parameter, vocab_size * width);
@@ -68,12 +66,12 @@ impl Pass<'_, '_> {
                 self.work.arena.give(logits);
                 self.work.arena.give(rows);
             }
-            sums.push(sum);
+            all.push(losses);
         }
         if trains {
             self.give_value(*input);
             self.d_values[*input] = d_x;
         }
-        sums
+        all
     }
 }

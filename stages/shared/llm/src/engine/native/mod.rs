@@ -155,16 +155,23 @@ impl NativeEngine {
     /// # Errors
     /// A document longer than the engine was made for; memory.
     pub fn loss(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<LossSum, LlmError> {
+        Ok(sum(&self.losses(adapter, sequence)?))
+    }
+
+    /// The loss of each supervised token in nats, without dropout: (N) for the N [`Sequence::supervised`].
+    ///
+    /// # Errors
+    /// As [`NativeEngine::loss`].
+    pub fn losses(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<Vec<f32>, LlmError> {
         self.check([sequence].into_iter())?;
         let shared = self.shared(adapter, None);
         let batch = Batch::new(&[sequence]);
-        let losses = self.with_workspace(|work, parts| {
+        self.with_workspace(|work, parts| {
             work.arena.reserve(Pass::n_elements(&shared, &batch, false))?;
             let mut pass = Pass::new(&shared, &batch, work, parts);
             pass.forward(false);
-            Ok(pass.head(None))
-        })?;
-        Ok(losses.iter().sum())
+            Ok(pass.head(None).concat())
+        })
     }
 
     /// Losses and gradients of all supervised tokens of `sequences`, a sequence being a pack. `check` is called between passes with the number
@@ -241,7 +248,7 @@ impl NativeEngine {
             pass.forward(true);
             let losses = pass.head(Some(&mut leaves));
             pass.backward(&mut leaves);
-            Ok(losses)
+            Ok(losses.iter().map(|losses| sum(losses)).collect())
         })
     }
 
@@ -289,4 +296,9 @@ impl NativeEngine {
             head_rows_max: self.execution.head_rows_max,
         }
     }
+}
+
+/// In f64, one after another.
+fn sum(losses: &[f32]) -> LossSum {
+    losses.iter().copied().map(f64::from).sum()
 }

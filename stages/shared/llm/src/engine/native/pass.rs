@@ -13,7 +13,6 @@ use super::gradients::Gradients;
 use super::parts::Parts;
 use super::schedule::{Segment, WalkPlan};
 use super::weight::View;
-use crate::engine::LossSum;
 use crate::program::{AdaptedIdx, Liveness, Op, ParameterIdx, Program, ValueIdx};
 
 /// What a pass may keep from the one before it: memory, nothing else.
@@ -200,10 +199,10 @@ impl<'p, 't> Pass<'p, 't> {
         }
     }
 
-    /// The losses of the packs, added up; with `leaves` the gradients of the head too.
-    pub(super) fn head(&mut self, leaves: Option<&mut Leaves<'_>>) -> Vec<LossSum> {
+    /// The losses of the supervised rows, pack by pack; with `leaves` the gradients of the head too.
+    pub(super) fn head(&mut self, leaves: Option<&mut Leaves<'_>>) -> Vec<Vec<f32>> {
         let started = Instant::now();
-        let losses = self.head_loss(leaves);
+        let losses = self.head_losses(leaves);
         self.parts.add("head", started);
         losses
     }
