@@ -42,6 +42,9 @@ pub const SLAB_LEN_MAX: usize = 1 << 20;
 const INNER_MAX: usize = 384;
 /// Left panels of one task: 48 rows.
 const TASK_PANELS: usize = 8;
+/// With so many left panels or fewer, tasks are columns, and each makes its own right panels: the gradients of an adapter have few rows, and
+/// a copy of the whole right side would cost more than the product.
+const FEW_PANELS: usize = 4;
 
 /// The stored elements of a matrix.
 #[derive(Clone, Copy, Debug)]
@@ -193,6 +196,9 @@ fn multiply_slab(
 ) {
     let (n_inner, n_columns) = (inner.len(), right.n_columns);
     let n_panels = n_columns.div_ceil(N_COLUMNS);
+    if left.len() <= FEW_PANELS * n_inner && n_panels > 1 {
+        return multiply_few_rows(left, inner, right, out, start);
+    }
     let panels_max = (SLAB_LEN_MAX / (n_inner * N_COLUMNS)).max(1);
     for panels in slabs(n_panels, panels_max) {
         let n_chunks = panels.len() * n_inner;
@@ -204,6 +210,43 @@ fn multiply_slab(
         tasks.into_par_iter().for_each(|(left, out)| {
             dispatch::run(Task { left, right: packed, n_inner, out, n_columns, columns: columns.clone(), start });
         });
+    }
+}
+
+/// As [`multiply_slab`], for an output of few rows.
+fn multiply_few_rows(left: &[Column], inner: Range<usize>, right: Matrix<'_>, out: &mut [f32], start: Start) {
+    let (n_inner, n_columns) = (inner.len(), right.n_columns);
+    let n_rows = out.len() / n_columns;
+    let out_before = &*out;
+    let strip = |panel: &mut Vec<Chunk>, panel_idx: usize| {
+        let columns = panel_idx * N_COLUMNS..n_columns.min((panel_idx + 1) * N_COLUMNS);
+        let mut strip = vec![0.0; n_rows * columns.len()];
+        if start == Start::Output {
+            for (strip, row) in strip.chunks_exact_mut(columns.len()).zip(out_before.chunks_exact(n_columns)) {
+                strip.copy_from_slice(&row[columns.clone()]);
+            }
+        }
+        pack::pack_panel(right, inner.clone(), panel_idx, panel);
+        let width = columns.len();
+        dispatch::run(Task {
+            left,
+            right: panel,
+            n_inner,
+            out: &mut strip,
+            n_columns: width,
+            columns: 0..width,
+            start,
+        });
+        strip
+    };
+    let new_panel = || vec![[0.0; N_COLUMNS]; n_inner];
+    let strips: Vec<Vec<f32>> = (0..n_columns.div_ceil(N_COLUMNS)).into_par_iter().map_init(new_panel, strip).collect();
+    for (panel_idx, strip) in strips.iter().enumerate() {
+        let first = panel_idx * N_COLUMNS;
+        let width = N_COLUMNS.min(n_columns - first);
+        for (strip, row) in strip.chunks_exact(width).zip(out.chunks_exact_mut(n_columns)) {
+            row[first..first + width].copy_from_slice(strip);
+        }
     }
 }
 

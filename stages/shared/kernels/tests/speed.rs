@@ -136,10 +136,12 @@ fn attention_speed() {
 }
 
 /// The products of SmolLM2-135M: (name, rows, reduced, columns, whether the right side is turned).
-const PRODUCTS: [(&str, usize, usize, usize, bool); 12] = [
+const PRODUCTS: [(&str, usize, usize, usize, bool); 14] = [
     ("copy of a turned side", 6, 576, 1536, true),
     ("copy of a straight side", 6, 576, 1536, false),
     ("small model", 512, 64, 64, true),
+    ("adapter's gradient, r = 16", 16, N_TOKENS, 576, false),
+    ("adapter, r = 16, back", N_TOKENS, 16, 576, false),
     ("q, o forward", N_TOKENS, 576, 576, true),
     ("k, v forward", N_TOKENS, 576, 192, true),
     ("gate, up forward", N_TOKENS, 576, 1536, true),

@@ -91,15 +91,28 @@ fn pack_right_from<E: Element>(
     panels: &mut [Chunk],
 ) {
     panels.par_chunks_mut(inner.len()).enumerate().with_min_len(2).for_each(|(panel_idx, panel)| {
-        let first = (first_panel + panel_idx) * N_COLUMNS;
-        let n_lines = N_COLUMNS.min(right.n_columns - first);
-        let lines = Lines { x, row_len: right.row_len, first, n_lines, inner: inner.clone() };
-        if right.is_transposed {
-            dispatch::run(Turned { lines, panel });
-        } else {
-            dispatch::run(Straight { lines, panel });
-        }
+        pack_panel_from(x, right, inner.clone(), first_panel + panel_idx, panel);
     });
+}
+
+/// One panel of [`pack_right`], in this thread.
+pub(super) fn pack_panel(right: Matrix<'_>, inner: Range<usize>, panel_idx: usize, panel: &mut [Chunk]) {
+    match right.elements {
+        Elements::F32(x) => pack_panel_from(x, right, inner, panel_idx, panel),
+        Elements::Bf16(x) => pack_panel_from(x, right, inner, panel_idx, panel),
+        Elements::F16(x) => pack_panel_from(x, right, inner, panel_idx, panel),
+    }
+}
+
+fn pack_panel_from<E: Element>(x: &[E], right: Matrix<'_>, inner: Range<usize>, panel_idx: usize, panel: &mut [Chunk]) {
+    let first = panel_idx * N_COLUMNS;
+    let n_lines = N_COLUMNS.min(right.n_columns - first);
+    let lines = Lines { x, row_len: right.row_len, first, n_lines, inner };
+    if right.is_transposed {
+        dispatch::run(Turned { lines, panel });
+    } else {
+        dispatch::run(Straight { lines, panel });
+    }
 }
 
 /// What a panel is made of: `n_lines` lines of the matrix from `first` on, at the indices `inner` of the reduced dimension.
