@@ -124,3 +124,21 @@ impl Parity {
         Sequence::new(&self.config, &ids, &as_i32(labels), &positions, &documents).expect("a sequence the model takes")
     }
 }
+
+/// The documents of a sequence, each a sequence of its own; dropout sees the same examples and positions.
+pub(crate) fn documents_of(sequence: &Sequence) -> Vec<Sequence> {
+    let part = |document: &std::ops::Range<usize>| {
+        let rows = sequence.supervised.iter().zip(&sequence.targets);
+        let inside = rows.filter(|(row, _)| document.contains(&(**row as usize)));
+        let (supervised, targets) = inside.map(|(row, target)| (row - document.start as u32, *target)).unzip();
+        Sequence {
+            input_ids: sequence.input_ids[document.clone()].to_vec(),
+            position_ids: sequence.position_ids[document.clone()].to_vec(),
+            example_ids: sequence.example_ids[document.clone()].to_vec(),
+            documents: vec![0..document.len()],
+            supervised,
+            targets,
+        }
+    };
+    sequence.documents.iter().map(part).collect()
+}

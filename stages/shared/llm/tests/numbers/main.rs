@@ -6,6 +6,8 @@ mod common;
 mod generation;
 /// Backward against central differences and autograd; fast ops against plain ones; documents apart.
 mod gradients;
+/// 500 optimizer steps against f64.
+mod long;
 /// The native engine against the candle engine, and against itself.
 mod native;
 /// Logits, gradients and training curves against PyTorch + PEFT.

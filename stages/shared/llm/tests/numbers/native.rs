@@ -5,7 +5,7 @@ use pipe_llm::engine::native::{Execution, PackShape};
 use pipe_llm::engine::{DropoutKey, Sums};
 use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence};
 
-use crate::common::{Parity, fixtures, relative_difference};
+use crate::common::{Parity, documents_of, fixtures, relative_difference};
 
 /// Two orders of adding the same f32 numbers.
 const TOLERANCE: f64 = 1e-5;
@@ -149,24 +149,6 @@ fn a_plan_takes_the_fastest_way_that_fits() {
     assert!(engine.execution().n_recomputed > 0);
     assert!(smallest.values < fastest.values / 3, "{smallest:?}, and at best {fastest:?}");
     assert!(error.contains("needs at least") && error.contains("packs of 512 tokens"), "{error}");
-}
-
-/// The documents of a sequence, each a sequence of its own; dropout sees the same examples and positions.
-fn documents_of(sequence: &Sequence) -> Vec<Sequence> {
-    let part = |document: &std::ops::Range<usize>| {
-        let rows = sequence.supervised.iter().zip(&sequence.targets);
-        let inside = rows.filter(|(row, _)| document.contains(&(**row as usize)));
-        let (supervised, targets) = inside.map(|(row, target)| (row - document.start as u32, *target)).unzip();
-        Sequence {
-            input_ids: sequence.input_ids[document.clone()].to_vec(),
-            position_ids: sequence.position_ids[document.clone()].to_vec(),
-            example_ids: sequence.example_ids[document.clone()].to_vec(),
-            documents: vec![0..document.len()],
-            supervised,
-            targets,
-        }
-    };
-    sequence.documents.iter().map(part).collect()
 }
 
 #[test]
