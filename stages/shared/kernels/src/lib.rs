@@ -30,6 +30,7 @@ pub mod gated_mlp;
 pub mod gemm;
 pub mod lanes;
 pub mod math;
+pub mod peak;
 pub mod random;
 pub mod reduce;
 pub mod rms_norm;

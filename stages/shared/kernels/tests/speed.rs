@@ -5,7 +5,7 @@
 //! quiet machine would show.
 
 use pipe_kernels::random::Stream;
-use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, gemm, reduce, rms_norm, rope};
+use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, gemm, peak, reduce, rms_norm, rope};
 use std::io::Write;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -62,6 +62,19 @@ fn report_line(name: &str, amount: f64, unit: &str, times: &[[f64; 2]]) {
         line += &format!(" | {} threads: wall {:8.2} busy {:8.2} ms {rate:6.1} {unit}", i + 1, wall * 1e3, busy * 1e3);
     }
     writeln!(std::io::stderr(), "{line}").expect("stderr is open in tests");
+}
+
+#[test]
+#[ignore = "a measurement, not a check"]
+fn peak_speed() {
+    let n_rounds = 20_000_000;
+    let flops = (n_rounds * peak::FLOPS_PER_ROUND) as f64;
+    report_line(
+        "peak::multiply_add",
+        flops,
+        "GFLOP/s",
+        &[best(1, REPEATS, || assert!(peak::multiply_add(n_rounds) > 0.0))],
+    );
 }
 
 type Forward = fn(attention::Shape, &[Range<usize>], f32, &[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
