@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod sequence;
 pub mod trainer;
 pub mod weights;
+pub mod work;
 
 pub use adapter::{Adapter, LoraConfig};
 pub use config::{Architecture, ModelConfig, tensor_shapes};

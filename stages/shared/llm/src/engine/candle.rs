@@ -3,8 +3,12 @@
 //! Forward walks the list and keeps what [`crate::program::Liveness`] says; backward walks it in reverse. Weights stay in
 //! the dtype they have on disk and are widened one matrix at a time.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
 use candle_core::{DType, Device, Tensor};
 
+use super::parts::{Parts, part_of};
 use super::{DropoutKey, GradientSum, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
@@ -25,6 +29,9 @@ pub struct CandleEngine {
     table: RopeTable,
     device: Device,
     dtype: DType,
+    /// What passes took since the sums they belong to began.
+    passes: Mutex<Parts>,
+    parts: Mutex<Parts>,
 }
 
 /// The values of a pass so far, and what its backward will need.
@@ -67,7 +74,8 @@ impl CandleEngine {
         for &weight in &program.trained {
             weights[weight] = linear::widen(&weights[weight], dtype)?;
         }
-        Ok(CandleEngine { program, liveness, weights, table, device, dtype })
+        let (passes, parts) = (Mutex::default(), Mutex::default());
+        Ok(CandleEngine { program, liveness, weights, table, device, dtype, passes, parts })
     }
 
     /// The list it runs.
@@ -126,10 +134,12 @@ impl CandleEngine {
         let (input, weight) = self.head_op();
         let parameter = self.program.parameter_of(weight);
         let wanted = Wanted { input: self.liveness.needs_gradient[input], weight: parameter.is_some() };
+        let started = Instant::now();
         let output = self.head(&tape, sequence, wanted)?;
         if let (Some(parameter), Some(d_weight)) = (parameter, output.d_weight) {
             gradients.add(parameter, d_weight)?;
         }
+        self.took("head", started);
         tape.values[input] = None;
         if let Some(d_input) = output.d_input {
             self.backward(adapter, sequence, &masks, tape, (input, d_input), gradients)?;
@@ -142,6 +152,32 @@ impl CandleEngine {
     /// # Errors
     /// As [`CandleEngine::logits`]; what `check` returns.
     pub fn sums<E: From<LlmError>>(
+        &self,
+        adapter: Option<&Adapter>,
+        sequences: &[Sequence],
+        dropout: Option<DropoutKey>,
+        check: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Sums, E> {
+        let started = Instant::now();
+        // What an evaluation took before is nobody's question.
+        take(&self.passes);
+        let sums = self.sums_of_passes(adapter, sequences, dropout, check);
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.merge_within(take(&self.passes), started.elapsed());
+        sums
+    }
+
+    /// As [`super::Engine::take_parts`].
+    pub fn take_parts(&self) -> Parts {
+        take(&self.parts)
+    }
+
+    /// Notes how long something took; returns now.
+    fn took(&self, part: &'static str, started: Instant) -> Instant {
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner).add(part, started)
+    }
+
+    fn sums_of_passes<E: From<LlmError>>(
         &self,
         adapter: Option<&Adapter>,
         sequences: &[Sequence],
@@ -242,7 +278,8 @@ impl CandleEngine {
         masks: &[Option<Mask>],
     ) -> candle_core::Result<(Tensor, Option<Tensor>)> {
         let value = |idx: ValueIdx| tape.value(idx);
-        Ok(match *op {
+        let (mut part, mut started) = (part_of(op), Instant::now());
+        let made = match *op {
             Op::Embedding { weight, .. } => {
                 let ids = Tensor::new(sequence.input_ids.as_slice(), &self.device)?;
                 (embedding::forward(&self.weights[weight], &ids, self.dtype)?, None)
@@ -256,6 +293,7 @@ impl CandleEngine {
                 let y = linear::forward(value(input), &self.weights[weight], bias.map(|b| &self.weights[b]))?;
                 match (adapter, adapted) {
                     (Some(adapter), Some(module_idx)) => {
+                        (part, started) = ("adapter", self.took(part, started));
                         let x = dropped(value(input), masks[module_idx].as_ref(), sequence)?;
                         let (delta, h) = linear::low_rank_forward(&x, low_rank(adapter, module_idx))?;
                         ((y + delta)?, Some(h))
@@ -274,7 +312,9 @@ impl CandleEngine {
             Op::GatedMlp { gate, up, .. } => (gated_mlp::forward(value(gate), value(up))?, None),
             Op::Residual { left, right, .. } => ((value(left) + value(right))?, None),
             Op::Head { .. } => unreachable!("the head makes no value"),
-        })
+        };
+        self.took(part, started);
+        Ok(made)
     }
 
     /// Walks the list in reverse from the gradient `seed` of the head's input.
@@ -296,7 +336,12 @@ impl CandleEngine {
             for (input, d_input) in self.backward_op(op, &tape, extra, adapter, sequence, masks, d_output, gradients)? {
                 let sum = match d_values[input].take() {
                     None => d_input,
-                    Some(other) => (other + d_input)?,
+                    Some(other) => {
+                        let started = Instant::now();
+                        let sum = (other + d_input)?;
+                        self.took("residual", started);
+                        sum
+                    }
                 };
                 d_values[input] = Some(sum);
             }
@@ -325,7 +370,8 @@ impl CandleEngine {
         let value = |idx: ValueIdx| tape.value(idx);
         let wants = |idx: ValueIdx| self.liveness.needs_gradient[idx];
         let extra = |what: &str| extra.clone().unwrap_or_else(|| unreachable!("the forward kept {what}"));
-        Ok(match *op {
+        let (mut part, mut started) = (part_of(op), Instant::now());
+        let d_inputs = match *op {
             Op::RmsNorm { input, weight, .. } => {
                 let inv_rms = extra("the inverse rms");
                 if let Some(parameter) = self.program.parameter_of(weight) {
@@ -346,6 +392,7 @@ impl CandleEngine {
                 }
                 let mut d_x = if wants(input) { Some(linear::backward(&d_y, &self.weights[weight])?) } else { None };
                 if let (Some(adapter), Some(module_idx)) = (adapter, adapted) {
+                    (part, started) = ("adapter", self.took(part, started));
                     let mask = masks[module_idx].as_ref();
                     let x = dropped(value(input), mask, sequence)?;
                     let low_rank = low_rank(adapter, module_idx);
@@ -387,7 +434,9 @@ impl CandleEngine {
                 vec![]
             }
             Op::Head { .. } => unreachable!("it is where the backward begins"),
-        })
+        };
+        self.took(part, started);
+        Ok(d_inputs)
     }
 }
 
@@ -401,4 +450,8 @@ fn dropped(x: &Tensor, mask: Option<&Mask>, sequence: &Sequence) -> candle_core:
 fn low_rank(adapter: &Adapter, module_idx: AdaptedIdx) -> LowRank<'_> {
     let module = &adapter.modules[module_idx];
     LowRank { a: &module.a, b: &module.b, scale: adapter.config.scale() }
+}
+
+fn take(parts: &Mutex<Parts>) -> Parts {
+    std::mem::take(&mut parts.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -11,10 +11,12 @@
 pub mod cache;
 pub mod candle;
 pub mod native;
+mod parts;
 
 pub use cache::{Extension, KvCache};
 pub use candle::CandleEngine;
 pub use native::NativeEngine;
+pub use parts::Parts;
 
 use candle_core::{Device, Tensor};
 
@@ -116,11 +118,11 @@ impl Engine {
         }
     }
 
-    /// Seconds by part since the last call; nothing where the engine does not measure.
-    pub fn take_parts(&self) -> native::Parts {
+    /// Seconds by part that [`Engine::sums`] took since the last call of this; together they are all of its time.
+    pub fn take_parts(&self) -> Parts {
         match self {
             Engine::Native(engine) => engine.take_parts(),
-            Engine::Candle(_) => native::Parts::default(),
+            Engine::Candle(engine) => engine.take_parts(),
         }
     }
 }

@@ -15,12 +15,12 @@ mod forecast;
 mod forward;
 mod gradients;
 mod head;
-mod parts;
 mod pass;
 mod schedule;
 mod weight;
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use candle_core::Tensor;
 use pipe_kernels::dropout::Mask;
@@ -28,9 +28,9 @@ use pipe_kernels::rope;
 use rayon::prelude::*;
 
 pub use forecast::{Forecast, PackShape};
-pub use parts::Parts;
 pub use weight::Weight;
 
+use super::parts::{self, Parts};
 use super::{DropoutKey, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
@@ -72,6 +72,8 @@ pub struct NativeEngine {
     table: rope::Table,
     n_positions: usize,
     workspaces: Mutex<Vec<Workspace>>,
+    /// What passes took since the sums they belong to began.
+    passes: Mutex<Parts>,
     parts: Mutex<Parts>,
 }
 
@@ -96,6 +98,7 @@ impl NativeEngine {
             table,
             n_positions,
             workspaces: Mutex::default(),
+            passes: Mutex::default(),
             parts: Mutex::default(),
         })
     }
@@ -145,9 +148,9 @@ impl NativeEngine {
         self.n_positions
     }
 
-    /// Seconds by part since the last call.
+    /// As [`super::Engine::take_parts`].
     pub fn take_parts(&self) -> Parts {
-        std::mem::take(&mut self.parts.lock().expect("no pass panics while it holds the lock"))
+        take(&self.parts)
     }
 
     /// The loss of the supervised tokens, without dropout.
@@ -180,6 +183,22 @@ impl NativeEngine {
     /// # Errors
     /// As [`NativeEngine::loss`]; what `check` returns.
     pub fn sums<E: From<LlmError>>(
+        &self,
+        adapter: Option<&Adapter>,
+        sequences: &[Sequence],
+        dropout: Option<DropoutKey>,
+        check: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Sums, E> {
+        let started = Instant::now();
+        // What an evaluation took before is nobody's question.
+        take(&self.passes);
+        let sums = self.sums_of_passes(adapter, sequences, dropout, check);
+        let mut parts = self.parts.lock().expect("no pass panics while it holds the lock");
+        parts.merge_within(take(&self.passes), started.elapsed());
+        sums
+    }
+
+    fn sums_of_passes<E: From<LlmError>>(
         &self,
         adapter: Option<&Adapter>,
         sequences: &[Sequence],
@@ -261,7 +280,7 @@ impl NativeEngine {
         let mut parts = Parts::default();
         let result = pass(&mut work, &mut parts);
         lock().push(work);
-        self.parts.lock().expect("no pass panics while it holds the lock").merge(parts);
+        self.passes.lock().expect("no pass panics while it holds the lock").merge(parts);
         result
     }
 
@@ -301,4 +320,8 @@ impl NativeEngine {
 /// In f64, one after another.
 fn sum(losses: &[f32]) -> LossSum {
     losses.iter().copied().map(f64::from).sum()
+}
+
+fn take(parts: &Mutex<Parts>) -> Parts {
+    std::mem::take(&mut parts.lock().expect("no pass panics while it holds the lock"))
 }
