@@ -5,6 +5,10 @@
 
 use pipe_contract::StageKind;
 
+/// What `pipe bench` measures: the train stage's own code, with a clock.
+#[cfg(feature = "stages")]
+pub use pipe_stage_train::bench;
+
 /// The kinds of a build, in the order of the data path.
 #[derive(Clone)]
 pub struct Registry(Vec<&'static dyn StageKind>);

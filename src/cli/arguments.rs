@@ -54,6 +54,8 @@ pub(super) enum Command {
     Report(ReportArguments),
     /// Ask again what names such as `main` stand for, and write the lock file
     Update(UpdateArguments),
+    /// Measure this machine, and training on it
+    Bench(BenchArguments),
     /// Look after the store
     Cache(CacheArguments),
 }
@@ -192,4 +194,100 @@ pub(super) enum CacheCommand {
     Size,
     /// Read every file of the store again; what is corrupt is set aside and made again by the next run
     Verify,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BenchArguments {
+    #[command(subcommand)]
+    pub(super) command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BenchCommand {
+    /// Multiply and add as fast as the machine can: its f32 peak, on one thread and on all
+    Peak(BenchPeakArguments),
+    /// Multiply with each matrix of a model: forward, gradient in the input, gradient of the weight
+    Gemm(BenchGemmArguments),
+    /// Take optimizer steps on random tokens, by the code of the stage kind `train`
+    Train(BenchTrainArguments),
+}
+
+/// How every measurement runs.
+#[derive(Args, Debug)]
+pub(super) struct BenchOptions {
+    /// Threads [env: PIPE_THREADS] [default: all]
+    #[arg(long, value_name = "N")]
+    pub(super) threads: Option<String>,
+    /// Write one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BenchPeakArguments {
+    #[command(flatten)]
+    pub(super) options: BenchOptions,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BenchGemmArguments {
+    /// The model: a folder with config.json and *.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub(super) model: PathBuf,
+    /// Rows that are multiplied with; fewer where the product would be larger than 64 MiB
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(super) length: u32,
+    #[command(flatten)]
+    pub(super) options: BenchOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "One optimizer step warms up and is not counted; times and rates are medians of the others.\nExit codes: 0 ok, 1 an optimizer step failed, 2 nothing could be measured, 130 interrupted"
+)]
+pub(super) struct BenchTrainArguments {
+    /// The model: a folder with config.json and *.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub(super) model: PathBuf,
+    /// Packs of an optimizer step
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(super) batch: u64,
+    /// Tokens of a pack [default: 1024, or what the file of --ids has]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) length: Option<usize>,
+    /// Optimizer steps that count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) steps: u16,
+    /// Rank of a fresh adapter, alpha is twice that [default: 16]
+    #[arg(long, value_name = "R", conflicts_with = "full")]
+    pub(super) lora_r: Option<u64>,
+    /// Modules with an adapter, commas between them, or all-linear [default: q_proj,v_proj]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "full")]
+    pub(super) target_modules: Option<Vec<String>>,
+    /// Probability of dropout on the adapter's input [default: 0]
+    #[arg(long, value_name = "P", conflicts_with = "full")]
+    pub(super) lora_dropout: Option<f64>,
+    /// Start from the adapter in this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "full")]
+    pub(super) adapter: Option<PathBuf>,
+    /// Train every weight instead of an adapter
+    #[arg(long)]
+    pub(super) full: bool,
+    /// Tokens of a document; documents do not see each other [default: one document a pack]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) documents: Option<usize>,
+    /// Share of the tokens that are supervised, at the end of each document [default: 1]
+    #[arg(long, value_name = "SHARE")]
+    pub(super) supervised: Option<f64>,
+    /// Take packs from a safetensors file: input_ids (N, T), and labels, position_ids, doc_ids, attention_mask if they are there
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["documents", "supervised"])]
+    pub(super) ids: Option<PathBuf>,
+    /// Seed of random tokens, of a fresh adapter and of dropout
+    #[arg(long, value_name = "SEED", default_value_t = 42)]
+    pub(super) seed: u64,
+    /// native or candle [default: auto, as the stage kind `train`]
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) engine: Option<String>,
+    #[command(flatten)]
+    pub(super) options: BenchOptions,
 }

@@ -3,7 +3,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `PIPE_STORE` | the store's folder, where `--store` is not given; default `.pipe` in the current folder |
-//! | `PIPE_THREADS` | threads of a run, where `--threads` is not given; default: all of the machine |
+//! | `PIPE_THREADS` | threads of a run or a measurement, where `--threads` is not given; default: all of the machine |
 //! | `CI` | `true`: `numerics: exact`, unless the file or `--numerics` says otherwise |
 //! | `NO_COLOR` | not empty: no colours (no-color.org), unless `--color always` |
 //! | `CLICOLOR_FORCE` | not empty and not `0`: colours also where there is no terminal (bixense.com/clicolors) |

@@ -37,6 +37,18 @@ impl CliError {
         }
     }
 
+    /// Code of a stage kind that was called without a pipeline, before it did anything.
+    #[cfg(feature = "stages")]
+    pub(super) fn before(error: &StageError) -> Self {
+        CliError::Unusable(with_help(Diagnostic::new(error.slug, chain(error)), error.help.clone()).into())
+    }
+
+    /// The same, while it worked.
+    #[cfg(feature = "stages")]
+    pub(super) fn during(error: &StageError) -> Self {
+        CliError::Stage(with_help(Diagnostic::new(error.slug, chain(error)), error.help.clone()).into())
+    }
+
     /// A stage of a pipeline, outside a run.
     pub(super) fn of_stage(stage: &str, error: &StageError) -> Self {
         let diagnostic = Diagnostic::new(error.slug, format!("stage `{stage}`: {}", chain(error)));

@@ -11,6 +11,7 @@
 //! of it comes in through [`Io`], so a test runs a whole command in its own process with stage kinds of its own.
 
 mod arguments;
+mod bench;
 mod cache;
 mod check;
 mod env;
@@ -103,6 +104,7 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
         Command::Report(arguments) => report::report(&mut session, arguments),
         Command::Show(arguments) => show::show(&mut session, arguments),
         Command::Update(arguments) => update::update(&mut session, arguments),
+        Command::Bench(arguments) => bench::bench(&mut session, arguments),
         Command::Cache(arguments) => cache::cache(&mut session, arguments),
     };
     match result {

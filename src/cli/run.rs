@@ -9,7 +9,6 @@ use pipe_contract::Source;
 use super::arguments::{NumericsChoice, RunArguments};
 use super::failure::CliError;
 use super::session::{Loaded, Request, Session};
-use crate::diagnostic::Diagnostic;
 use crate::error::chain;
 use crate::events::{self, Event, EventBus, Recorder, Sink};
 use crate::execute::{RunEnd, Usage, execute, machine_slots};
@@ -25,7 +24,7 @@ use crate::schedule::Outcome;
 use crate::spec::Pipeline;
 
 pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result<u8, CliError> {
-    let n_threads = n_threads(session, arguments)?;
+    let n_threads = session.n_threads(arguments.threads.as_deref())?;
     let request = Request::new(&arguments.file, &arguments.overlay);
     let mut loaded = session.load(&request, arguments.numerics)?;
     let current_dir = session.io.current_dir.clone();
@@ -92,21 +91,6 @@ fn exit_code_of(end: &RunEnd, is_interrupted: bool) -> u8 {
         exit_code::STAGE_FAILED
     } else {
         exit_code::OK
-    }
-}
-
-fn n_threads(session: &Session<'_>, arguments: &RunArguments) -> Result<usize, CliError> {
-    let (text, place) = match (&arguments.threads, &session.io.environment.threads) {
-        (Some(text), _) => (text, "--threads"),
-        (None, Some(text)) => (text, "PIPE_THREADS"),
-        (None, None) => return Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-    };
-    match text.parse::<usize>() {
-        Ok(n_threads @ 1..=4096) => Ok(n_threads),
-        _ => {
-            let message = format!("{place} is `{text}`, but must be a whole number from 1 to 4096");
-            Err(Diagnostic::new("bad-threads", message).into())
-        }
     }
 }
 

@@ -82,6 +82,22 @@ impl<'a> Session<'a> {
         Ok(self.io.out.flush()?)
     }
 
+    /// `--threads`, then the environment, then all of the machine.
+    pub(super) fn n_threads(&self, argument: Option<&str>) -> Result<usize, CliError> {
+        let (text, place) = match (argument, &self.io.environment.threads) {
+            (Some(text), _) => (text, "--threads"),
+            (None, Some(text)) => (text.as_str(), "PIPE_THREADS"),
+            (None, None) => return Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        };
+        match text.parse::<usize>() {
+            Ok(n_threads @ 1..=4096) => Ok(n_threads),
+            _ => {
+                let message = format!("{place} is `{text}`, but must be a whole number from 1 to 4096");
+                Err(Diagnostic::new("bad-threads", message).into())
+            }
+        }
+    }
+
     pub(super) fn store_dir(&self) -> PathBuf {
         self.io.current_dir.join(&self.store_as_given)
     }

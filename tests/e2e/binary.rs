@@ -32,6 +32,7 @@ fn help() {
       show    Look into the outputs of a stage
       report  Write a run as one HTML file: what ran, when, and what it gave
       update  Ask again what names such as `main` stand for, and write the lock file
+      bench   Measure this machine, and training on it
       cache   Look after the store
       help    Print this message or the help of the given subcommand(s)
 
@@ -68,6 +69,100 @@ fn help_of_run() {
           --store <DIR>       The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>      When to use colours: auto, always, never
       -h, --help              Print help
+    ----- stderr
+    ");
+}
+
+#[test]
+fn help_of_bench() {
+    insta::assert_snapshot!(pipe("bench --help"), @r"
+    exit code: 0
+    ----- stdout
+    Measure this machine, and training on it
+
+    Usage: pipe bench [OPTIONS] <COMMAND>
+
+    Commands:
+      peak   Multiply and add as fast as the machine can: its f32 peak, on one thread and on all
+      gemm   Multiply with each matrix of a model: forward, gradient in the input, gradient of the
+             weight
+      train  Take optimizer steps on random tokens, by the code of the stage kind `train`
+      help   Print this message or the help of the given subcommand(s)
+
+    Options:
+          --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>  When to use colours: auto, always, never
+      -h, --help          Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("bench peak --help"), @r"
+    exit code: 0
+    ----- stdout
+    Multiply and add as fast as the machine can: its f32 peak, on one thread and on all
+
+    Usage: pipe bench peak [OPTIONS]
+
+    Options:
+          --threads <N>   Threads [env: PIPE_THREADS] [default: all]
+          --json          Write one JSON object
+          --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>  When to use colours: auto, always, never
+      -h, --help          Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("bench gemm --help"), @r"
+    exit code: 0
+    ----- stdout
+    Multiply with each matrix of a model: forward, gradient in the input, gradient of the weight
+
+    Usage: pipe bench gemm [OPTIONS] --model <DIR>
+
+    Options:
+          --model <DIR>      The model: a folder with config.json and *.safetensors
+          --length <TOKENS>  Rows that are multiplied with; fewer where the product would be larger than
+                             64 MiB [default: 1024]
+          --threads <N>      Threads [env: PIPE_THREADS] [default: all]
+          --json             Write one JSON object
+          --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>     When to use colours: auto, always, never
+      -h, --help             Print help
+    ----- stderr
+    ");
+    insta::assert_snapshot!(pipe("bench train --help"), @r"
+    exit code: 0
+    ----- stdout
+    Take optimizer steps on random tokens, by the code of the stage kind `train`
+
+    Usage: pipe bench train [OPTIONS] --model <DIR>
+
+    Options:
+          --model <DIR>             The model: a folder with config.json and *.safetensors
+          --batch <N>               Packs of an optimizer step [default: 4]
+          --length <TOKENS>         Tokens of a pack [default: 1024, or what the file of --ids has]
+          --steps <N>               Optimizer steps that count [default: 5]
+          --lora-r <R>              Rank of a fresh adapter, alpha is twice that [default: 16]
+          --target-modules <NAMES>  Modules with an adapter, commas between them, or all-linear
+                                    [default: q_proj,v_proj]
+          --lora-dropout <P>        Probability of dropout on the adapter's input [default: 0]
+          --adapter <DIR>           Start from the adapter in this folder
+          --full                    Train every weight instead of an adapter
+          --documents <TOKENS>      Tokens of a document; documents do not see each other [default: one
+                                    document a pack]
+          --store <DIR>             The store's folder [env: PIPE_STORE] [default: .pipe]
+          --supervised <SHARE>      Share of the tokens that are supervised, at the end of each document
+                                    [default: 1]
+          --color <WHEN>            When to use colours: auto, always, never
+          --ids <FILE>              Take packs from a safetensors file: input_ids (N, T), and labels,
+                                    position_ids, doc_ids, attention_mask if they are there
+          --seed <SEED>             Seed of random tokens, of a fresh adapter and of dropout [default:
+                                    42]
+          --engine <ENGINE>         native or candle [default: auto, as the stage kind `train`]
+          --threads <N>             Threads [env: PIPE_THREADS] [default: all]
+          --json                    Write one JSON object
+      -h, --help                    Print help
+
+    One optimizer step warms up and is not counted; times and rates are medians of the others.
+    Exit codes: 0 ok, 1 an optimizer step failed, 2 nothing could be measured, 130 interrupted
     ----- stderr
     ");
 }

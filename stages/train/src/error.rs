@@ -34,6 +34,26 @@ pub enum TrainError {
         /// How many there are.
         n_packs: u64,
     },
+    /// Flags of `pipe bench train` that the settings refuse.
+    #[error("{why}")]
+    BenchSettings {
+        /// What the settings say.
+        why: String,
+    },
+    /// Packs that cannot be made up.
+    #[error("{why}")]
+    BenchPacks {
+        /// What does not fit.
+        why: String,
+    },
+    /// A file of token ids to measure with.
+    #[error("`{}` cannot be used: {why}", path.display())]
+    BenchIds {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A curve as a picture.
     #[error("failed to draw `{name}`")]
     Picture {
@@ -67,6 +87,13 @@ impl From<TrainError> for StageError {
             TrainError::NothingToLearn { .. } => (
                 "nothing-to-learn",
                 "look at the labels with `pipe show`; is `max_length` too short for the completions?",
+            ),
+            TrainError::BenchSettings { .. } | TrainError::BenchPacks { .. } => {
+                ("bad-argument", "`pipe bench train --help` lists the arguments")
+            }
+            TrainError::BenchIds { .. } => (
+                "bad-ids",
+                "it has `input_ids` of shape (N, T), and may have `labels`, `position_ids`, `doc_ids`, `attention_mask`",
             ),
             TrainError::Picture { .. } | TrainError::Io { .. } => ("io", "is the disk full, or the folder read-only?"),
         };

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`batches`] (which packs an
-//! optimizer step takes), [`checkpoint`], [`metrics`], [`curves`] (their pictures), [`run`].
+//! optimizer step takes), [`checkpoint`], [`metrics`], [`curves`] (their pictures), [`run`];
+//! beside them [`bench`], which measures how fast all that is.
 //!
 //! It deliberately has no arithmetic: ops, loss and optimizer are `pipe-llm`'s.
 
 pub mod batches;
+pub mod bench;
 pub mod checkpoint;
 pub mod curves;
 pub mod error;

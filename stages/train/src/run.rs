@@ -46,7 +46,8 @@ impl Stage for Train {
 
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
         let packs = PackedReader::open(ctx.input("data")?)?;
-        let mut trainer = self.trainer(ctx, &packs)?;
+        check_packs(ctx, &packs)?;
+        let mut trainer = self.trainer(ctx)?;
         let shuffle_seed = self.settings.is_shuffled.then_some(self.settings.seed);
         let batches = Batches::new(
             packs.n_packs(),
@@ -74,17 +75,24 @@ impl Stage for Train {
     }
 }
 
+/// Whether there is something to learn, and the model has the ids.
+fn check_packs(ctx: &Context<'_>, packs: &PackedReader) -> Result<(), StageError> {
+    let config = load::model_config(ctx.input("model")?)?;
+    let info = packs.info();
+    if info.n_supervised_tokens == 0 {
+        return Err(TrainError::NothingToLearn { n_packs: info.n_packs }.into());
+    }
+    if info.vocab_size > config.vocab_size as u64 {
+        return Err(TrainError::VocabularyTooSmall { packs: info.vocab_size, model: config.vocab_size }.into());
+    }
+    Ok(())
+}
+
 impl Train {
-    fn trainer(&self, ctx: &Context<'_>, packs: &PackedReader) -> Result<Trainer, StageError> {
+    /// What trains the model and, if there is one, the adapter of `ctx`. Its schedule has no optimizer steps yet.
+    pub(crate) fn trainer(&self, ctx: &Context<'_>) -> Result<Trainer, StageError> {
         let model = ctx.input("model")?;
         let config = load::model_config(model)?;
-        let info = packs.info();
-        if info.n_supervised_tokens == 0 {
-            return Err(TrainError::NothingToLearn { n_packs: info.n_packs }.into());
-        }
-        if info.vocab_size > config.vocab_size as u64 {
-            return Err(TrainError::VocabularyTooSmall { packs: info.vocab_size, model: config.vocab_size }.into());
-        }
         let device = device::open(self.settings.device.device)?;
         let (engine, trained) = match &self.settings.method {
             Method::Lora(lora) => self.lora(ctx, lora, &config, &device)?,
@@ -355,7 +363,7 @@ impl Run<'_, '_> {
 }
 
 /// The process's largest resident set (VmHWM), where the system tells.
-fn peak_memory_kib() -> Option<u64> {
+pub(crate) fn peak_memory_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
