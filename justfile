@@ -53,3 +53,8 @@ real DATA SMOLLM2:
     cargo build
     PIPE_SMOLLM2={{SMOLLM2}} cargo test --workspace --test numbers -- --ignored smollm2
     python3 scripts/real_job.py {{DATA}} {{SMOLLM2}}
+
+# Measures PyTorch + PEFT and ours in turn on a quiet machine; PYTHON must have benches/pytorch/requirements.txt; ARGUMENTS: see its README
+bench MODEL PYTHON="python3" *ARGUMENTS:
+    cargo build --release
+    {{PYTHON}} benches/pytorch/compare.py --pipe target/release/pipe --model {{MODEL}} {{ARGUMENTS}}
