@@ -38,6 +38,8 @@ pub struct Keys {
     pub compute_class: Option<String>,
     /// Names the checkpoints.
     pub trajectory: String,
+    /// Whether they are kept once the outputs are published: another fingerprint can go on from them.
+    pub keeps_checkpoints: bool,
     /// The commit of a remote source.
     pub resolved: Option<String>,
 }
@@ -357,10 +359,16 @@ fn make_keys(
     };
     let compute_class = spec.stage.compute_class();
     let semantic_key = stage_key.semantic_key();
-    let of_trajectory = StageKey { settings: spec.stage.trajectory(&spec.key_settings), ..stage_key.clone() };
+    let of_trajectory = spec.stage.trajectory(&spec.key_settings);
+    let keeps_checkpoints = of_trajectory.is_some();
+    let trajectory_key = match of_trajectory {
+        Some(settings) => StageKey { settings, ..stage_key.clone() }.semantic_key(),
+        None => semantic_key.clone(),
+    };
     Keys {
         fingerprint: fingerprint(&semantic_key, compute_class.as_deref()),
-        trajectory: fingerprint(&of_trajectory.semantic_key(), compute_class.as_deref()),
+        trajectory: fingerprint(&trajectory_key, compute_class.as_deref()),
+        keeps_checkpoints,
         semantic_key,
         compute_class,
         resolved,

@@ -90,8 +90,8 @@ impl Store {
         self.inner.layout.checkpoints().join(trajectory)
     }
 
-    /// Removes the training state of a trajectory whose result is published: nothing can go on from it that a manifest does
-    /// not give. What cannot be removed stays; it is scratch.
+    /// Removes the training state of a trajectory, once its result is published and nothing can go on from it that a manifest
+    /// does not give. What cannot be removed stays; it is scratch.
     pub fn remove_checkpoint(&self, trajectory: &str) {
         let _ = std::fs::remove_dir_all(self.checkpoint_dir(trajectory));
     }

@@ -166,7 +166,9 @@ impl Job<'_> {
         let draft = self.compute(&keys, &attempt, &pool, tell)?;
         // In the pool too: digesting large files is parallel, and should keep to the threads that were granted.
         let publication = pool.install(|| store.publish(attempt, draft))?;
-        store.remove_checkpoint(&keys.trajectory);
+        if !keys.keeps_checkpoints {
+            store.remove_checkpoint(&keys.trajectory);
+        }
         Ok(Done {
             is_divergent: publication.divergence.is_some(),
             manifest: Arc::new(publication.manifest),

@@ -37,11 +37,20 @@ pub(super) fn build(written: &StageText, registry: &Registry, findings: &mut Fin
     let (key_settings, mut problems) = reader.finish();
     let has_unknown = with.is_some_and(|entry| entry.value.has_unknown());
     let has_problems = has_unknown || !problems.is_empty();
+    if !has_problems {
+        problems = stage.check_inputs(&connected(written, kind));
+    }
     if has_unknown {
         problems.retain(|problem| problem.kind != ProblemKind::MissingSetting);
     }
     problems.into_iter().for_each(|problem| report(written, problem, findings));
     Some(Built { kind, stage, key_settings, settings, has_problems })
+}
+
+/// The input ports that have something on them; a misspelled one counts, as that is reported already.
+fn connected(written: &StageText, kind: &dyn StageKind) -> Vec<&'static str> {
+    let names: Vec<&'static str> = kind.inputs().iter().map(|port| port.name).collect();
+    written.inputs.iter().filter_map(|input| pipe_settings::nearest(&input.port, &names)).collect()
 }
 
 fn report(written: &StageText, problem: Problem, findings: &mut Findings) {

@@ -132,6 +132,29 @@ fn an_interrupted_run_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_checkpoint_that_a_longer_run_can_go_on_from_outlives_its_outputs() {
+    let stages = |suffix: &str| {
+        format!(
+            "  rows: {{ uses: make, with: {{ value: hello }} }}\n  long: {{ uses: grow, inputs: {{ rows: rows }}, with: {{ first: 2, suffix: '{suffix}' }} }}\n"
+        )
+    };
+    let sandbox = Sandbox::with_stages(&stages("!"));
+    let goes_on_from = |sandbox: &Sandbox| {
+        let output = sandbox.pipe("run p.yaml --threads 1");
+        assert_eq!(output.code, 0, "{}", output.err);
+        let line = output.err.lines().find(|line| line.starts_with("long") && line.contains("goes on from"));
+        line.map(|line| {
+            line.split("goes on from ").last().unwrap_or_default().split(',').next().unwrap_or_default().to_string()
+        })
+    };
+    assert_eq!(goes_on_from(&sandbox).as_deref(), Some("nothing"));
+    sandbox.write_stages(&stages("!!"));
+    assert_eq!(goes_on_from(&sandbox).as_deref(), Some("!"), "the same trajectory, further");
+    sandbox.write_stages(&stages("!!").replace("first: 2", "first: 3"));
+    assert_eq!(goes_on_from(&sandbox).as_deref(), Some("nothing"), "another trajectory");
+}
+
+#[test]
 fn a_source_that_is_not_there_fails_its_stage() {
     let sandbox = Sandbox::with_stages(
         "

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `make` | writes its setting `value` to `value.txt` |
 //! | `change` | writes its input, cut to `first` characters, and `suffix` behind it |
+//! | `grow` | `change` whose `suffix` only extends it: its checkpoints outlive its outputs, and say which suffix was last |
 //! | `join` | writes its inputs, one after the other; the second is optional |
 //! | `meet` | waits until another stage of the same `room` has started, then writes |
 //! | `files` | digests and copies a local file |
@@ -29,7 +30,7 @@ use pipe_lm::registry::Registry;
 use crate::figures;
 
 pub(crate) fn registry() -> Registry {
-    Registry::new(vec![&MAKE, &CHANGE, &JOIN, &MEET, &FILES, &REFER, &REMOTE, &CLASSY])
+    Registry::new(vec![&MAKE, &CHANGE, &GROW, &JOIN, &MEET, &FILES, &REFER, &REMOTE, &CLASSY])
 }
 
 type Work = fn(&Fake, &mut Context<'_>) -> Result<String, StageError>;
@@ -60,6 +61,7 @@ const OUTPUTS: &[OutputPort] = &[OutputPort { name: "rows", kind: ArtifactKind::
 static MAKE: FakeKind =
     FakeKind { name: "make", summary: "writes a value", inputs: &[], work: |fake, _| Ok(fake.value.clone()) };
 static CHANGE: FakeKind = FakeKind { name: "change", summary: "changes a text", inputs: &[ROWS], work: change };
+static GROW: FakeKind = FakeKind { name: "grow", summary: "extends a text", inputs: &[ROWS], work: grow };
 static JOIN: FakeKind = FakeKind {
     name: "join",
     summary: "joins two texts",
@@ -136,10 +138,10 @@ impl Stage for Fake {
         if self.kind == "remote" { Cpu::One } else { Cpu::Share }
     }
 
-    fn trajectory(&self, key: &KeySettings) -> KeySettings {
+    fn trajectory(&self, key: &KeySettings) -> Option<KeySettings> {
         let mut key = key.clone();
         key.remove("suffix");
-        key
+        (self.kind == "grow").then_some(key)
     }
 
     fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
@@ -244,6 +246,14 @@ fn change(fake: &Fake, ctx: &mut Context<'_>) -> Result<String, StageError> {
     let text = input(ctx, "rows")?;
     let kept: String = text.chars().take(fake.first.map_or(usize::MAX, |n| n as usize)).collect();
     Ok(kept + &fake.suffix)
+}
+
+fn grow(fake: &Fake, ctx: &mut Context<'_>) -> Result<String, StageError> {
+    fs::create_dir_all(&ctx.checkpoint_dir).expect("a checkpoint can be made");
+    let path = ctx.checkpoint_dir.join("suffix");
+    ctx.fact("goes on from", read(&path).unwrap_or_else(|_| "nothing".into()));
+    fs::write(&path, &fake.suffix).expect("a checkpoint can be written");
+    change(fake, ctx)
 }
 
 fn join(_: &Fake, ctx: &mut Context<'_>) -> Result<String, StageError> {

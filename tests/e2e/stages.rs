@@ -10,6 +10,7 @@ fn the_table_and_one_kind() {
     ----- stdout
     make    -> rows              writes a value
     change  rows -> rows         changes a text
+    grow    rows -> rows         extends a text
     join    rows, more? -> rows  joins two texts
     meet    -> rows              waits for another stage
     files   -> rows              copies a file

@@ -90,7 +90,7 @@ pub struct Context<'a> {
     pub base_dir: PathBuf,
     /// A private folder for scratch files, removed after the run.
     pub scratch_dir: PathBuf,
-    /// A folder that outlives a killed run of the same trajectory, for resumable training state.
+    /// A folder that outlives a killed run of the same trajectory, for resumable training state; the stage makes it.
     pub checkpoint_dir: PathBuf,
     /// Size of the rayon pool the stage runs in. Bytes must not depend on it.
     pub n_threads: usize,

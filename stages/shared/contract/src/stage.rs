@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::{Artifact, ArtifactKind, Context, Figure, KeySettings, Reader, StageError};
+use crate::{Artifact, ArtifactKind, Context, Figure, KeySettings, Problem, Reader, StageError};
 
 /// An input of a stage kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +120,14 @@ pub trait Stage: Send + Sync {
         Cpu::Share
     }
 
-    /// Settings that extend a run instead of changing it are taken out of `key` here, which then names the checkpoints.
-    fn trajectory(&self, key: &KeySettings) -> KeySettings {
-        key.clone()
+    /// `key` without the settings that only extend a run: it names checkpoints that outlive the outputs. `None`: nothing does.
+    fn trajectory(&self, _key: &KeySettings) -> Option<KeySettings> {
+        None
+    }
+
+    /// What is wrong with its settings where only the input ports of `connected` have something on them.
+    fn check_inputs(&self, _connected: &[&str]) -> Vec<Problem> {
+        Vec::new()
     }
 
     /// What fixes its bytes besides settings and inputs. `base_dir`: the pipeline file's folder.
