@@ -12,5 +12,5 @@ pub const LOCK_DRIFT: u8 = 3;
 pub const VERIFY_DIFFERS: u8 = 4;
 /// A mistake in `pipe` itself, such as a panic in a stage (`EX_SOFTWARE` of sysexits.h).
 pub const BUG: u8 = 70;
-/// Interrupted by Ctrl-C or SIGTERM (128 + SIGINT, as shells report it).
+/// Interrupted by Ctrl-C, SIGTERM or `--time-limit` (128 + SIGINT, as shells report it).
 pub const INTERRUPTED: u8 = 130;

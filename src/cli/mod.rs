@@ -24,6 +24,7 @@ mod run;
 mod session;
 mod show;
 mod stages;
+mod time_limit;
 mod update;
 
 use std::ffi::OsString;

@@ -9,9 +9,10 @@ use pipe_contract::Source;
 use super::arguments::{NumericsChoice, RunArguments};
 use super::failure::CliError;
 use super::session::{Loaded, Request, Session};
+use super::time_limit;
 use crate::error::chain;
 use crate::events::{self, Event, EventBus, Recorder, Sink};
-use crate::execute::{RunEnd, Usage, execute, machine_slots};
+use crate::execute::{RunEnd, Stop, Usage, execute, machine_slots};
 use crate::exit_code;
 use crate::lockfile::LockFile;
 use crate::plan::Plan;
@@ -25,6 +26,8 @@ use crate::spec::Pipeline;
 
 pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result<u8, CliError> {
     let n_threads = session.n_threads(arguments.threads.as_deref())?;
+    let begin = session.begin;
+    let time_limit = arguments.time_limit.as_ref().map(|text| time_limit::read(text, begin)).transpose()?;
     let request = Request::new(&arguments.file, &arguments.overlay);
     let mut loaded = session.load(&request, arguments.numerics)?;
     let current_dir = session.io.current_dir.clone();
@@ -33,7 +36,6 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let run_dir = loaded.store.run_dir(&run_id);
     let mut recorder = Recorder::new(run_dir);
     let mut summary = Summary::default();
-    let begin = session.begin;
     let has_lines = !arguments.json && !plan.is_all_reuse();
     let is_live = has_lines && session.io.is_err_terminal;
     let err_style = session.err_style;
@@ -51,7 +53,8 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     if !plan.is_all_reuse() {
         (session.io.catch_signals)(&session.io.cancel);
     }
-    let end = execute(loaded.planner(&current_dir), &plan, machine_slots(n_threads), &session.io.cancel, &mut bus)?;
+    let stop = Stop { cancel: &session.io.cancel, time_limit };
+    let end = execute(loaded.planner(&current_dir), &plan, machine_slots(n_threads), stop, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
     if let Some(line) = update_lock(&mut loaded.lock, &loaded.pipeline, &end) {
         bus.emit(&Event::Warning { stage: None, line });
@@ -157,6 +160,9 @@ fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Req
         Some(NumericsChoice::Exact) => option("--numerics", "exact".into()),
         Some(NumericsChoice::Any) => option("--numerics", "any".into()),
         None => {}
+    }
+    if let Some(time_limit) = &arguments.time_limit {
+        option("--time-limit", quote(time_limit));
     }
     words.join(" ")
 }

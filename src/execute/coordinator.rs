@@ -48,6 +48,24 @@ impl RunEnd {
     }
 }
 
+/// What ends a run early.
+#[derive(Debug)]
+pub struct Stop<'a> {
+    /// Set by the user.
+    pub cancel: &'a CancelToken,
+    /// Sets the token itself.
+    pub time_limit: Option<TimeLimit>,
+}
+
+/// When a run has taken long enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeLimit {
+    /// As the user wrote it.
+    pub text: String,
+    /// The moment.
+    pub end: Instant,
+}
+
 /// Runs what the plan says and places what `to:` names.
 ///
 /// # Errors
@@ -56,7 +74,7 @@ pub fn execute(
     planner: Planner<'_>,
     plan: &Plan,
     slots: Slots,
-    cancel: &CancelToken,
+    stop: Stop<'_>,
     bus: &mut EventBus<'_>,
 ) -> Result<RunEnd, RunnerError> {
     let n_stages = planner.pipeline.stages.len();
@@ -64,7 +82,8 @@ pub fn execute(
     let mut coordinator = Coordinator {
         planner,
         plan,
-        cancel,
+        cancel: stop.cancel,
+        time_limit: stop.time_limit,
         bus,
         sender,
         manifests: vec![None; n_stages],
@@ -83,7 +102,7 @@ pub fn execute(
     } else {
         coordinator.run(slots, &receiver)?;
     }
-    let has_unplaced = if cancel.is_cancelled() { false } else { coordinator.place() };
+    let has_unplaced = if coordinator.cancel.is_cancelled() { false } else { coordinator.place() };
     Ok(RunEnd {
         outcomes: coordinator
             .outcomes
@@ -107,6 +126,8 @@ struct Coordinator<'a, 'bus, 'sinks> {
     planner: Planner<'a>,
     plan: &'a Plan,
     cancel: &'a CancelToken,
+    /// `None` where there is none, or it was reached.
+    time_limit: Option<TimeLimit>,
     bus: &'bus mut EventBus<'sinks>,
     sender: Sender<Message>,
     manifests: Vec<Option<Arc<Manifest>>>,
@@ -177,10 +198,22 @@ impl<'a> Coordinator<'a, '_, '_> {
                 measured_at = Instant::now();
                 self.measure();
             }
+            self.keep_time_limit();
             if self.cancel.is_cancelled() && !is_interrupted {
                 is_interrupted = true;
                 commands.extend(scheduler.on(SchedulerEvent::Interrupt));
             }
+        }
+    }
+
+    /// Interrupts the run once it has taken long enough.
+    fn keep_time_limit(&mut self) {
+        let is_reached = |limit: &mut TimeLimit| Instant::now() >= limit.end;
+        let Some(limit) = self.time_limit.take_if(is_reached) else { return };
+        if !self.cancel.is_cancelled() {
+            self.cancel.cancel();
+            let line = format!("the time limit of {} is reached", limit.text);
+            self.bus.emit(&Event::Warning { stage: None, line });
         }
     }
 

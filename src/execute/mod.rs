@@ -8,7 +8,7 @@
 //! The coordinator is the only one that knows the state of the run: it takes messages one at a time, so events have one order.
 //!
 //! - *Single flight.* Two processes that need the same stage run it once: whoever waited for the stage lock looks again.
-//! - *Interrupt.* The cancel token is set by a signal; running stages stop at their next check, nothing new starts, and what
+//! - *Interrupt.* The cancel token is set by a signal, or by the time limit; running stages stop at their next check, nothing new starts, and what
 //!   is finished stays. Nothing has to be cleaned up for the next run.
 //! - *Panic.* Caught at the border of the stage: an outcome like any failure, marked as a bug.
 //! - *Pools.* rayon runs a stage, never the stages among each other: pools do not steal, so a waiting stage cannot pick up
@@ -22,6 +22,6 @@ mod panics;
 mod slots;
 mod usage;
 
-pub use coordinator::{RunEnd, execute};
+pub use coordinator::{RunEnd, Stop, TimeLimit, execute};
 pub use slots::machine_slots;
 pub use usage::Usage;

@@ -61,14 +61,15 @@ fn help_of_run() {
       <FILE>  The pipeline file
 
     Options:
-          --profile <NAME>    Lay a profile of the file over it
-          --set <KEY=VALUE>   Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
-          --threads <N>       Threads for all stages together [env: PIPE_THREADS] [default: all]
-          --numerics <WHICH>  Reuse artifacts of any compute class, or of this one exactly: any, exact
-          --json              Write events as JSON Lines to standard output
-          --store <DIR>       The store's folder [env: PIPE_STORE] [default: .pipe]
-          --color <WHEN>      When to use colours: auto, always, never
-      -h, --help              Print help
+          --profile <NAME>     Lay a profile of the file over it
+          --set <KEY=VALUE>    Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --threads <N>        Threads for all stages together [env: PIPE_THREADS] [default: all]
+          --numerics <WHICH>   Reuse artifacts of any compute class, or of this one exactly: any, exact
+          --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
+          --json               Write events as JSON Lines to standard output
+          --store <DIR>        The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>       When to use colours: auto, always, never
+      -h, --help               Print help
     ----- stderr
     ");
 }

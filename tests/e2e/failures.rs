@@ -155,6 +155,42 @@ fn a_checkpoint_that_a_longer_run_can_go_on_from_outlives_its_outputs() {
 }
 
 #[test]
+fn a_time_limit_stops_a_run_as_an_interruption_does() {
+    let sandbox = Sandbox::with_stages(FORK);
+    sandbox.behave("bad", "wait");
+    screen!(sandbox.pipe("run p.yaml --threads 1 --time-limit 1s"), @r"
+    exit code: 130
+    ----- stdout
+    ----- stderr
+    rows  started, 1 thread
+    rows  ran in [time]
+    bad   started, 1 thread
+    bad   | waiting
+          warning: the time limit of 1s is reached
+    bad   cancelled after [time]
+
+    rows  ran  characters 5
+    bad  cancelled
+    last  cancelled
+
+    1 ran, 2 cancelled in [time]
+    everything in .pipe
+    as a page with charts: pipe report
+    warning: the time limit of 1s is reached
+    interrupted; kept: 1 finished stage; go on with: pipe run p.yaml --threads 1 --time-limit 1s
+    ");
+    sandbox.behave("bad", "well");
+    assert_eq!(sandbox.outcomes("run p.yaml --time-limit 1h30m"), "bad ran, last ran, rows reused");
+    screen!(sandbox.pipe("run p.yaml --time-limit 90"), @r"
+    exit code: 2
+    ----- stdout
+    ----- stderr
+    error[bad-time-limit]: --time-limit is `90`, but must be a duration of at least a second
+    help: write `90s`, `30m`, `2h` or `1h30m`
+    ");
+}
+
+#[test]
 fn a_source_that_is_not_there_fails_its_stage() {
     let sandbox = Sandbox::with_stages(
         "
