@@ -58,3 +58,7 @@ real DATA SMOLLM2:
 bench MODEL PYTHON="python3" *ARGUMENTS:
     cargo build --release
     {{PYTHON}} benches/pytorch/compare.py --pipe target/release/pipe --model {{MODEL}} {{ARGUMENTS}}
+
+# Training that is killed and interrupted at random for some minutes, against an undisturbed run
+resume SEED="100":
+    PIPE_SEED={{SEED}} cargo test --workspace --test resume -- --ignored --nocapture

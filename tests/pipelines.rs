@@ -155,3 +155,45 @@ fn the_quickstarts_base_never_saw_the_new_skill() {
     let replayed = prompts(&files, "rotate/train").filter(|prompt| !is_new(prompt));
     assert!(replayed.into_iter().all(|prompt| old.contains(&prompt)), "old rows are shown again, none are new");
 }
+
+/// What only the ports of a stage can tell of its settings is reported as any setting, with its place.
+#[test]
+fn evaluation_and_its_port_go_together() {
+    let text = std::fs::read_to_string(root().join("pipelines/quickstart.yaml")).expect("the pipeline");
+    let part = |from: &str| text.lines().position(|line| line == from).expect("the quickstart has it");
+    let screen = |inputs: &str, more: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+        let at = part("    inputs: { data: skill_packed, model: base }");
+        lines[at] = format!("    inputs: {{ data: skill_packed, model: base{inputs} }}");
+        lines.insert(at + 2, more.to_string());
+        let loaded = spec::load_text(Path::new("p.yaml"), &lines.join("\n"), &LoadOptions::default(), &builtin());
+        loaded.err().map_or_else(String::new, |found| found.render(pipe_lm::diagnostic::Colour::Off))
+    };
+    assert_eq!(screen("", ""), "");
+    assert_eq!(screen(", eval: base_packed", "      eval_steps: 5"), "");
+    insta::assert_snapshot!(screen("", "      eval_steps: 5"), @r"
+    error[out-of-range]: stage `adapter`: there is nothing to evaluate: no packs are connected to port `eval`
+      --> p.yaml:68:7
+       |
+    68 |       eval_steps: 5
+       |       ^^^^^^^^^^
+    help: `tokenize` rows that are not trained on, and connect them: `inputs: { eval: ... }`
+    ");
+    insta::assert_snapshot!(screen(", eval: base_packed", ""), @r"
+    error[out-of-range]: stage `adapter`: packs are connected to port `eval`, but `eval_strategy` is `no`: nothing would be done with them
+      --> p.yaml:67:5
+       |
+    67 |     with:
+       |     ^^^^
+    help: set `eval_strategy: epoch`, or `eval_steps`; or take the input `eval` away
+    ");
+    // A misspelled port is one mistake, not two.
+    insta::assert_snapshot!(screen(", evel: base_packed", "      eval_steps: 5"), @r"
+    error[unknown-port]: stage `adapter` (`train`) has no input `evel`
+      --> p.yaml:66:48
+       |
+    66 |     inputs: { data: skill_packed, model: base, evel: base_packed }
+       |                                                ^^^^
+    help: did you mean `eval`?
+    ");
+}

@@ -54,6 +54,20 @@ pub enum TrainError {
         /// What is wrong with it.
         why: String,
     },
+    /// No pack on port `eval` has a supervised token.
+    #[error("the {n_packs} packs on port `eval` have no supervised token: there is no loss to compute")]
+    NothingToEvaluate {
+        /// How many there are.
+        n_packs: usize,
+    },
+    /// A loss on port `eval` that is no number.
+    #[error("the loss on port `eval` is {loss} after optimizer step {optimizer_step}")]
+    EvalNotFinite {
+        /// As computed.
+        loss: f64,
+        /// Optimizer steps taken.
+        optimizer_step: u64,
+    },
     /// A curve as a picture.
     #[error("failed to draw `{name}`")]
     Picture {
@@ -94,6 +108,14 @@ impl From<TrainError> for StageError {
             TrainError::BenchIds { .. } => (
                 "bad-ids",
                 "it has `input_ids` of shape (N, T), and may have `labels`, `position_ids`, `doc_ids`, `attention_mask`",
+            ),
+            TrainError::NothingToEvaluate { .. } => (
+                "nothing-to-evaluate",
+                "look at the labels with `pipe show`; is `max_length` too short for the completions?",
+            ),
+            TrainError::EvalNotFinite { .. } => (
+                "not-finite",
+                "lower `learning_rate`, or raise `warmup_steps`; a checkpoint that was saved before is kept",
             ),
             TrainError::Picture { .. } | TrainError::Io { .. } => ("io", "is the disk full, or the folder read-only?"),
         };

@@ -2,24 +2,30 @@
 //!
 //! ```text
 //! packed --[batches]--> sequences --[pipe-llm]--> adapter or model, one line of metrics per optimizer step
-//!                                       |
+//!                                       |   \--[evaluation]--> the loss on packs that are not trained on
 //!                                 [checkpoint] at epochs and when interrupted; a run of the same trajectory goes on there
 //! ```
 //!
-//! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`batches`] (which packs an
-//! optimizer step takes), [`checkpoint`], [`metrics`], [`curves`] (their pictures), [`run`];
+//! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`points`] (when state is saved and evaluated),
+//! [`batches`] (which packs an optimizer step takes), [`evaluation`], [`metrics`], [`curves`] (their pictures), [`state`],
+//! [`chain`] (its digests), [`checkpoint`], [`run`] (a run from its inputs to its outputs), [`training`] (its optimizer steps);
 //! beside them [`bench`], which measures how fast all that is.
 //!
 //! It deliberately has no arithmetic: ops, loss and optimizer are `pipe-llm`'s.
 
 pub mod batches;
 pub mod bench;
+pub mod chain;
 pub mod checkpoint;
 pub mod curves;
 pub mod error;
+pub mod evaluation;
 pub mod metrics;
+pub mod points;
 pub mod run;
 pub mod settings;
+pub mod state;
+pub mod training;
 
 use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
@@ -39,13 +45,14 @@ impl StageKind for TrainKind {
     }
 
     fn version(&self) -> u32 {
-        2 // `metrics` has the curves as pictures.
+        3 // The native engine's bits; `metrics` has losses on `eval` and the chain of checkpoints.
     }
 
     fn inputs(&self) -> &'static [InputPort] {
         &[
             InputPort { name: "data", kind: ArtifactKind::Packed, is_required: true },
             InputPort { name: "model", kind: ArtifactKind::Model, is_required: true },
+            InputPort { name: "eval", kind: ArtifactKind::Packed, is_required: false },
             InputPort { name: "adapter", kind: ArtifactKind::Adapter, is_required: false },
         ]
     }

@@ -1,25 +1,26 @@
-//! A training run: plan, load, go on from a checkpoint, optimizer steps, write.
+//! A training run: plan, load, go on from a checkpoint, optimizer steps, write. The optimizer steps are in [`crate::training`].
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use pipe_contract::{Artifact, ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
+use pipe_contract::{Artifact, ArtifactKind, Context, Cpu, KeySettings, OutputPort, Problem, Stage, StageError};
 use pipe_llm::device;
 use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::program::WeightSpec;
 use pipe_llm::schedule::Schedule;
 use pipe_llm::trainer::{Trained, Trainer};
-use pipe_llm::{Adapter, Engine, LlmError, LoraConfig, ModelConfig, Program, Sequence, load, model_folder};
+use pipe_llm::{Adapter, Engine, LlmError, LoraConfig, ModelConfig, Program, load, model_folder};
 use pipe_records::packed::PackedReader;
 use pipe_records::thousands;
 use safetensors::Dtype;
 
-use crate::batches::{Batches, EpochOrder};
-use crate::checkpoint;
+use crate::batches::Batches;
 use crate::error::TrainError;
-use crate::metrics::{self, MetricsLine};
-use crate::settings::{LoraSettings, Method, Save, Settings};
+use crate::evaluation::EvalPacks;
+use crate::metrics;
+use crate::settings::{self, LoraSettings, Method, Settings};
+use crate::state::set_values;
+use crate::training::{Run, n_tokens_planned};
 
 /// `uses: train` with its settings.
 pub struct Train {
@@ -44,6 +45,14 @@ impl Stage for Train {
         Cpu::All
     }
 
+    fn trajectory(&self, key: &KeySettings) -> Option<KeySettings> {
+        Some(settings::trajectory(key))
+    }
+
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        self.settings.evaluating.check(connected.contains(&"eval")).into_iter().collect()
+    }
+
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
         let packs = PackedReader::open(ctx.input("data")?)?;
         check_packs(ctx, &packs)?;
@@ -59,19 +68,11 @@ impl Stage for Train {
         trainer.schedule.n_steps = batches.n_steps;
         trainer.schedule.n_warmup_steps = self.settings.warmup.n_steps(batches.n_steps);
         describe(ctx, &trainer, &batches, &packs);
-        let mut run = Run {
-            settings: &self.settings,
-            ctx,
-            packs: &packs,
-            trainer,
-            batches,
-            metrics: Vec::new(),
-            started: Instant::now(),
-            n_tokens_here: 0,
-        };
+        let eval_packs = self.eval_packs(ctx, &trainer)?;
+        let mut run = Run::new(&self.settings, ctx, &packs, eval_packs, trainer, batches);
         run.restore();
         run.optimizer_steps()?;
-        run.write()
+        write(run)
     }
 }
 
@@ -120,6 +121,18 @@ impl Train {
 
     fn engine(&self, model: &Artifact, program: Program, device: &Device) -> Result<Engine, StageError> {
         load::training_engine(model, program, self.settings.device, device)
+    }
+
+    /// The packs on port `eval`, if there are some.
+    fn eval_packs(&self, ctx: &Context<'_>, trainer: &Trainer) -> Result<Option<EvalPacks>, StageError> {
+        let Some(artifact) = ctx.inputs.get("eval") else { return Ok(None) };
+        let packs = EvalPacks::open(artifact, &trainer.engine.program().config)?;
+        ctx.log(format!(
+            "evaluates on {} packs with {} supervised tokens",
+            thousands(packs.n_packs() as u64),
+            thousands(packs.n_supervised as u64)
+        ));
+        Ok(Some(packs))
     }
 
     /// A fresh adapter, or the one that is connected.
@@ -214,152 +227,55 @@ fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &Pac
     ctx.log(format!("learning rate at optimizer steps {}", rates.join(", ")));
 }
 
-/// Tokens of the whole run, taking packs as equally long.
-fn n_tokens_planned(batches: &Batches, packs: &PackedReader) -> u64 {
-    let share = batches.n_steps as f64 / batches.steps_per_epoch() as f64;
-    (packs.info().n_tokens as f64 * share) as u64
+/// Writes what was trained, the last of it or the best, and the metrics.
+fn write(mut run: Run<'_, '_>) -> Result<(), StageError> {
+    let links = run.links()?;
+    let best = run.progress.best.take().filter(|best| best.step != run.trainer.optimizer.n_done);
+    let best = best.filter(|_| run.settings.evaluating.takes_best);
+    if let Some(best) = best {
+        let line =
+            format!("the best by the loss on port `eval` is that of optimizer step {}: it is written", best.step);
+        run.ctx.log(line);
+        set_values(&mut run.trainer, best.values)?;
+    }
+    match &run.trainer.trained {
+        Trained::Adapter(adapter) => adapter.save(&run.ctx.output_dir("adapter")?)?,
+        Trained::Weights => write_model(run.ctx, &run.trainer)?,
+    }
+    let history = &run.progress.history;
+    let folder = run.ctx.output_dir("metrics")?;
+    metrics::write(&folder, history, &links, run.batches.n_steps, run.settings.num_train_epochs)?;
+    if let (Some(first), Some(last)) = (history.steps.first(), history.steps.last()) {
+        run.ctx.fact("optimizer steps", thousands(last.step));
+        run.ctx.fact("loss", format!("{:.3} -> {:.3}", first.loss, last.loss));
+        run.ctx.fact("tokens", thousands(last.num_tokens));
+    }
+    if let (Some(first), Some(last), Some(best)) = (history.evals.first(), history.evals.last(), history.best()) {
+        run.ctx.fact("evaluation loss", format!("{:.3} -> {:.3}", first.eval_loss, last.eval_loss));
+        let is_written = run.settings.evaluating.takes_best || best.step == last.step;
+        let what = if is_written { ", which is written" } else { "" };
+        let step = thousands(best.step);
+        run.ctx.fact("best evaluation", format!("{:.3} after optimizer step {step}{what}", best.eval_loss));
+    }
+    if let Some(peak_kib) = peak_memory_kib() {
+        run.ctx.log(format!("peak memory of the process: {:.2} GiB", peak_kib as f64 / (1024.0 * 1024.0)));
+    }
+    Ok(())
 }
 
-struct Run<'r, 'c> {
-    settings: &'r Settings,
-    ctx: &'r Context<'c>,
-    packs: &'r PackedReader,
-    trainer: Trainer,
-    batches: Batches,
-    metrics: Vec<MetricsLine>,
-    started: Instant,
-    n_tokens_here: u64,
-}
-
-impl Run<'_, '_> {
-    fn restore(&mut self) {
-        match checkpoint::restore(&self.ctx.checkpoint_dir, &mut self.trainer) {
-            Ok(None) => {}
-            Ok(Some(metrics)) => {
-                self.metrics = metrics;
-                self.ctx
-                    .log(format!("goes on from the checkpoint of optimizer step {}", self.trainer.optimizer.n_done));
-            }
-            Err(why) => self.ctx.warn(format!("the checkpoint cannot be used, training starts anew: {why}")),
-        }
-    }
-
-    fn optimizer_steps(&mut self) -> Result<(), StageError> {
-        let mut order = EpochOrder::default();
-        while self.trainer.optimizer.n_done < self.batches.n_steps {
-            let step_idx = self.trainer.optimizer.n_done;
-            let sequences = self.sequences(&self.batches.packs(step_idx, &mut order))?;
-            if let Err(error) = self.optimizer_step(&sequences) {
-                if error.is_cancelled && step_idx > 0 {
-                    checkpoint::save(&self.ctx.checkpoint_dir, &self.trainer, &self.metrics)?;
-                    self.ctx.log(format!("interrupted; the state of optimizer step {step_idx} is saved"));
-                }
-                return Err(error);
-            }
-            self.log();
-            if self.saves_after(step_idx) {
-                checkpoint::save(&self.ctx.checkpoint_dir, &self.trainer, &self.metrics)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn sequences(&self, pack_indices: &[usize]) -> Result<Vec<Sequence>, StageError> {
-        let config = &self.trainer.engine.program().config;
-        let sequence = |&index: &usize| -> Result<Sequence, StageError> {
-            let pack = self.packs.pack(index)?;
-            Ok(Sequence::new(config, &pack.input_ids, &pack.labels, &pack.position_ids, &pack.doc_ids)?)
-        };
-        pack_indices.iter().map(sequence).collect()
-    }
-
-    fn optimizer_step(&mut self, sequences: &[Sequence]) -> Result<(), StageError> {
-        let n_before = self.metrics.last().map_or(0, |line| line.num_tokens);
-        let n_planned = n_tokens_planned(&self.batches, self.packs);
-        let ctx = self.ctx;
-        let check = |n_done: usize| {
-            let n_tokens: usize = sequences[..n_done].iter().map(Sequence::len).sum();
-            ctx.progress(n_before + n_tokens as u64, n_planned, Unit::Tokens);
-            ctx.check_cancelled()
-        };
-        let report = self.trainer.step::<StageError>(sequences, check)?;
-        let step = self.trainer.optimizer.n_done;
-        let num_tokens = n_before + report.n_tokens as u64;
-        self.n_tokens_here += report.n_tokens as u64;
-        self.metrics.push(MetricsLine {
-            step,
-            epoch: step as f64 / self.batches.steps_per_epoch() as f64,
-            loss: report.loss,
-            grad_norm: report.grad_norm,
-            learning_rate: report.learning_rate,
-            num_tokens,
-            num_supervised_tokens: report.n_supervised as u64,
-        });
-        self.ctx.progress(num_tokens, n_planned.max(num_tokens), Unit::Tokens);
-        Ok(())
-    }
-
-    /// A line at every `logging_steps`, at the first optimizer step and at the last: the mean loss since the line before.
-    fn log(&self) {
-        let Some(line) = self.metrics.last() else { return };
-        let every = self.settings.logging_steps;
-        if !(line.step.is_multiple_of(every) || line.step == 1 || line.step == self.batches.n_steps) {
-            return;
-        }
-        let since = self.metrics.len() - ((line.step - 1) % every + 1) as usize;
-        let window = &self.metrics[since..];
-        let loss = window.iter().map(|l| l.loss).sum::<f64>() / window.len() as f64;
-        // The live line shows it; the summary's fact replaces it at the end.
-        self.ctx.fact("loss", format!("{loss:.3}"));
-        let rate = self.n_tokens_here as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
-        self.ctx.log(format!(
-            "step {}/{}  loss {loss:.4}  grad_norm {:.4}  learning_rate {:.3e}  epoch {:.2}  {rate:.0} tokens/s",
-            line.step, self.batches.n_steps, line.grad_norm, line.learning_rate, line.epoch
-        ));
-    }
-
-    fn saves_after(&self, step_idx: u64) -> bool {
-        match self.settings.save {
-            Save::No => false,
-            Save::Epoch => self.batches.ends_epoch(step_idx),
-            Save::Steps(every) => (step_idx + 1).is_multiple_of(every),
-        }
-    }
-
-    fn write(&self) -> Result<(), StageError> {
-        match &self.trainer.trained {
-            Trained::Adapter(adapter) => adapter.save(&self.ctx.output_dir("adapter")?)?,
-            Trained::Weights => self.write_model()?,
-        }
-        let folder = self.ctx.output_dir("metrics")?;
-        metrics::write(&folder, &self.metrics, self.batches.n_steps, self.settings.num_train_epochs)?;
-        if let (Some(first), Some(last)) = (self.metrics.first(), self.metrics.last()) {
-            self.ctx.fact("optimizer steps", thousands(last.step));
-            self.ctx.fact("loss", format!("{:.3} -> {:.3}", first.loss, last.loss));
-            self.ctx.fact("tokens", thousands(last.num_tokens));
-        }
-        if let Some(peak_kib) = peak_memory_kib() {
-            self.ctx.log(format!("peak memory of the process: {:.2} GiB", peak_kib as f64 / (1024.0 * 1024.0)));
-        }
-        Ok(())
-    }
-}
-
-impl Run<'_, '_> {
-    /// The model with its trained weights in f32, as they were computed, and its frozen ones as they came.
-    fn write_model(&self) -> Result<(), StageError> {
-        let (model, folder) = (self.ctx.input("model")?, self.ctx.output_dir("model")?);
-        model_folder::write_config(model, &folder, Some(Dtype::F32))?;
-        model_folder::copy_companions(model, &folder)?;
-        let engine = &self.trainer.engine;
-        let on_host = |(spec, tensor): (&WeightSpec, Tensor)| -> Result<(String, Tensor), LlmError> {
-            Ok((spec.name.clone(), tensor.to_device(&Device::Cpu)?.contiguous()?))
-        };
-        let pairs = engine.program().weights.iter().zip(engine.tensors()?);
-        let mut tensors: Vec<(String, Tensor)> = pairs.map(on_host).collect::<Result<_, _>>()?;
-        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(model_folder::write_weights(&folder, &tensors, model_folder::MAX_SHARD_SIZE_BYTES)?)
-    }
+/// The model with its trained weights in f32, as they were computed, and its frozen ones as they came.
+fn write_model(ctx: &Context<'_>, trainer: &Trainer) -> Result<(), StageError> {
+    let (model, folder) = (ctx.input("model")?, ctx.output_dir("model")?);
+    model_folder::write_config(model, &folder, Some(Dtype::F32))?;
+    model_folder::copy_companions(model, &folder)?;
+    let engine = &trainer.engine;
+    let on_host = |(spec, tensor): (&WeightSpec, Tensor)| -> Result<(String, Tensor), LlmError> {
+        Ok((spec.name.clone(), tensor.to_device(&Device::Cpu)?.contiguous()?))
+    };
+    let pairs = engine.program().weights.iter().zip(engine.tensors()?);
+    let mut tensors: Vec<(String, Tensor)> = pairs.map(on_host).collect::<Result<_, _>>()?;
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(model_folder::write_weights(&folder, &tensors, model_folder::MAX_SHARD_SIZE_BYTES)?)
 }
 
 /// The process's largest resident set (VmHWM), where the system tells.

@@ -1,8 +1,12 @@
 //! The settings of `train`: Hugging Face's names and, unless said, TRL's defaults (`SFTConfig`, peft `LoraConfig`).
+//!
+//! Those that say when state is saved and evaluated are in [`crate::points`].
 
-use pipe_contract::{KeyValue, ProblemKind, Reader};
+use pipe_contract::{KeySettings, KeyValue, ProblemKind, Reader};
 use pipe_llm::TrainingDevice;
 use pipe_llm::schedule::ScheduleType;
+
+use crate::points::{self, Evaluating, Saving};
 
 /// `target_modules: all-linear`: every linear module but the head, as PEFT.
 pub const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -43,8 +47,10 @@ pub struct Settings {
     pub is_shuffled: bool,
     /// Optimizer steps between lines of the log.
     pub logging_steps: u64,
-    /// When training state is saved.
-    pub save: Save,
+    /// When training state is saved, and how much of it is kept.
+    pub saving: Saving,
+    /// When the loss on port `eval` is computed, and whether it decides what is written.
+    pub evaluating: Evaluating,
     /// `device:`.
     pub device: TrainingDevice,
 }
@@ -97,15 +103,14 @@ impl Warmup {
     }
 }
 
-/// When training state is saved. It is always saved when a run is interrupted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Save {
-    /// Not at all.
-    No,
-    /// After each epoch.
-    Epoch,
-    /// After every so many optimizer steps.
-    Steps(u64),
+/// Settings that say how far a run goes and which of its states is written, not what is computed on the way: runs that
+/// differ in these only go on from each other's checkpoints.
+const OF_THE_END: [&str; 3] = ["max_steps", "num_train_epochs", "load_best_model_at_end"];
+
+/// `key` without the settings that only extend a run.
+pub fn trajectory(key: &KeySettings) -> KeySettings {
+    let computed = key.iter().filter(|(name, _)| !OF_THE_END.contains(&name.as_str()));
+    computed.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Reads the `with:` block.
@@ -113,6 +118,7 @@ pub fn read(reader: &mut Reader) -> Settings {
     refuse_unbuilt(reader);
     let method = read_method(reader);
     let schedule_type = read_schedule_type(reader);
+    let logging_steps = read_logging_steps(reader);
     Settings {
         method,
         global_batch: read_global_batch(reader),
@@ -128,8 +134,9 @@ pub fn read(reader: &mut Reader) -> Settings {
         max_steps: read_max_steps(reader),
         seed: reader.integer("seed", 42, 0..=(1 << 53)),
         is_shuffled: reader.choice("train_sampling_strategy", "random", &["random", "sequential"]) == "random",
-        logging_steps: read_logging_steps(reader),
-        save: read_save(reader),
+        logging_steps,
+        saving: points::read_saving(reader),
+        evaluating: points::read_evaluating(reader, logging_steps),
         device: TrainingDevice::read(reader),
     }
 }
@@ -281,23 +288,6 @@ fn read_logging_steps(reader: &mut Reader) -> u64 {
     steps
 }
 
-fn read_save(reader: &mut Reader) -> Save {
-    let strategy = reader.choice("save_strategy", "epoch", &["no", "epoch", "steps"]);
-    let steps = reader.integer("save_steps", 500, 1..=1_000_000_000);
-    let names_steps = reader.has("save_steps");
-    reader.not_in_key("save_strategy");
-    reader.not_in_key("save_steps");
-    if names_steps && strategy != "steps" {
-        let message = format!("`save_steps` does nothing with `save_strategy: {strategy}`");
-        reader.problem("save_steps", ProblemKind::OutOfRange, message, Some("set `save_strategy: steps`".into()));
-    }
-    match strategy {
-        "no" => Save::No,
-        "steps" => Save::Steps(steps),
-        _ => Save::Epoch,
-    }
-}
-
 /// Names that users paste and that ask for what is not built: refused, so that nobody believes they are heard.
 fn refuse_unbuilt(reader: &mut Reader) {
     reader.choice("optim", "adamw_torch", &["adamw_torch", "adamw_torch_fused"]);
@@ -324,7 +314,7 @@ fn only_null(reader: &mut Reader, name: &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pipe_contract::{KeySettings, Problem};
+    use pipe_contract::Problem;
 
     fn parse(yaml: &str) -> (Settings, KeySettings, Vec<Problem>) {
         pipe_contract::read_yaml(yaml, read)
@@ -355,7 +345,7 @@ mod tests {
     fn what_does_not_change_the_bytes_is_not_in_the_key() {
         for yaml in [
             "{ logging_steps: 3 }",
-            "{ save_strategy: steps, save_steps: 7 }",
+            "{ save_strategy: steps, save_steps: 7, save_total_limit: 9 }",
             "{ device: cpu }",
             "{ per_device_train_batch_size: 2, gradient_accumulation_steps: 4 }",
             "{ lora: { target_modules: [v_proj, q_proj] } }",
@@ -394,6 +384,19 @@ mod tests {
             "{ train_sampling_strategy: sequential }",
         ] {
             assert_ne!(key(yaml), key("{}"), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn runs_of_one_trajectory_differ_in_their_end_only() {
+        let of = |yaml: &str| trajectory(&key(yaml));
+        for yaml in ["{ max_steps: 5 }", "{ num_train_epochs: 2 }", "{ save_strategy: no }"] {
+            assert_eq!(of(yaml), of("{}"), "{yaml}");
+        }
+        let best = "{ eval_steps: 5, load_best_model_at_end: true, max_steps: 7 }";
+        assert_eq!(of(best), of("{ eval_steps: 5 }"));
+        for yaml in ["{ eval_steps: 5 }", "{ lr_scheduler_type: cosine }", "{ warmup_steps: 3 }", "{ seed: 1 }"] {
+            assert_ne!(of(yaml), of("{}"), "{yaml}");
         }
     }
 

@@ -18,7 +18,7 @@ use crate::StageError;
 /// | packed | `packed.parquet`, `packed.json` |
 /// | model | a Hugging Face model folder: `config.json`, `*.safetensors`, `tokenizer.json`, ... |
 /// | adapter | a PEFT adapter folder: `adapter_config.json`, `adapter_model.safetensors` |
-/// | metrics | `metrics.jsonl` (a line per optimizer step), `trainer_state.json`, `loss.svg`, `loss.png` and more curves |
+/// | metrics | `metrics.jsonl` (a line per optimizer step), `trainer_state.json`, `checkpoints.jsonl`, `loss.svg` and more curves |
 /// | scores | `scores.json` (loss, perplexity, exact match), `examples.jsonl` (a line per example) |
 /// | samples | `samples.jsonl` (a line per prompt) |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
