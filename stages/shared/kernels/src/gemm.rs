@@ -13,8 +13,9 @@
 //! left panels: 6 rows    right panels: 16 columns    a tile: 6 x 16 sums in registers, 12 AVX2 registers
 //! ```
 //!
-//! **Order of additions.** Every element of a product is one chain of fused multiply-adds over the reduced index, from its first to its last, beginning with 0
-//! or with what the output held. Panels, slabs, tasks and threads never cut a chain, so they never change a bit.
+//! **Order of additions.** The reduced index is cut into equal chunks of at most [`CHUNK_MAX`], by its length alone. A chunk is one chain of fused
+//! multiply-adds from zero, and the chunks are added to the output one after another. Panels, slabs, tasks and threads never cut a chain, so they
+//! never change a bit; and a sum over a vocabulary of 49,152 keeps six digits, where a single chain would keep four.
 //!
 //! Not here: batches, bias, activation; products with few rows are correct but not split over columns.
 
@@ -34,12 +35,15 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
-/// Elements of the reduced index in one slab. With [`SLAB_LEN_MAX`] it bounds the memory of the copies.
-pub const SLAB_INNER_MAX: usize = 2304;
+/// Elements of the reduced index in one chain: a right panel of this length (24 KiB) stays in the first-level cache. Part of the result's
+/// definition.
+pub const CHUNK_MAX: usize = 384;
+/// Chunks in one slab. With [`SLAB_LEN_MAX`] it bounds the memory of the copies.
+const SLAB_CHUNKS: usize = 6;
+/// Elements of the reduced index in one slab, at most.
+pub const SLAB_INNER_MAX: usize = SLAB_CHUNKS * CHUNK_MAX;
 /// Elements of a slab of the right side: 4 MiB.
 pub const SLAB_LEN_MAX: usize = 1 << 20;
-/// Elements of the reduced index that a tile takes at once: a right panel of this length (24 KiB) stays in the first-level cache.
-const INNER_MAX: usize = 384;
 /// Left panels of one task: 48 rows.
 const TASK_PANELS: usize = 8;
 /// With so many left panels or fewer, tasks are columns, and each makes its own right panels: the gradients of an adapter have few rows, and
@@ -130,8 +134,9 @@ impl PackedLeft {
         (self.n_rows, self.n_inner) = (left.n_rows, left.n_columns);
         let n_panels = left.n_rows.div_ceil(N_ROWS);
         self.columns.resize(n_panels * self.n_inner, [0.0; N_ROWS]);
-        for slab in slabs(self.n_inner, SLAB_INNER_MAX) {
-            pack_left(left, slab.clone(), &mut self.columns[slab.start * n_panels..slab.end * n_panels]);
+        for slab in slabs(self.n_inner) {
+            let panels = slab.inner.start * n_panels..slab.inner.end * n_panels;
+            pack_left(left, slab.inner, &mut self.columns[panels]);
         }
     }
 }
@@ -149,12 +154,13 @@ pub fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], start: Sta
     if n_inner == 0 && start == Start::Zero {
         out.fill(0.0);
     }
-    for slab in slabs(n_inner, SLAB_INNER_MAX) {
+    for slab in slabs(n_inner) {
         // What is left over from other products is overwritten: the panels have no gaps.
-        packed.resize(packed.len().max(n_panels * slab.len()), [0.0; N_ROWS]);
-        let panels = &mut packed[..n_panels * slab.len()];
-        pack_left(left, slab.clone(), panels);
-        let start = if slab.start == 0 { start } else { Start::Output };
+        let n_columns = n_panels * slab.inner.len();
+        packed.resize(packed.len().max(n_columns), [0.0; N_ROWS]);
+        let panels = &mut packed[..n_columns];
+        pack_left(left, slab.inner.clone(), panels);
+        let start = if slab.inner.start == 0 { start } else { Start::Output };
         multiply_slab(panels, slab, right, out, start, &mut scratch.right);
     }
     scratch.left = packed;
@@ -167,9 +173,9 @@ pub fn multiply_packed(left: &PackedLeft, right: Matrix<'_>, out: &mut [f32], st
     if left.n_inner == 0 && start == Start::Zero {
         out.fill(0.0);
     }
-    for slab in slabs(left.n_inner, SLAB_INNER_MAX) {
-        let panels = &left.columns[slab.start * n_panels..slab.end * n_panels];
-        let start = if slab.start == 0 { start } else { Start::Output };
+    for slab in slabs(left.n_inner) {
+        let panels = &left.columns[slab.inner.start * n_panels..slab.inner.end * n_panels];
+        let start = if slab.inner.start == 0 { start } else { Start::Output };
         multiply_slab(panels, slab, right, out, start, &mut scratch.right);
     }
 }
@@ -179,43 +185,58 @@ fn check(n_rows: usize, n_inner: usize, right: Matrix<'_>, out: &[f32]) {
     assert_eq!(out.len(), n_rows * right.n_columns, "gemm: length of the output");
 }
 
-/// Cuts `0..len` into equal ranges of at most `len_max`, but for the last.
-fn slabs(len: usize, len_max: usize) -> impl Iterator<Item = Range<usize>> {
-    let slab_len = len.div_ceil(len.div_ceil(len_max).max(1)).max(1);
-    (0..len).step_by(slab_len).map(move |start| start..len.min(start + slab_len))
+/// Length of a chunk of a reduced index of `n_inner` elements: equal ones, but for the last.
+fn chunk_len(n_inner: usize) -> usize {
+    n_inner.div_ceil(n_inner.div_ceil(CHUNK_MAX).max(1)).max(1)
 }
 
-/// The part of a product that the indices `inner` of the reduced dimension make, a few right panels at a time.
+/// The reduced index in slabs of whole chunks.
+fn slabs(n_inner: usize) -> impl Iterator<Item = Slab> {
+    let chunk_len = chunk_len(n_inner);
+    let slab_len = SLAB_CHUNKS * chunk_len;
+    (0..n_inner).step_by(slab_len).map(move |start| Slab { inner: start..n_inner.min(start + slab_len), chunk_len })
+}
+
+/// A part of the reduced index.
+#[derive(Clone)]
+struct Slab {
+    inner: Range<usize>,
+    chunk_len: usize,
+}
+
+/// The part of a product that a slab of the reduced dimension makes, a few right panels at a time.
 fn multiply_slab(
     left: &[Column],
-    inner: Range<usize>,
+    slab: Slab,
     right: Matrix<'_>,
     out: &mut [f32],
     start: Start,
     scratch: &mut Vec<Chunk>,
 ) {
-    let (n_inner, n_columns) = (inner.len(), right.n_columns);
+    let (n_inner, n_columns) = (slab.inner.len(), right.n_columns);
     let n_panels = n_columns.div_ceil(N_COLUMNS);
     if left.len() <= FEW_PANELS * n_inner && n_panels > 1 {
-        return multiply_few_rows(left, inner, right, out, start);
+        return multiply_few_rows(left, slab, right, out, start);
     }
     let panels_max = (SLAB_LEN_MAX / (n_inner * N_COLUMNS)).max(1);
-    for panels in slabs(n_panels, panels_max) {
+    for first_panel in (0..n_panels).step_by(panels_max) {
+        let panels = first_panel..n_panels.min(first_panel + panels_max);
         let n_chunks = panels.len() * n_inner;
         scratch.resize(scratch.len().max(n_chunks), [0.0; N_COLUMNS]);
         let packed = &mut scratch[..n_chunks];
-        pack_right(right, inner.clone(), panels.start, packed);
+        pack_right(right, slab.inner.clone(), panels.start, packed);
         let columns = panels.start * N_COLUMNS..n_columns.min(panels.end * N_COLUMNS);
         let tasks = tasks(left, n_inner, out, n_columns);
         tasks.into_par_iter().for_each(|(left, out)| {
-            dispatch::run(Task { left, right: packed, n_inner, out, n_columns, columns: columns.clone(), start });
+            let (chunk_len, columns) = (slab.chunk_len, columns.clone());
+            dispatch::run(Task { left, right: packed, n_inner, chunk_len, out, n_columns, columns, start });
         });
     }
 }
 
 /// As [`multiply_slab`], for an output of few rows.
-fn multiply_few_rows(left: &[Column], inner: Range<usize>, right: Matrix<'_>, out: &mut [f32], start: Start) {
-    let (n_inner, n_columns) = (inner.len(), right.n_columns);
+fn multiply_few_rows(left: &[Column], slab: Slab, right: Matrix<'_>, out: &mut [f32], start: Start) {
+    let (n_inner, n_columns) = (slab.inner.len(), right.n_columns);
     let n_rows = out.len() / n_columns;
     let out_before = &*out;
     let strip = |panel: &mut Vec<Chunk>, panel_idx: usize| {
@@ -226,12 +247,13 @@ fn multiply_few_rows(left: &[Column], inner: Range<usize>, right: Matrix<'_>, ou
                 strip.copy_from_slice(&row[columns.clone()]);
             }
         }
-        pack::pack_panel(right, inner.clone(), panel_idx, panel);
+        pack::pack_panel(right, slab.inner.clone(), panel_idx, panel);
         let width = columns.len();
         dispatch::run(Task {
             left,
             right: panel,
             n_inner,
+            chunk_len: slab.chunk_len,
             out: &mut strip,
             n_columns: width,
             columns: 0..width,
@@ -276,6 +298,8 @@ struct Task<'a> {
     right: &'a [Chunk],
     /// Indices of the reduced dimension, in both.
     n_inner: usize,
+    /// Of them, those of one chain.
+    chunk_len: usize,
     /// (rows, n_columns)
     out: &'a mut [f32],
     n_columns: usize,
@@ -289,18 +313,17 @@ impl Body for Task<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Task { left, right, n_inner, out, n_columns, columns, start } = self;
-        let inner_len = n_inner.div_ceil(n_inner.div_ceil(INNER_MAX));
-        for first in (0..n_inner).step_by(inner_len) {
-            let inner = first..n_inner.min(first + inner_len);
-            let starts_at_zero = start == Start::Zero && first == 0;
+        let Task { left, right, n_inner, chunk_len, out, n_columns, columns, start } = self;
+        for first in (0..n_inner).step_by(chunk_len) {
+            let inner = first..n_inner.min(first + chunk_len);
+            let overwrites = start == Start::Zero && first == 0;
             for (panel_idx, right) in right.chunks_exact(n_inner).enumerate() {
                 let column = columns.start + panel_idx * N_COLUMNS;
                 let width = N_COLUMNS.min(columns.end - column);
                 let rows = out.chunks_mut(N_ROWS * n_columns);
                 for (left, out) in left.chunks_exact(n_inner).zip(rows) {
                     let (left, right) = (&left[inner.clone()], &right[inner.clone()]);
-                    multiply_tile(left, right, out, n_columns, column, width, starts_at_zero);
+                    multiply_tile(left, right, out, n_columns, column, width, overwrites);
                 }
             }
         }

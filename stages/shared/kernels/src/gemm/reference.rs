@@ -1,6 +1,6 @@
 //! The plain version.
 
-use super::{Elements, Matrix, Start};
+use super::{Elements, Matrix, Start, chunk_len};
 
 /// As [`super::multiply`], element by element.
 pub fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], start: Start) {
@@ -10,8 +10,10 @@ pub fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], start: Sta
             if start == Start::Zero {
                 *sum = 0.0;
             }
-            for i in 0..left.n_columns {
-                *sum = element(left, row, i).mul_add(element(right, i, column), *sum);
+            for first in (0..left.n_columns).step_by(chunk_len(left.n_columns)) {
+                let end = left.n_columns.min(first + chunk_len(left.n_columns));
+                let product = |sum, i| element(left, row, i).mul_add(element(right, i, column), sum);
+                *sum += (first..end).fold(0.0_f32, product);
             }
         }
     }

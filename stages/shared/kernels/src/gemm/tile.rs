@@ -14,7 +14,8 @@ pub(super) const N_ROWS: usize = 6;
 
 type Tile = [Chunk; N_ROWS];
 
-/// One tile of the output: rows of `out`, which holds six or fewer rows of `row_len`, from `column` on, `width` of them.
+/// One tile of the output: rows of `out`, which holds six or fewer rows of `row_len`, from `column` on, `width` of them. The products of a chunk are
+/// added to it, or put in its place.
 #[inline(always)]
 pub(super) fn multiply_tile(
     left: &[Column],
@@ -23,38 +24,35 @@ pub(super) fn multiply_tile(
     row_len: usize,
     column: usize,
     width: usize,
-    starts_at_zero: bool,
+    overwrites: bool,
 ) {
-    let is_whole = width == N_COLUMNS && out.len() == N_ROWS * row_len;
-    let mut tile = [[0.0; N_COLUMNS]; N_ROWS];
-    if is_whole {
-        // With constant lengths the tile is loaded into registers and stored from them.
-        if !starts_at_zero {
-            for (row, sums) in tile.iter_mut().enumerate() {
-                *sums = *out[row * row_len + column..].first_chunk().expect("a whole tile has 16 columns");
-            }
-        }
-        add_products(&mut tile, left, right);
+    let tile = products(left, right);
+    if width == N_COLUMNS && out.len() == N_ROWS * row_len {
+        // With constant lengths the tile goes from registers to memory.
         for (row, sums) in tile.iter().enumerate() {
-            *out[row * row_len + column..].first_chunk_mut().expect("a whole tile has 16 columns") = *sums;
+            let out: &mut Chunk = out[row * row_len + column..].first_chunk_mut().expect("a whole tile has 16 columns");
+            store(out, sums, overwrites);
         }
     } else {
-        if !starts_at_zero {
-            for (sums, row) in tile.iter_mut().zip(out.chunks_exact(row_len)) {
-                sums[..width].copy_from_slice(&row[column..column + width]);
-            }
-        }
-        add_products(&mut tile, left, right);
-        for (sums, row) in tile.iter().zip(out.chunks_exact_mut(row_len)) {
-            row[column..column + width].copy_from_slice(&sums[..width]);
+        for (row, sums) in out.chunks_exact_mut(row_len).zip(&tile) {
+            store(&mut row[column..column + width], &sums[..width], overwrites);
         }
     }
 }
 
-/// `tile[r][c] += sum over i of left[i][r] * right[i][c]`, a chain in the order of `i`.
 #[inline(always)]
-fn add_products(tile: &mut Tile, left: &[Column], right: &[Chunk]) {
-    let mut sums = *tile;
+fn store(out: &mut [f32], sums: &[f32], overwrites: bool) {
+    if overwrites {
+        out.copy_from_slice(sums);
+    } else {
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+    }
+}
+
+/// At `[r][c]` the sum over i of `left[i][r] * right[i][c]`, a chain in the order of `i`.
+#[inline(always)]
+fn products(left: &[Column], right: &[Chunk]) -> Tile {
+    let mut sums = [[0.0_f32; N_COLUMNS]; N_ROWS];
     for (left, right) in left.iter().zip(right) {
         for row in 0..N_ROWS {
             for column in 0..N_COLUMNS {
@@ -62,5 +60,5 @@ fn add_products(tile: &mut Tile, left: &[Column], right: &[Chunk]) {
             }
         }
     }
-    *tile = sums;
+    sums
 }
