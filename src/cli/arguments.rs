@@ -93,6 +93,9 @@ pub(super) struct RunArguments {
     /// Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
     #[arg(long, value_name = "TIME")]
     pub(super) time_limit: Option<String>,
+    /// Memory for all stages together, and for each [default: what is free]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<String>,
     /// Write events as JSON Lines to standard output
     #[arg(long)]
     pub(super) json: bool,
@@ -291,6 +294,9 @@ pub(super) struct BenchTrainArguments {
     /// native or candle [default: auto, as the stage kind `train`]
     #[arg(long, value_name = "ENGINE")]
     pub(super) engine: Option<String>,
+    /// Most memory to take, such as 900MiB: more is recomputed then [default: what is free]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<String>,
     #[command(flatten)]
     pub(super) options: BenchOptions,
 }

@@ -32,6 +32,7 @@ mod measure {
     use serde::Serialize;
 
     use super::super::arguments::{BenchGemmArguments, BenchOptions, BenchPeakArguments, BenchTrainArguments};
+    use super::super::memory_limit;
     use super::{CliError, Session};
     use crate::diagnostic::Diagnostic;
     use crate::exit_code;
@@ -56,7 +57,7 @@ mod measure {
 
     pub(super) fn train(session: &mut Session<'_>, arguments: &BenchTrainArguments) -> Result<u8, CliError> {
         let pool = pool(session, &arguments.options)?;
-        let request = request(session, arguments);
+        let request = request(session, arguments)?;
         (session.io.catch_signals)(&session.io.cancel);
         match run(session, &pool, request) {
             Ok(report) => write(session, &arguments.options, &report, TrainReport::text),
@@ -78,7 +79,7 @@ mod measure {
         let (sender, lines) = mpsc::channel::<String>();
         let work = move || {
             let mut tell = |line: &str| drop(sender.send(line.to_string()));
-            let prepared = PreparedTrain::new(request).map_err(Failure::Before)?;
+            let prepared = PreparedTrain::new(request, &mut tell).map_err(Failure::Before)?;
             prepared.run(&cancel, &mut tell).map_err(Failure::During)
         };
         std::thread::scope(|scope| {
@@ -91,7 +92,7 @@ mod measure {
         })
     }
 
-    fn request(session: &Session<'_>, arguments: &BenchTrainArguments) -> TrainRequest {
+    fn request(session: &Session<'_>, arguments: &BenchTrainArguments) -> Result<TrainRequest, CliError> {
         let here = &session.io.current_dir;
         let method = if arguments.full {
             Method::Full
@@ -111,7 +112,7 @@ mod measure {
                 Source::Random(Shape { length, document_length, supervised: arguments.supervised.unwrap_or(1.0) })
             }
         };
-        TrainRequest {
+        Ok(TrainRequest {
             model: here.join(&arguments.model),
             method,
             source,
@@ -119,7 +120,8 @@ mod measure {
             n_steps: usize::from(arguments.steps),
             seed: arguments.seed,
             engine: arguments.engine.clone(),
-        }
+            memory_bytes: arguments.memory.as_deref().map(memory_limit::read).transpose()?,
+        })
     }
 
     fn pool(session: &Session<'_>, options: &BenchOptions) -> Result<ThreadPool, CliError> {

@@ -18,6 +18,7 @@ mod env;
 mod failure;
 mod graph;
 mod interrupt;
+mod memory_limit;
 mod plan;
 mod report;
 mod run;

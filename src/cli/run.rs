@@ -8,11 +8,12 @@ use pipe_contract::Source;
 
 use super::arguments::{NumericsChoice, RunArguments};
 use super::failure::CliError;
+use super::memory_limit;
 use super::session::{Loaded, Request, Session};
 use super::time_limit;
 use crate::error::chain;
 use crate::events::{self, Event, EventBus, Recorder, Sink};
-use crate::execute::{RunEnd, Stop, Usage, execute, machine_slots};
+use crate::execute::{Limits, RunEnd, Usage, execute, machine_slots};
 use crate::exit_code;
 use crate::lockfile::LockFile;
 use crate::plan::Plan;
@@ -27,6 +28,8 @@ use crate::spec::Pipeline;
 pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result<u8, CliError> {
     let n_threads = session.n_threads(arguments.threads.as_deref())?;
     let begin = session.begin;
+    let memory_bytes = arguments.memory.as_deref().map(memory_limit::read).transpose()?;
+    let slots = machine_slots(n_threads, memory_bytes);
     let time_limit = arguments.time_limit.as_ref().map(|text| time_limit::read(text, begin)).transpose()?;
     let request = Request::new(&arguments.file, &arguments.overlay);
     let mut loaded = session.load(&request, arguments.numerics)?;
@@ -53,8 +56,8 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     if !plan.is_all_reuse() {
         (session.io.catch_signals)(&session.io.cancel);
     }
-    let stop = Stop { cancel: &session.io.cancel, time_limit };
-    let end = execute(loaded.planner(&current_dir), &plan, machine_slots(n_threads), stop, &mut bus)?;
+    let limits = Limits { cancel: &session.io.cancel, time_limit, memory_bytes };
+    let end = execute(loaded.planner(&current_dir), &plan, slots, limits, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
     if let Some(line) = update_lock(&mut loaded.lock, &loaded.pipeline, &end) {
         bus.emit(&Event::Warning { stage: None, line });

@@ -48,13 +48,15 @@ impl RunEnd {
     }
 }
 
-/// What ends a run early.
+/// What a user may limit a run by.
 #[derive(Debug)]
-pub struct Stop<'a> {
+pub struct Limits<'a> {
     /// Set by the user.
     pub cancel: &'a CancelToken,
     /// Sets the token itself.
     pub time_limit: Option<TimeLimit>,
+    /// Of each stage that wishes for none of its own.
+    pub memory_bytes: Option<u64>,
 }
 
 /// When a run has taken long enough.
@@ -74,7 +76,7 @@ pub fn execute(
     planner: Planner<'_>,
     plan: &Plan,
     slots: Slots,
-    stop: Stop<'_>,
+    limits: Limits<'_>,
     bus: &mut EventBus<'_>,
 ) -> Result<RunEnd, RunnerError> {
     let n_stages = planner.pipeline.stages.len();
@@ -82,8 +84,9 @@ pub fn execute(
     let mut coordinator = Coordinator {
         planner,
         plan,
-        cancel: stop.cancel,
-        time_limit: stop.time_limit,
+        cancel: limits.cancel,
+        time_limit: limits.time_limit,
+        memory_limit: limits.memory_bytes,
         bus,
         sender,
         manifests: vec![None; n_stages],
@@ -128,6 +131,7 @@ struct Coordinator<'a, 'bus, 'sinks> {
     cancel: &'a CancelToken,
     /// `None` where there is none, or it was reached.
     time_limit: Option<TimeLimit>,
+    memory_limit: Option<u64>,
     bus: &'bus mut EventBus<'sinks>,
     sender: Sender<Message>,
     manifests: Vec<Option<Arc<Manifest>>>,
@@ -285,7 +289,10 @@ impl<'a> Coordinator<'a, '_, '_> {
     {
         let keys = self.prepared[stage].take().expect("a stage is examined before it starts");
         let manifests = self.manifests_for(stage);
-        let job = Job { planner: self.planner, stage, keys, manifests, grant, cancel: self.cancel };
+        // A wish for all there is would be no limit to the stage.
+        let wish = self.planner.pipeline.stages[stage].resources.memory_bytes;
+        let memory_bytes = wish.or(self.memory_limit);
+        let job = Job { planner: self.planner, stage, keys, manifests, grant, memory_bytes, cancel: self.cancel };
         self.started_at[stage] = Some(Instant::now());
         self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads: grant.threads, n_gpus: grant.gpus });
         let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;

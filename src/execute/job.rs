@@ -34,6 +34,8 @@ pub(super) struct Job<'a> {
     /// Of every stage that feeds it.
     pub(super) manifests: BTreeMap<usize, Arc<Manifest>>,
     pub(super) grant: Slots,
+    /// Most memory it may take, where the user says.
+    pub(super) memory_bytes: Option<u64>,
     pub(super) cancel: &'a CancelToken,
 }
 
@@ -258,6 +260,7 @@ impl Job<'_> {
         ctx.base_dir = self.planner.pipeline.base_dir.clone();
         ctx.checkpoint_dir = self.planner.store.checkpoint_dir(&keys.trajectory);
         ctx.n_threads = self.grant.threads;
+        ctx.memory_bytes = self.memory_bytes;
         ctx.cancel = self.cancel.clone();
         ctx.check_cancelled()?;
         let watch = self.watch_inputs()?;

@@ -22,6 +22,6 @@ mod panics;
 mod slots;
 mod usage;
 
-pub use coordinator::{RunEnd, Stop, TimeLimit, execute};
+pub use coordinator::{Limits, RunEnd, TimeLimit, execute};
 pub use slots::machine_slots;
 pub use usage::Usage;

@@ -45,6 +45,7 @@ mod wire;
 
 pub use order::{Cycles, sort_stages};
 pub(crate) use places::normalize;
+pub use resources::parse_memory;
 
 /// What is laid over the file.
 #[derive(Clone, Debug, Default)]

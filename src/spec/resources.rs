@@ -89,7 +89,7 @@ fn memory(node: &Node, what: &str, findings: &mut Findings) -> Option<u64> {
 }
 
 /// Bytes of `4GiB`, `1.5 GB`; at least one, rounded down.
-fn parse_memory(text: &str) -> Option<u64> {
+pub fn parse_memory(text: &str) -> Option<u64> {
     let (number, unit_bytes) =
         UNITS.iter().find_map(|(unit, bytes)| text.strip_suffix(unit).map(|number| (number.trim_end(), *bytes)))?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

@@ -13,7 +13,7 @@ const CONTRACT_LINES_MAX: usize = 600;
 /// A clone stays small; larger data is made by a script or read from `PIPE_TEST_DATA`.
 const FIXTURE_BYTES_MAX: u64 = 300_000;
 /// Where `unsafe` may stand, with its reason beside it.
-const UNSAFE_IN: [&str; 2] = ["stages/shared/kernels/", "src/main.rs"];
+const UNSAFE_IN: [&str; 3] = ["stages/shared/kernels/", "stages/shared/llm/src/map.rs", "src/main.rs"];
 
 #[test]
 fn a_file_has_at_most_600_lines_without_its_tests() {
@@ -104,7 +104,7 @@ fn unsafe_code_stays_where_it_is_justified() {
             }
         }
     }
-    report("`unsafe` only in pipe-kernels and in the first line of the program", &violations);
+    report("`unsafe` only in pipe-kernels, where weights are mapped, and in the first line of the program", &violations);
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub mod checkpoint;
 pub mod curves;
 pub mod error;
 pub mod evaluation;
+mod memory;
 pub mod metrics;
 pub mod points;
 pub mod run;

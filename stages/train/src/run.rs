@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use candle_core::{Device, Tensor};
 use pipe_contract::{Artifact, ArtifactKind, Context, Cpu, KeySettings, OutputPort, Problem, Stage, StageError};
 use pipe_llm::device;
+use pipe_llm::engine::native::PackShape;
 use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::program::WeightSpec;
 use pipe_llm::schedule::Schedule;
@@ -17,6 +18,7 @@ use safetensors::Dtype;
 use crate::batches::Batches;
 use crate::error::TrainError;
 use crate::evaluation::EvalPacks;
+use crate::memory;
 use crate::metrics;
 use crate::settings::{self, LoraSettings, Method, Settings};
 use crate::state::set_values;
@@ -69,11 +71,18 @@ impl Stage for Train {
         trainer.schedule.n_warmup_steps = self.settings.warmup.n_steps(batches.n_steps);
         describe(ctx, &trainer, &batches, &packs);
         let eval_packs = self.eval_packs(ctx, &trainer)?;
-        let mut run = Run::new(&self.settings, ctx, &packs, eval_packs, trainer, batches);
+        let memory = memory::plan(ctx, &mut trainer, pack_shape(&packs, self.settings.global_batch))?;
+        let mut run = Run::new(&self.settings, ctx, &packs, eval_packs, trainer, batches, memory);
         run.restore();
         run.optimizer_steps()?;
         write(run)
     }
+}
+
+/// The longest pack there may be, all of it supervised.
+fn pack_shape(packs: &PackedReader, n_packs: usize) -> PackShape {
+    let n_tokens = usize::try_from(packs.info().max_length).unwrap_or(usize::MAX);
+    PackShape { n_tokens, n_supervised: n_tokens, n_packs }
 }
 
 /// Whether there is something to learn, and the model has the ids.
@@ -257,9 +266,7 @@ fn write(mut run: Run<'_, '_>) -> Result<(), StageError> {
         let step = thousands(best.step);
         run.ctx.fact("best evaluation", format!("{:.3} after optimizer step {step}{what}", best.eval_loss));
     }
-    if let Some(peak_kib) = peak_memory_kib() {
-        run.ctx.log(format!("peak memory of the process: {:.2} GiB", peak_kib as f64 / (1024.0 * 1024.0)));
-    }
+    run.memory.tell(run.ctx);
     Ok(())
 }
 
@@ -276,11 +283,4 @@ fn write_model(ctx: &Context<'_>, trainer: &Trainer) -> Result<(), StageError> {
     let mut tensors: Vec<(String, Tensor)> = pairs.map(on_host).collect::<Result<_, _>>()?;
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(model_folder::write_weights(&folder, &tensors, model_folder::MAX_SHARD_SIZE_BYTES)?)
-}
-
-/// The process's largest resident set (VmHWM), where the system tells.
-pub(crate) fn peak_memory_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -24,6 +24,7 @@ use crate::batches::{Batches, EpochOrder};
 use crate::chain::{self, Link};
 use crate::checkpoint::Checkpoints;
 use crate::evaluation::{EvalPacks, sequence};
+use crate::memory::Memory;
 use crate::metrics::{EvalLine, MetricsLine};
 use crate::points::Every;
 use crate::settings::Settings;
@@ -36,6 +37,7 @@ pub struct Run<'r, 'c> {
     pub(crate) trainer: Trainer,
     pub(crate) batches: Batches,
     pub(crate) progress: Progress,
+    pub(crate) memory: Memory,
     packs: &'r PackedReader,
     eval_packs: Option<EvalPacks>,
     checkpoints: Checkpoints,
@@ -47,13 +49,14 @@ pub struct Run<'r, 'c> {
 
 impl<'r, 'c> Run<'r, 'c> {
     /// Before its first optimizer step. The schedule of `trainer` knows their number.
-    pub fn new(
+    pub(crate) fn new(
         settings: &'r Settings,
         ctx: &'r Context<'c>,
         packs: &'r PackedReader,
         eval_packs: Option<EvalPacks>,
         trainer: Trainer,
         batches: Batches,
+        memory: Memory,
     ) -> Self {
         let (folder, scratch) = (ctx.checkpoint_dir.clone(), ctx.scratch_dir.clone());
         let checkpoints = Checkpoints::new(folder, scratch, trainer.schedule, settings.saving.n_kept);
@@ -63,6 +66,7 @@ impl<'r, 'c> Run<'r, 'c> {
             trainer,
             batches,
             progress: Progress::default(),
+            memory,
             packs,
             eval_packs,
             checkpoints,
@@ -154,6 +158,7 @@ impl<'r, 'c> Run<'r, 'c> {
             ctx.check_cancelled()
         };
         let report = self.trainer.step::<StageError>(&sequences, check)?;
+        self.memory.look();
         self.is_saved = false;
         let step = self.trainer.optimizer.n_done;
         let num_tokens = n_before + report.n_tokens as u64;

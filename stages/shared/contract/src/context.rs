@@ -94,6 +94,8 @@ pub struct Context<'a> {
     pub checkpoint_dir: PathBuf,
     /// Size of the rayon pool the stage runs in. Bytes must not depend on it.
     pub n_threads: usize,
+    /// Most memory the stage may take, where the user says.
+    pub memory_bytes: Option<u64>,
     /// Set when the user interrupts.
     pub cancel: CancelToken,
     outputs_dir: PathBuf,
@@ -111,6 +113,7 @@ impl<'a> Context<'a> {
             scratch_dir: work_dir.join("scratch"),
             checkpoint_dir: work_dir.join("checkpoint"),
             n_threads: 1,
+            memory_bytes: None,
             cancel: CancelToken::default(),
             outputs_dir: work_dir.join("outputs"),
             external: Vec::new(),

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, Stage as _, StageError, StageEvent, read_yaml};
 use pipe_llm::Sequence;
+use pipe_llm::engine::native::PackShape;
 use pipe_llm::trainer::{StepReport, Trainer};
 use pipe_llm::work::Work;
 use serde_json::{Map, Value, json};
@@ -14,7 +15,8 @@ use super::packs::{Packs, Source};
 use super::peak::Peak;
 use super::report::{Measured, TrainReport};
 use crate::error::TrainError;
-use crate::run::{Train, peak_memory_kib};
+use crate::memory::{Memory, status_bytes};
+use crate::run::Train;
 use crate::settings;
 
 /// What `pipe bench train` is asked for. What is `None` is left to the stage's settings.
@@ -34,6 +36,8 @@ pub struct TrainRequest {
     pub seed: u64,
     /// `engine:` of the stage.
     pub engine: Option<String>,
+    /// Most memory to take, in bytes.
+    pub memory_bytes: Option<u64>,
 }
 
 /// What is trained.
@@ -77,11 +81,11 @@ pub struct PreparedTrain {
 }
 
 impl PreparedTrain {
-    /// Checks the request and loads the model.
+    /// Checks the request and loads the model. `tell` is given the forecast of memory.
     ///
     /// # Errors
     /// Settings out of range, a model, adapter or file of ids that cannot be read or does not fit.
-    pub fn new(request: TrainRequest) -> Result<Self, StageError> {
+    pub fn new(request: TrainRequest, tell: &mut dyn FnMut(&str)) -> Result<Self, StageError> {
         let train = Train { settings: read_settings(&request)? };
         let packs = Packs::open(&request.source, request.seed)?;
         let nothing = |_: StageEvent| {};
@@ -93,14 +97,21 @@ impl PreparedTrain {
         }
         let mut trainer = train.trainer(&ctx)?;
         trainer.schedule.n_steps = 1 + request.n_steps as u64;
-        let prepared = PreparedTrain {
+        let mut prepared = PreparedTrain {
             trainer,
             packs,
             compute_class: train.compute_class().unwrap_or_default(),
             global_batch: train.settings.global_batch,
             request,
         };
-        prepared.sequences(0)?;
+        let sequences = prepared.sequences(0)?;
+        let shape = PackShape {
+            n_tokens: sequences.iter().map(Sequence::len).max().unwrap_or(0),
+            n_supervised: sequences.iter().map(|s| s.targets.len()).max().unwrap_or(0),
+            n_packs: sequences.len(),
+        };
+        let limit = prepared.request.memory_bytes;
+        Memory::plan(&mut prepared.trainer, shape, limit, &mut |line| tell(&line))?;
         Ok(prepared)
     }
 
@@ -134,7 +145,7 @@ impl PreparedTrain {
         }
         let first = first.expect("the first optimizer step always runs");
         // Before the peak is measured: what that needs is not training's.
-        let peak_rss_mib = peak_memory_kib().map(|kib| kib as f64 / 1024.0);
+        let peak_rss_mib = status_bytes("VmHWM:").map(|size_bytes| size_bytes as f64 / (1u64 << 20) as f64);
         Ok(TrainReport::new(&first, &measured, peak_rss_mib, Peak::measure(), self.compute_class))
     }
 

@@ -80,6 +80,11 @@ impl NativeEngine {
         Err(LlmError::Budget { needed, budget: budget.unwrap_or(u64::MAX), n_tokens: shape.n_tokens })
     }
 
+    /// Parts that can be recomputed: two per layer, and what is around the layers.
+    pub fn n_segments(&self) -> usize {
+        self.plan.segments.len()
+    }
+
     /// How it runs.
     pub fn execution(&self) -> Execution {
         self.execution
