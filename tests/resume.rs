@@ -71,7 +71,7 @@ impl Project {
         Project(folder)
     }
 
-    /// Runs `pipe run` and sends `signal` once `is_over` says so of a line that it prints.
+    /// Runs `pipe run` and sends `signal`, one, once `is_over` says so of a line that it prints.
     fn run(&self, more: &[&str], signal: &str, mut is_over: impl FnMut(&str) -> bool) -> Ended {
         let mut child = Command::new(env!("CARGO_BIN_EXE_pipe"))
             .current_dir(self.0.path())
@@ -83,10 +83,11 @@ impl Project {
             .stderr(Stdio::piped())
             .spawn()
             .expect("pipe starts");
-        let mut lines = Vec::new();
+        let (mut lines, mut is_sent) = (Vec::new(), false);
         for line in BufReader::new(child.stderr.take().expect("it is piped")).lines() {
             lines.push(line.expect("text"));
-            if is_over(&lines[lines.len() - 1]) {
+            if !is_sent && is_over(&lines[lines.len() - 1]) {
+                is_sent = true;
                 let id = child.id().to_string();
                 // It may have ended of itself.
                 let _ = Command::new("kill").args([signal, &id]).stderr(Stdio::null()).status();
