@@ -70,19 +70,29 @@ impl Store {
 
     /// Held while a manifest is compared with the one that is there and put in its place.
     pub(crate) fn commit_lock(&self, fingerprint: &str) -> Result<FileLock, CacheError> {
-        let path = self.lock_path(&format!("{fingerprint}.commit"))?;
-        loop {
-            if let Some(lock) = FileLock::try_new(&path)? {
-                return Ok(lock);
-            }
-            thread::sleep(POLL_PERIOD);
-        }
+        wait_for(&self.lock_path(&format!("{fingerprint}.commit"))?)
+    }
+
+    /// Held while a file is copied into a folder of the user: what lies there half copied is then of a process that died.
+    pub(crate) fn folder_lock(&self, folder: &Path) -> Result<FileLock, CacheError> {
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+        let digest = blake3::hash(absolute.as_os_str().as_encoded_bytes());
+        wait_for(&self.lock_path(&format!("{}.folder", digest.to_hex()))?)
     }
 
     fn lock_path(&self, name: &str) -> Result<PathBuf, CacheError> {
         let locks = self.inner.layout.locks();
         fs::create_dir_all(&locks).map_err(CacheError::io("create", &locks))?;
         Ok(locks.join(name))
+    }
+}
+
+fn wait_for(path: &Path) -> Result<FileLock, CacheError> {
+    loop {
+        if let Some(lock) = FileLock::try_new(path)? {
+            return Ok(lock);
+        }
+        thread::sleep(POLL_PERIOD);
     }
 }
 

@@ -18,12 +18,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::manifest::{ManifestArtifact, ManifestFile};
 use crate::stat_memo::stat;
-use crate::store::unique_word;
+use crate::store::{entries, unique_word};
 use crate::{CacheError, Store};
 
 /// How far a written file's modification time is set back, so that its digest can be remembered at once: any later write
 /// gives it another one, even where times count in steps of 2 s. Without this, the next run reads the file again.
 const SET_BACK: Duration = Duration::from_secs(3);
+
+/// How the name of a file begins that is not yet whole.
+const TEMPORARY: &str = ".pipe-";
 
 /// What happened to the files of a user's folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,6 +124,14 @@ impl Store {
         Ok(AtTarget::Digest(self.digest_file(target)?.digest))
     }
 
+    /// What a process that died while it copied left in a folder of the user, whose lock is held.
+    fn remove_half_copied(&self, folder: &Path) -> Result<(), CacheError> {
+        for path in entries(folder)?.iter().filter(|path| is_temporary(path)) {
+            self.inner.disk.remove_file(path).map_err(CacheError::io("remove", path))?;
+        }
+        Ok(())
+    }
+
     /// Copies under another name, syncs and renames: a target is whole or untouched. Returns its folder.
     fn write_copy(&self, name: &str, file: &ManifestFile, target: &Path) -> Result<PathBuf, CacheError> {
         let source = self.path_of(file);
@@ -130,7 +141,9 @@ impl Store {
         let disk = &self.inner.disk;
         let folder = target.parent().expect("a name below a folder").to_path_buf();
         disk.create_folders(&folder).map_err(CacheError::io("create", &folder))?;
-        let temporary = folder.join(format!(".pipe-{}", unique_word()));
+        let _lock = self.folder_lock(&folder)?;
+        self.remove_half_copied(&folder)?;
+        let temporary = folder.join(format!("{TEMPORARY}{}", unique_word()));
         let written = disk
             .copy(&source, &temporary)
             .and_then(|()| set_back(&temporary))
@@ -143,6 +156,12 @@ impl Store {
         self.remember_settled(&stat(target)?, &file.digest);
         Ok(folder)
     }
+}
+
+/// Whether a file is one that [`Store::write_copy`] makes and renames.
+fn is_temporary(path: &Path) -> bool {
+    let word = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(TEMPORARY));
+    word.is_some_and(|word| word.len() == unique_word().len() && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn set_back(path: &Path) -> io::Result<()> {

@@ -31,6 +31,20 @@ fn files_are_written_once_and_not_read_again() {
 }
 
 #[test]
+fn what_a_kill_left_half_copied_is_removed_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    let manifest = sandbox.publish(FINGERPRINT, &[("a", "1"), ("more/b", "2")]);
+    let to = sandbox.path("out");
+    fs::create_dir_all(to.join("more")).expect("a folder");
+    for name in [".pipe-0123456789abcdef", "more/.pipe-fedcba9876543210", ".pipe-notes", "notes"] {
+        fs::write(to.join(name), "half").expect("writable");
+    }
+    sandbox.store.restore(rows(&manifest), &to, None).expect("restored");
+    assert_eq!(names(&to), [".pipe-notes", "a", "more", "notes"]);
+    assert_eq!(names(&to.join("more")), ["b"]);
+}
+
+#[test]
 fn a_user_may_write_to_a_restored_file_without_changing_the_store() {
     let sandbox = Sandbox::new();
     let manifest = sandbox.publish(FINGERPRINT, &[("a", "bytes")]);
