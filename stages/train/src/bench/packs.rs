@@ -152,7 +152,7 @@ fn read(path: &Path, length: Option<usize>) -> Result<Vec<Columns>, StageError> 
         attention_mask: column("attention_mask")?,
         input_ids,
     };
-    let n_rows = if row_length == 0 { 0 } else { columns.input_ids.len() / row_length };
+    let n_rows = columns.input_ids.len().checked_div(row_length).unwrap_or(0);
     if n_rows == 0 {
         return Err(bad("it has no tokens".into()).into());
     }
