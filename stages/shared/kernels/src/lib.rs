@@ -17,7 +17,7 @@
 //! - multiply-add is [`f32::mul_add`], one rounding with or without the instruction for it;
 //! - `exp` and `ln` are ours ([`math`]), `cos`, `sin`, `pow` come from the `libm` crate; those of std differ between hosts.
 //!
-//! The same Rust body is compiled for the baseline and for AVX2 with FMA, chosen at run time; there is no `unsafe` here.
+//! The same Rust body is compiled for each [`InstructionSet`], chosen at run time; there is no `unsafe` here.
 //! Beside each kernel stands its `reference`: a plain version that tests compare with, to the bit where the kernel promises it.
 //!
 //! What is not here: tensors, devices, shapes beyond what a kernel needs, memory planning.
@@ -39,3 +39,5 @@ pub mod rope;
 mod dispatch;
 #[cfg(test)]
 mod testing;
+
+pub use dispatch::InstructionSet;

@@ -1,30 +1,32 @@
 //! What the tests of all kernels share: noise, thread pools, comparison of bits.
 
+use crate::dispatch::InstructionSet;
 use std::cell::Cell;
 
 thread_local! {
-    /// Whether `dispatch::run` stays on the baseline instruction set in this thread.
-    static BASELINE: Cell<bool> = const { Cell::new(false) };
+    /// The best instruction set that `dispatch::run` may use in this thread.
+    static LIMIT: Cell<InstructionSet> = const { Cell::new(InstructionSet::Avx512) };
 }
 
-/// Whether the current thread belongs to a pool that must not use AVX2.
-pub(crate) fn is_baseline() -> bool {
-    BASELINE.get()
+/// Whether the current thread belongs to a pool that may use `set`.
+pub(crate) fn is_allowed(set: InstructionSet) -> bool {
+    set <= LIMIT.get()
 }
 
-/// Runs `work` on 1, 2, 3 and 5 threads with the best instruction set, on 1 and 3 with the baseline's; each result comes with its name.
+/// Runs `work` with every instruction set of the host: on 1, 2, 3 and 5 threads with the best, on 1 and 3 with the others. Each result
+/// comes with its name.
 pub(crate) fn on_every_pool<R: Send>(work: impl Fn() -> R + Sync) -> Vec<(String, R)> {
     let mut results = Vec::new();
-    // Without the instruction, a fused multiply-add costs fifty times as much: two pools of that kind are enough.
-    for (baseline, thread_counts) in [(false, &[1, 2, 3, 5][..]), (true, &[1, 3])] {
+    for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+        // Without the instruction, a fused multiply-add costs fifty times as much: two pools of that kind are enough.
+        let thread_counts = if set == InstructionSet::of_host() { &[1, 2, 3, 5][..] } else { &[1, 3] };
         for &n_threads in thread_counts {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(n_threads)
-                .start_handler(move |_| BASELINE.set(baseline))
+                .start_handler(move |_| LIMIT.set(set))
                 .build()
                 .expect("a few threads can be started");
-            let name = format!("{n_threads} threads, {}", if baseline { "baseline" } else { "best instruction set" });
-            results.push((name, pool.install(&work)));
+            results.push((format!("{n_threads} threads, {set}"), pool.install(&work)));
         }
     }
     results
