@@ -29,6 +29,7 @@ pub mod dropout;
 pub mod gated_mlp;
 pub mod gemm;
 pub mod lanes;
+pub mod layer_norm;
 pub mod math;
 pub mod peak;
 pub mod random;

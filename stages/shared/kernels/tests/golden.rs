@@ -4,7 +4,7 @@
 //! instruction set. A change here changes what training writes and needs a new version of the stages that train.
 
 use pipe_kernels::random::Stream;
-use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, reduce, rms_norm, rope};
+use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, layer_norm, reduce, rms_norm, rope};
 
 /// Uniform in [-2, 2): made without ln and cos, so that a failure points at the kernel.
 fn noise(name: &str, len: usize) -> Vec<f32> {
@@ -50,8 +50,23 @@ fn norm_and_rope() {
     rms_norm::forward(&x, &weight, 1e-5, &mut y, &mut inv_rms);
     rms_norm::backward(&dy, &x, &weight, &inv_rms, &mut dx);
     check(&[&y, &inv_rms, &dx], 0x0aa3_a794_0392_8d9a);
+    let mut d_weight = vec![0.0; d];
+    rms_norm::weight_gradient(&dy, &x, &inv_rms, &mut d_weight);
+    check(&[&d_weight], 0x08ed_6de3_bbf0_f4a5);
     rope::rotate(&mut y, 3, 24, &rope::Table::new(2048, 24, 10_000.0), &[0, 1, 77, 1023, 2047]);
     check(&[&y], 0x7e7d_b6fb_fb8a_ab02);
+}
+
+#[test]
+fn layer_norm_both_ways() {
+    let (n, d) = (5, 72);
+    let (x, dy, weight, bias) = (noise("x", n * d), noise("dy", n * d), noise("weight", d), noise("bias", d));
+    let (mut y, mut mean, mut inv_std, mut dx) = (vec![0.0; n * d], vec![0.0; n], vec![0.0; n], vec![0.0; n * d]);
+    let (mut d_weight, mut d_bias) = (vec![0.0; d], vec![0.0; d]);
+    layer_norm::forward(&x, &weight, &bias, 1e-5, &mut y, &mut mean, &mut inv_std);
+    layer_norm::backward(&dy, &x, &weight, &mean, &inv_std, &mut dx);
+    layer_norm::parameter_gradients(&dy, &x, &mean, &inv_std, &mut d_weight, &mut d_bias);
+    check(&[&y, &mean, &inv_std, &dx, &d_weight, &d_bias], 0x9f8f_9768_41ca_8685);
 }
 
 #[test]

@@ -5,7 +5,9 @@
 //! quiet machine would show.
 
 use pipe_kernels::random::Stream;
-use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, gemm, peak, reduce, rms_norm, rope};
+use pipe_kernels::{
+    adamw, attention, cross_entropy, dropout, gated_mlp, gemm, layer_norm, peak, reduce, rms_norm, rope,
+};
 use std::io::Write;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -141,10 +143,8 @@ fn attention_speed() {
         let name = |direction: &str| format!("attention {direction}, documents of {document_len}");
         report(&name("forward"), forward, "GFLOP/s", || x.forward(attention::forward));
         report(&name("backward"), backward, "GFLOP/s", || x.backward(attention::backward));
-        if document_len == 1024 {
-            report_plain(&name("forward, plain"), forward, "GFLOP/s", || x.forward(attention::reference::forward));
-            report_plain(&name("backward, plain"), backward, "GFLOP/s", || x.backward(attention::reference::backward));
-        }
+        report_plain(&name("forward, plain"), forward, "GFLOP/s", || x.forward(attention::reference::forward));
+        report_plain(&name("backward, plain"), backward, "GFLOP/s", || x.backward(attention::reference::backward));
     }
 }
 
@@ -194,6 +194,7 @@ fn cross_entropy_speed() {
         use rayon::prelude::*;
         work.par_chunks_mut(v).zip(logits.par_chunks(v)).for_each(|(work, logits)| work.copy_from_slice(logits));
     });
+    // No plain version of its own: it is the one below without the gradient.
     report("cross_entropy::forward", bytes, "GB/s", || cross_entropy::forward(&logits, &targets, &mut losses));
     report("cross_entropy::forward_backward", 2.0 * bytes, "GB/s", || {
         cross_entropy::forward_backward(&mut work, &targets, 1.0, &mut losses);
@@ -205,26 +206,59 @@ fn cross_entropy_speed() {
 
 #[test]
 #[ignore = "a measurement, not a check"]
+fn norm_speed() {
+    let (n, d) = (N_TOKENS, 576);
+    let (x, weight, bias, dy) = (noise("x", n * d), noise("weight", d), noise("bias", d), noise("dy", n * d));
+    let (mut y, mut mean, mut inv) = (vec![0.0; n * d], vec![0.0; n], vec![0.0; n]);
+    let (mut d_weight, mut d_bias) = (vec![0.0; d], vec![0.0; d]);
+    let (len, unit) = ((n * d) as f64, "Gelement/s");
+    report("rms_norm::forward", len, unit, || rms_norm::forward(&x, &weight, 1e-5, &mut y, &mut inv));
+    report_plain("rms_norm::reference::forward", len, unit, || {
+        rms_norm::reference::forward(&x, &weight, 1e-5, &mut y, &mut inv);
+    });
+    report("rms_norm::backward", len, unit, || rms_norm::backward(&dy, &x, &weight, &inv, &mut y));
+    report_plain("rms_norm::reference::backward", len, unit, || {
+        rms_norm::reference::backward(&dy, &x, &weight, &inv, &mut y);
+    });
+    report("rms_norm::weight_gradient", len, unit, || rms_norm::weight_gradient(&dy, &x, &inv, &mut d_weight));
+    report_plain("rms_norm::reference::weight_gradient", len, unit, || {
+        rms_norm::reference::weight_gradient(&dy, &x, &inv, &mut d_weight);
+    });
+    report("layer_norm::forward", len, unit, || {
+        layer_norm::forward(&x, &weight, &bias, 1e-5, &mut y, &mut mean, &mut inv);
+    });
+    report_plain("layer_norm::reference::forward", len, unit, || {
+        layer_norm::reference::forward(&x, &weight, &bias, 1e-5, &mut y, &mut mean, &mut inv);
+    });
+    report("layer_norm::backward", len, unit, || layer_norm::backward(&dy, &x, &weight, &mean, &inv, &mut y));
+    report_plain("layer_norm::reference::backward", len, unit, || {
+        layer_norm::reference::backward(&dy, &x, &weight, &mean, &inv, &mut y);
+    });
+    report("layer_norm::parameter_gradients", len, unit, || {
+        layer_norm::parameter_gradients(&dy, &x, &mean, &inv, &mut d_weight, &mut d_bias);
+    });
+    report_plain("layer_norm::reference::parameter_gradients", len, unit, || {
+        layer_norm::reference::parameter_gradients(&dy, &x, &mean, &inv, &mut d_weight, &mut d_bias);
+    });
+}
+
+#[test]
+#[ignore = "a measurement, not a check"]
 fn row_kernels_speed() {
     let (n, d) = (N_TOKENS, 576);
-    let (x, weight, dy) = (noise("x", n * d), noise("weight", d), noise("dy", n * d));
-    let (mut y, mut inv_rms) = (vec![0.0; n * d], vec![0.0; n]);
-    let len = (n * d) as f64;
-    report("rms_norm::forward", len, "Gelement/s", || {
-        rms_norm::forward(&x, &weight, 1e-5, &mut y, &mut inv_rms);
-    });
-    report("rms_norm::backward", len, "Gelement/s", || {
-        rms_norm::backward(&dy, &x, &weight, &inv_rms, &mut y);
-    });
+    let x = noise("x", n * d);
+    let mut y = x.clone();
+    let (len, unit) = ((n * d) as f64, "Gelement/s");
     let table = rope::Table::new(n, 64, 10_000.0);
     let positions: Vec<u32> = (0..n as u32).collect();
-    report("rope::rotate", len, "Gelement/s", || rope::rotate(&mut y, 9, 64, &table, &positions));
+    report("rope::rotate", len, unit, || rope::rotate(&mut y, 9, 64, &table, &positions));
+    report_plain("rope::reference::rotate", len, unit, || {
+        rope::reference::rotate(&mut y, 9, 64, &table, &positions, 1.0);
+    });
     let mask = dropout::Mask { seed: 1, optimizer_step: 2, module: 3, probability: 0.05 };
     let example_ids = vec![0; n];
-    report("dropout::apply", len, "Gelement/s", || {
-        dropout::apply(mask, &x, &example_ids, &positions, &mut y);
-    });
-    report_plain("dropout::reference::apply", len, "Gelement/s", || {
+    report("dropout::apply", len, unit, || dropout::apply(mask, &x, &example_ids, &positions, &mut y));
+    report_plain("dropout::reference::apply", len, unit, || {
         dropout::reference::apply(mask, &x, &example_ids, &positions, &mut y);
     });
 }
@@ -235,19 +269,26 @@ fn element_kernels_speed() {
     let len = N_TOKENS * 1536;
     let (gate, up, dy) = (noise("gate", len), noise("up", len), noise("dy", len));
     let (mut y, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-    let amount = len as f64;
-    report("gated_mlp::forward", amount, "Gelement/s", || gated_mlp::forward(&gate, &up, &mut y));
-    report_plain("gated_mlp::reference::forward", amount, "Gelement/s", || {
+    let (amount, unit) = (len as f64, "Gelement/s");
+    report("gated_mlp::forward", amount, unit, || gated_mlp::forward(&gate, &up, &mut y));
+    report_plain("gated_mlp::reference::forward", amount, unit, || {
         gated_mlp::reference::forward(&gate, &up, &mut y);
     });
-    report("gated_mlp::backward", amount, "Gelement/s", || {
-        gated_mlp::backward(&dy, &gate, &up, &mut dgate, &mut dup);
+    report("gated_mlp::backward", amount, unit, || gated_mlp::backward(&dy, &gate, &up, &mut dgate, &mut dup));
+    report_plain("gated_mlp::reference::backward", amount, unit, || {
+        gated_mlp::reference::backward(&dy, &gate, &up, &mut dgate, &mut dup);
     });
     let step = adamw::Step { learning_rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, t: 1 };
-    report("adamw::update", amount, "Gelement/s", || {
-        adamw::update(step, &mut y, &dy, &mut dgate, &mut dup);
+    report("adamw::update", amount, unit, || adamw::update(step, &mut y, &dy, &mut dgate, &mut dup));
+    report_plain("adamw::reference::update", amount, unit, || {
+        adamw::reference::update(step, &mut y, &dy, &mut dgate, &mut dup);
     });
-    report("reduce::sum_of_squares", amount, "Gelement/s", || {
-        assert!(reduce::sum_of_squares(&dy) > 0.0);
+    report("reduce::sum_of_squares", amount, unit, || assert!(reduce::sum_of_squares(&dy) > 0.0));
+    report_plain("reduce::reference::sum_of_squares", amount, unit, || {
+        assert!(reduce::reference::sum_of_squares(&dy) > 0.0);
+    });
+    report("reduce::add_assign", amount, unit, || reduce::add_assign(&mut y, &dy));
+    report_plain("the same in a plain loop", amount, unit, || {
+        y.iter_mut().zip(&dy).for_each(|(y, x)| *y += x);
     });
 }
