@@ -27,6 +27,10 @@ quick:
 test:
     cargo test --workspace
 
+# Counts the kernels' instructions under valgrind and compares; `just instructions --update` writes the table
+instructions *arguments:
+    scripts/count_instructions.py {{arguments}}
+
 # What CI runs, from formatting to a fresh quickstart
 ci:
     .ci/run
