@@ -94,13 +94,17 @@ impl Body for LossRow<'_> {
         let max = lanes::max(self.logits);
         let mut sum = 0.0;
         for block in self.logits.chunks(BLOCK_LEN) {
-            let (chunks, tail) = block.as_chunks::<LANES>();
             let mut acc = [0.0; LANES];
-            for chunk in chunks.iter().chain([&lanes::padded(tail, f32::NEG_INFINITY)]) {
-                for lane in 0..LANES {
-                    acc[lane] += exp_of_nonpositive(chunk[lane] - max);
-                }
-            }
+            lanes::for_each_chunk(
+                block,
+                f32::NEG_INFINITY,
+                #[inline(always)]
+                |chunk| {
+                    for lane in 0..LANES {
+                        acc[lane] += exp_of_nonpositive(chunk[lane] - max);
+                    }
+                },
+            );
             sum += f64::from(tree_sum(acc));
         }
         loss(max, self.logits[self.target], sum)

@@ -33,16 +33,48 @@ pub(crate) fn padded(tail: &[f32], filler: f32) -> [f32; LANES] {
     chunk
 }
 
+/// Hands `add` 16 elements at a time, the last of them filled up with `filler`.
+///
+/// Two places that call it, not one over a chain of iterators: the loop over full chunks then has nothing else to look at, and keeps what
+/// `add` collects in registers. `add` must be `#[inline(always)]`: two callers are enough for the compiler to make it a function of its own,
+/// which would be one of the baseline.
+#[inline(always)]
+pub(crate) fn for_each_chunk(x: &[f32], filler: f32, mut add: impl FnMut(&[f32; LANES])) {
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        add(chunk);
+    }
+    if !tail.is_empty() {
+        add(&padded(tail, filler));
+    }
+}
+
+/// As [`for_each_chunk`] with three slices of one length, filled up with zeros.
+#[inline(always)]
+pub(crate) fn for_each_chunk_of_three(x: [&[f32]; 3], mut add: impl FnMut([&[f32; LANES]; 3])) {
+    let [(a, a_tail), (b, b_tail), (c, c_tail)] = x.map(|x| x.as_chunks::<LANES>());
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        add([a, b, c]);
+    }
+    if !a_tail.is_empty() {
+        add([&padded(a_tail, 0.0), &padded(b_tail, 0.0), &padded(c_tail, 0.0)]);
+    }
+}
+
 /// Sum of `x`.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
-    let (chunks, tail) = x.as_chunks::<LANES>();
     let mut acc = [0.0; LANES];
-    for chunk in chunks.iter().chain([&padded(tail, 0.0)]) {
-        for lane in 0..LANES {
-            acc[lane] += chunk[lane];
-        }
-    }
+    for_each_chunk(
+        x,
+        0.0,
+        #[inline(always)]
+        |chunk| {
+            for lane in 0..LANES {
+                acc[lane] += chunk[lane];
+            }
+        },
+    );
     tree_sum(acc)
 }
 
@@ -68,13 +100,17 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// Largest element, -infinity for an empty slice. A NaN is passed over: the sum of exponentials that follows will show it.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
-    let (chunks, tail) = x.as_chunks::<LANES>();
     let mut best = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks.iter().chain([&padded(tail, f32::NEG_INFINITY)]) {
-        for lane in 0..LANES {
-            best[lane] = larger(chunk[lane], best[lane]);
-        }
-    }
+    for_each_chunk(
+        x,
+        f32::NEG_INFINITY,
+        #[inline(always)]
+        |chunk| {
+            for lane in 0..LANES {
+                best[lane] = larger(chunk[lane], best[lane]);
+            }
+        },
+    );
     for width in [8, 4, 2, 1] {
         for i in 0..width {
             best[i] = larger(best[i], best[i + width]);

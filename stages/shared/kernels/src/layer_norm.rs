@@ -65,15 +65,19 @@ impl Body for ForwardRow<'_> {
     #[inline(always)]
     fn run(self) -> (f32, f32) {
         let mean = lanes::sum(self.x) / self.x.len() as f32;
-        let (chunks, tail) = self.x.as_chunks::<LANES>();
         let mut acc = [0.0; LANES];
         // The filler is the mean: it adds nothing to the squares.
-        for chunk in chunks.iter().chain([&lanes::padded(tail, mean)]) {
-            for lane in 0..LANES {
-                let centred = chunk[lane] - mean;
-                acc[lane] = centred.mul_add(centred, acc[lane]);
-            }
-        }
+        lanes::for_each_chunk(
+            self.x,
+            mean,
+            #[inline(always)]
+            |chunk| {
+                for lane in 0..LANES {
+                    let centred = chunk[lane] - mean;
+                    acc[lane] = centred.mul_add(centred, acc[lane]);
+                }
+            },
+        );
         let inv_std = inverse_std(tree_sum(acc), self.x.len(), self.eps);
         for (((y, x), weight), bias) in self.y.iter_mut().zip(self.x).zip(self.weight).zip(self.bias) {
             *y = ((x - mean) * inv_std).mul_add(*weight, *bias);
@@ -119,19 +123,18 @@ impl Body for BackwardRow<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let (dy_chunks, dy_tail) = self.dy.as_chunks::<LANES>();
-        let (x_chunks, x_tail) = self.x.as_chunks::<LANES>();
-        let (weight_chunks, weight_tail) = self.weight.as_chunks::<LANES>();
         let (mut sum_g, mut sum_g_x_hat) = ([0.0; LANES], [0.0; LANES]);
-        let tail = (lanes::padded(dy_tail, 0.0), lanes::padded(x_tail, self.mean), lanes::padded(weight_tail, 0.0));
-        let full = dy_chunks.iter().zip(x_chunks).zip(weight_chunks).map(|((dy, x), weight)| (dy, x, weight));
-        for (dy, x, weight) in full.chain([(&tail.0, &tail.1, &tail.2)]) {
-            for lane in 0..LANES {
-                let g = dy[lane] * weight[lane];
-                sum_g[lane] += g;
-                sum_g_x_hat[lane] = g.mul_add((x[lane] - self.mean) * self.inv_std, sum_g_x_hat[lane]);
-            }
-        }
+        lanes::for_each_chunk_of_three(
+            [self.dy, self.x, self.weight],
+            #[inline(always)]
+            |[dy, x, weight]| {
+                for lane in 0..LANES {
+                    let g = dy[lane] * weight[lane];
+                    sum_g[lane] += g;
+                    sum_g_x_hat[lane] = g.mul_add((x[lane] - self.mean) * self.inv_std, sum_g_x_hat[lane]);
+                }
+            },
+        );
         let d = self.x.len() as f32;
         let (mean_g, mean_g_x_hat) = (tree_sum(sum_g) / d, tree_sum(sum_g_x_hat) / d);
         for (((dx, dy), x), weight) in self.dx.iter_mut().zip(self.dy).zip(self.x).zip(self.weight) {

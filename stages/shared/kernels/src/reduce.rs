@@ -1,7 +1,7 @@
 //! Sums over whole tensors, and the two loops beside them.
 
 use crate::dispatch::{self, Body};
-use crate::lanes::LANES;
+use crate::lanes::{LANES, for_each_chunk};
 use rayon::prelude::*;
 
 /// Elements of one leaf of the tree. Part of the result's definition.
@@ -31,14 +31,18 @@ impl Body for SumOfSquares<'_> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let (chunks, tail) = self.0.as_chunks::<LANES>();
         let mut acc = [0.0_f64; LANES];
-        for chunk in chunks.iter().chain([&crate::lanes::padded(tail, 0.0)]) {
-            for lane in 0..LANES {
-                let x = f64::from(chunk[lane]);
-                acc[lane] += x * x;
-            }
-        }
+        for_each_chunk(
+            self.0,
+            0.0,
+            #[inline(always)]
+            |chunk| {
+                for lane in 0..LANES {
+                    let x = f64::from(chunk[lane]);
+                    acc[lane] += x * x;
+                }
+            },
+        );
         joined(acc)
     }
 }

@@ -81,17 +81,16 @@ impl Body for BackwardRow<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let (dy_chunks, dy_tail) = self.dy.as_chunks::<LANES>();
-        let (x_chunks, x_tail) = self.x.as_chunks::<LANES>();
-        let (weight_chunks, weight_tail) = self.weight.as_chunks::<LANES>();
         let mut acc = [0.0; LANES];
-        let tail = (lanes::padded(dy_tail, 0.0), lanes::padded(x_tail, 0.0), lanes::padded(weight_tail, 0.0));
-        let full = dy_chunks.iter().zip(x_chunks).zip(weight_chunks).map(|((dy, x), weight)| (dy, x, weight));
-        for (dy, x, weight) in full.chain([(&tail.0, &tail.1, &tail.2)]) {
-            for lane in 0..LANES {
-                acc[lane] = (dy[lane] * weight[lane]).mul_add(x[lane], acc[lane]);
-            }
-        }
+        lanes::for_each_chunk_of_three(
+            [self.dy, self.x, self.weight],
+            #[inline(always)]
+            |[dy, x, weight]| {
+                for lane in 0..LANES {
+                    acc[lane] = (dy[lane] * weight[lane]).mul_add(x[lane], acc[lane]);
+                }
+            },
+        );
         let through_rms = row_term(tree_sum(acc), self.inv_rms, self.x.len());
         for (((dx, dy), x), weight) in self.dx.iter_mut().zip(self.dy).zip(self.x).zip(self.weight) {
             *dx = (dy * weight).mul_add(self.inv_rms, x * through_rms);
