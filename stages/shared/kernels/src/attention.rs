@@ -28,6 +28,7 @@ mod extend;
 mod forward;
 mod pack;
 pub mod reference;
+mod room;
 mod tile;
 
 #[cfg(test)]

@@ -1,28 +1,29 @@
-//! The backward: a task is a block of queries against a block of keys, for one head.
+//! The backward: a block of queries against a block of keys, for one head, over and over.
 //!
-//! Such a task adds to the gradients of its queries and of its keys, so tasks that share a block must not run at once, and must add in a
-//! fixed order. They run in waves; wave `w` pairs every key block with the query block `w` further on:
+//! Such a pair adds to the gradients of its queries and of its keys. Those sums are added up in one order: for a query, its own block of keys
+//! first and then the earlier ones; for a key, its own block of queries first and then the later ones. Query heads that share a key head have
+//! their own sums for dk and dv, which are joined at the end in the order of the heads. Two ways keep that order:
 //!
-//! ```text
-//!           key block
-//!           0 1 2 3
-//!         0 0 . . .      the number is the wave: in one wave,
-//! query   1 1 0 . .      no row and no column appears twice,
-//! block   2 2 1 0 .      and all heads and documents run side by side
-//!         3 3 2 1 0
-//! ```
+//! - [`documents`]: a task is a document and a key head, all pairs one after another, while they are in the cache. For many documents.
+//! - [`waves`]: a task is a pair. For few documents and many threads.
 //!
-//! Scores and probabilities are computed once per pair. Query heads that share a key head have their own sums for dk and dv, which
-//! are joined at the end in the order of the heads.
+//! Scores and probabilities are computed once per pair, which is in [`pair`].
 
-use super::pack::{Head, cut_blocks, n_channel_panels};
-use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_columns, add_rows};
-use super::{BLOCK_LEN, Shape, check_len};
+use super::pack::{Head, Rows, n_channel_panels, n_token_chunks};
+use super::room::Rest;
+use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile};
+use super::{Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes;
-use crate::math::exp_of_nonpositive;
 use rayon::prelude::*;
 use std::ops::Range;
+
+mod documents;
+mod pair;
+mod waves;
+
+/// Tasks of a thread that are enough for a balance. Never changes a result.
+const N_TASKS_PER_THREAD: usize = 4;
 
 /// The gradients of q, k and v; `dq`, `dk`, `dv` are overwritten.
 ///
@@ -67,15 +68,13 @@ pub fn backward(
         .with_min_len(dispatch::rows_per_task(shape.head_dim))
         .map(|(d_o, o)| dispatch::run(Dot(d_o, o)))
         .collect();
-    let keys: Vec<Keys> = (0..documents.len() * shape.n_kv_heads)
-        .into_par_iter()
-        .map(|i| Keys::new(shape, &documents[i / shape.n_kv_heads], k, v, i % shape.n_kv_heads))
-        .collect();
-    let inputs = Inputs { shape, scale, q, d_o, log_sum_exp, delta: &delta };
-    let gradients = gradients(&inputs, documents, &keys);
-    write_queries(shape, documents, &gradients, dq);
-    write_keys(shape, documents, &gradients, |head| &head.dk, dk);
-    write_keys(shape, documents, &gradients, |head| &head.dv, dv);
+    let inputs = Inputs { shape, documents, scale, q, k, v, d_o, log_sum_exp, delta: &delta };
+    let outputs = Outputs::new(&inputs, dq, dk, dv);
+    if documents.len() * shape.n_kv_heads >= N_TASKS_PER_THREAD * rayon::current_num_threads() {
+        documents::run(&inputs, outputs);
+    } else {
+        waves::run(&inputs, outputs);
+    }
 }
 
 struct Dot<'a>(&'a [f32], &'a [f32]);
@@ -90,259 +89,161 @@ impl Body for Dot<'_> {
 }
 
 /// What all tasks read.
+#[derive(Clone, Copy)]
 struct Inputs<'a> {
     shape: Shape,
+    documents: &'a [Range<usize>],
     scale: f32,
     q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
     d_o: &'a [f32],
     log_sum_exp: &'a [f32],
     /// (T, H): sums of `d_o * o`.
     delta: &'a [f32],
 }
 
-/// Keys and values of one head and document.
-struct Keys {
-    n_tokens: usize,
-    k_by_token: Vec<Chunk>,
-    v_by_token: Vec<Chunk>,
-    k_by_channel: Vec<Chunk>,
+/// Rows of the gradients. Those of a head in a document are at `document_idx * heads + head`.
+struct Outputs<'a> {
+    dq: Vec<Rows<'a>>,
+    dk: Vec<Rows<'a>>,
+    dv: Vec<Rows<'a>>,
 }
 
-impl Keys {
-    fn new(shape: Shape, document: &Range<usize>, k: &[f32], v: &[f32], head: usize) -> Self {
-        let head_of = |x| Head { x, n_heads: shape.n_kv_heads, head, head_dim: shape.head_dim };
+impl<'a> Outputs<'a> {
+    fn new(inputs: &Inputs<'_>, dq: &'a mut [f32], dk: &'a mut [f32], dv: &'a mut [f32]) -> Self {
+        let Inputs { shape: Shape { n_heads, n_kv_heads, head_dim, .. }, documents, .. } = *inputs;
+        let rows = |x, n_heads| super::pack::rows_by_head(x, documents, n_heads, head_dim);
+        Self { dq: rows(dq, n_heads), dk: rows(dk, n_kv_heads), dv: rows(dv, n_kv_heads) }
+    }
+}
+
+/// Keys and values of one head and document, laid out for the tiles.
+struct Keys<'a> {
+    k_by_token: &'a mut [Chunk],
+    v_by_token: &'a mut [Chunk],
+    k_by_channel: &'a mut [Chunk],
+}
+
+impl<'a> Keys<'a> {
+    fn n_chunks(n_tokens: usize, head_dim: usize) -> usize {
+        2 * n_token_chunks(n_tokens, head_dim) + n_tokens * n_channel_panels(head_dim)
+    }
+
+    fn new(rest: &mut Rest<'a>, n_tokens: usize, head_dim: usize) -> Self {
         Self {
-            n_tokens: document.len(),
-            k_by_token: head_of(k).token_panels(document.clone()),
-            v_by_token: head_of(v).token_panels(document.clone()),
-            k_by_channel: head_of(k).channel_panels(document.clone()),
+            k_by_token: rest.chunks(n_token_chunks(n_tokens, head_dim)),
+            v_by_token: rest.chunks(n_token_chunks(n_tokens, head_dim)),
+            k_by_channel: rest.chunks(n_tokens * n_channel_panels(head_dim)),
         }
     }
-}
 
-/// Sums of one block: for each 6 tokens, a tile per 16 channels.
-type BlockSums = Vec<Tile>;
-
-/// The gradients of one query head in one document, by block.
-struct HeadSums {
-    dq: Vec<BlockSums>,
-    dk: Vec<BlockSums>,
-    dv: Vec<BlockSums>,
-}
-
-impl HeadSums {
-    fn zeros(n_tokens: usize, head_dim: usize) -> Self {
-        let zeros = || {
-            let block = |start| {
-                let n_tokens = BLOCK_LEN.min(n_tokens - start);
-                vec![[[0.0; N_COLUMNS]; N_ROWS]; n_tokens.div_ceil(N_ROWS) * n_channel_panels(head_dim)]
-            };
-            (0..n_tokens).step_by(BLOCK_LEN).map(block).collect()
-        };
-        Self { dq: zeros(), dk: zeros(), dv: zeros() }
+    /// Takes in a key head of a document.
+    fn fill(&mut self, inputs: &Inputs<'_>, head: usize, tokens: &Range<usize>) {
+        dispatch::run(FillKeys(inputs, head, tokens, self));
     }
 }
 
-/// Runs the waves. The sums of document `i` and head `h` are at `i * H + h`.
-fn gradients(inputs: &Inputs<'_>, documents: &[Range<usize>], keys: &[Keys]) -> Vec<HeadSums> {
-    let Shape { n_heads, n_kv_heads, head_dim, .. } = inputs.shape;
-    let mut sums: Vec<HeadSums> = (0..documents.len() * n_heads)
-        .into_par_iter()
-        .map(|i| HeadSums::zeros(documents[i / n_heads].len(), head_dim))
-        .collect();
-    let n_waves = documents.iter().map(|document| document.len().div_ceil(BLOCK_LEN)).max().unwrap_or(0);
-    for wave in 0..n_waves {
-        let mut tasks = Vec::new();
-        for (i, sums) in sums.iter_mut().enumerate() {
-            let (document_idx, head) = (i / n_heads, i % n_heads);
-            let keys = &keys[document_idx * n_kv_heads + head / inputs.shape.n_group_heads()];
-            let first_token = documents[document_idx].start;
-            let pairs = sums.dq.iter_mut().skip(wave).zip(sums.dk.iter_mut().zip(&mut sums.dv));
-            for (key_block, (dq, (dk, dv))) in pairs.enumerate() {
-                tasks.push(Task { inputs, keys, head, first_token, wave, key_block, dq, dk, dv });
-            }
-        }
-        let new_scratch = || Scratch::new(head_dim);
-        tasks.into_par_iter().for_each_init(new_scratch, |scratch, task| dispatch::run((task, scratch)));
-    }
-    sums
-}
+struct FillKeys<'a, 'b>(&'a Inputs<'a>, usize, &'a Range<usize>, &'a mut Keys<'b>);
 
-/// A block of queries against a block of keys, for one query head.
-struct Task<'a> {
-    inputs: &'a Inputs<'a>,
-    keys: &'a Keys,
-    head: usize,
-    /// Where the document starts in the pack.
-    first_token: usize,
-    /// How many blocks the queries are behind the keys; 0 on the diagonal.
-    wave: usize,
-    key_block: usize,
-    dq: &'a mut BlockSums,
-    dk: &'a mut BlockSums,
-    dv: &'a mut BlockSums,
-}
-
-/// What a task computes on the way.
-struct Scratch {
-    /// (queries, keys): probabilities, and the gradient of the scores.
-    p: Vec<[f32; BLOCK_LEN]>,
-    ds: Vec<[f32; BLOCK_LEN]>,
-    /// Channel panels of the block's queries.
-    q: Vec<Chunk>,
-    d_o: Vec<Chunk>,
-    zeros: Vec<f32>,
-}
-
-impl Scratch {
-    fn new(head_dim: usize) -> Self {
-        let n_chunks = n_channel_panels(head_dim) * BLOCK_LEN;
-        Self {
-            p: vec![[0.0; BLOCK_LEN]; BLOCK_LEN],
-            ds: vec![[0.0; BLOCK_LEN]; BLOCK_LEN],
-            q: vec![[0.0; N_COLUMNS]; n_chunks],
-            d_o: vec![[0.0; N_COLUMNS]; n_chunks],
-            zeros: vec![0.0; head_dim],
-        }
-    }
-}
-
-impl Body for (Task<'_>, &mut Scratch) {
+impl Body for FillKeys<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let (task, scratch) = self;
-        let n_panels = n_channel_panels(task.inputs.shape.head_dim);
-        let (queries, keys) = (task.queries(), task.keys());
-        let (q, d_o) = (task.head_of(task.inputs.q), task.head_of(task.inputs.d_o));
-        let in_pack = task.first_token + queries.start..task.first_token + queries.end;
-        q.fill_channel_panels(in_pack.clone(), &mut scratch.q);
-        d_o.fill_channel_panels(in_pack, &mut scratch.d_o);
-        for group in 0..queries.len().div_ceil(N_ROWS) {
-            let first = group * N_ROWS;
-            let n_keys = if task.wave == 0 { keys.len().min(first + N_ROWS) } else { keys.len() };
-            task.score_gradients(scratch, first, n_keys);
-            let rows: [&[f32]; N_ROWS] = std::array::from_fn(|row| &scratch.ds[first + row][..n_keys]);
-            for (panel, dq) in task.dq[group * n_panels..][..n_panels].iter_mut().enumerate() {
-                add_rows(dq, rows, &task.keys.k_by_channel[panel * task.keys.n_tokens + keys.start..][..n_keys]);
-            }
-        }
-        for group in 0..keys.len().div_ceil(N_ROWS) {
-            let first = group * N_ROWS;
-            // On the diagonal, earlier queries do not see these keys.
-            let seen_by = if task.wave == 0 { first..queries.len() } else { 0..queries.len() };
-            let (p, ds) = (&scratch.p[seen_by.clone()], &scratch.ds[seen_by.clone()]);
-            for panel in 0..n_panels {
-                let rows = panel * queries.len() + seen_by.start..panel * queries.len() + seen_by.end;
-                add_columns(&mut task.dv[group * n_panels + panel], p, first, &scratch.d_o[rows.clone()]);
-                add_columns(&mut task.dk[group * n_panels + panel], ds, first, &scratch.q[rows]);
-            }
-        }
+        let Self(inputs, head, tokens, keys) = self;
+        let Shape { n_kv_heads, head_dim, .. } = inputs.shape;
+        let (k, v) = (
+            Head { x: inputs.k, n_heads: n_kv_heads, head, head_dim },
+            Head { x: inputs.v, n_heads: n_kv_heads, head, head_dim },
+        );
+        k.fill_token_panels(tokens.clone(), keys.k_by_token);
+        v.fill_token_panels(tokens.clone(), keys.v_by_token);
+        k.fill_channel_panels(tokens.clone(), tokens.len(), keys.k_by_channel);
     }
 }
 
-impl<'a> Task<'a> {
-    /// The block's keys, counted from the document's start.
-    #[inline(always)]
-    fn keys(&self) -> Range<usize> {
-        let start = self.key_block * BLOCK_LEN;
-        start..self.keys.n_tokens.min(start + BLOCK_LEN)
+/// One query head in one document: its channel panels, with rows up to a multiple of six, and its sums. For each six tokens, the sums have
+/// a tile per 16 channels.
+struct QueryHead<'a> {
+    q: &'a mut [Chunk],
+    d_o: &'a mut [Chunk],
+    dq: &'a mut [Tile],
+    dk: &'a mut [Tile],
+    dv: &'a mut [Tile],
+}
+
+impl<'a> QueryHead<'a> {
+    fn n_chunks(n_tokens: usize, head_dim: usize) -> usize {
+        5 * n_tokens.next_multiple_of(N_ROWS) * n_channel_panels(head_dim)
     }
 
-    /// The block's queries, counted from the document's start.
-    #[inline(always)]
-    fn queries(&self) -> Range<usize> {
-        let start = (self.key_block + self.wave) * BLOCK_LEN;
-        start..self.keys.n_tokens.min(start + BLOCK_LEN)
+    fn new(rest: &mut Rest<'a>, n_tokens: usize, head_dim: usize) -> Self {
+        let n_tiles = n_tokens.div_ceil(N_ROWS) * n_channel_panels(head_dim);
+        let mut panels = || rest.chunks(n_tiles * N_ROWS);
+        let (q, d_o) = (panels(), panels());
+        let mut sums = || rest.tiles(n_tiles);
+        Self { q, d_o, dq: sums(), dk: sums(), dv: sums() }
     }
 
-    #[inline(always)]
-    fn head_of(&self, x: &'a [f32]) -> Head<'a> {
-        let Shape { n_heads, head_dim, .. } = self.inputs.shape;
-        Head { x, n_heads, head: self.head, head_dim }
+    /// Takes in a query head of a document.
+    fn fill(&mut self, inputs: &Inputs<'_>, head: usize, tokens: &Range<usize>) {
+        dispatch::run(FillQueries(inputs, head, tokens, self));
     }
+}
 
-    /// Fills p and ds for six queries, from row `first` of the block on, and the block's first `n_keys` keys.
+struct FillQueries<'a, 'b>(&'a Inputs<'a>, usize, &'a Range<usize>, &'a mut QueryHead<'b>);
+
+impl Body for FillQueries<'_, '_> {
+    type Output = ();
+
     #[inline(always)]
-    fn score_gradients(&self, scratch: &mut Scratch, first: usize, n_keys: usize) {
-        let Shape { n_heads, head_dim, .. } = self.inputs.shape;
-        let queries = self.queries();
-        let n_rows = N_ROWS.min(queries.len() - first);
-        let first_in_pack = self.first_token + queries.start + first;
-        let q = self.head_of(self.inputs.q).six_rows(first_in_pack, n_rows, &scratch.zeros);
-        let d_o = self.head_of(self.inputs.d_o).six_rows(first_in_pack, n_rows, &scratch.zeros);
-        let (mut log_sum_exp, mut delta) = ([0.0; N_ROWS], [0.0; N_ROWS]);
-        for row in 0..n_rows {
-            let place = (first_in_pack + row) * n_heads + self.head;
-            (log_sum_exp[row], delta[row]) = (self.inputs.log_sum_exp[place], self.inputs.delta[place]);
-        }
-        let first_panel = self.keys().start / N_COLUMNS;
-        for panel in 0..n_keys.div_ceil(N_COLUMNS) {
-            let chunks = (first_panel + panel) * head_dim..(first_panel + panel + 1) * head_dim;
-            let (mut p, mut ds) = ([[0.0; N_COLUMNS]; N_ROWS], [[0.0; N_COLUMNS]; N_ROWS]);
-            add_rows(&mut p, q, &self.keys.k_by_token[chunks.clone()]);
-            add_rows(&mut ds, d_o, &self.keys.v_by_token[chunks]);
-            for row in 0..N_ROWS {
-                for column in 0..N_COLUMNS {
-                    p[row][column] = exp_of_nonpositive(p[row][column].mul_add(self.inputs.scale, -log_sum_exp[row]));
-                    ds[row][column] = p[row][column] * (ds[row][column] - delta[row]) * self.inputs.scale;
+    fn run(self) {
+        let Self(inputs, head, tokens, panels) = self;
+        let Shape { n_heads, head_dim, .. } = inputs.shape;
+        let n_rows = tokens.len().next_multiple_of(N_ROWS);
+        let (q, d_o) = (Head { x: inputs.q, n_heads, head, head_dim }, Head { x: inputs.d_o, n_heads, head, head_dim });
+        q.fill_channel_panels(tokens.clone(), n_rows, panels.q);
+        d_o.fill_channel_panels(tokens.clone(), n_rows, panels.d_o);
+    }
+}
+
+/// Writes the sums of a head into its rows.
+fn write(sums: &[Tile], rows: &mut Rows<'_>) {
+    dispatch::run(Write::<false>(sums, rows));
+}
+
+/// Adds the sums of a head to those of the heads before it.
+fn add(sums: &[Tile], rows: &mut Rows<'_>) {
+    dispatch::run(Write::<true>(sums, rows));
+}
+
+struct Write<'a, 'b, const ADD: bool>(&'a [Tile], &'a mut Rows<'b>);
+
+impl<const ADD: bool> Body for Write<'_, '_, ADD> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self(sums, rows) = self;
+        let n_panels = n_channel_panels(rows[0].len());
+        for (tiles, rows) in sums.chunks_exact(n_panels).zip(rows.chunks_mut(N_ROWS)) {
+            for (row, out) in rows.iter_mut().enumerate() {
+                let (chunks, tail) = out.as_chunks_mut::<N_COLUMNS>();
+                for (tile, out) in tiles.iter().zip(chunks) {
+                    write_sums::<ADD>(&tile[row], out);
                 }
-                if self.wave == 0 {
-                    // Key `panel * 16 + column` is hidden from row `first + row` where it is larger.
-                    let n_seen = (first + row + 1).saturating_sub(panel * N_COLUMNS).min(N_COLUMNS);
-                    p[row][n_seen..].fill(0.0);
-                    ds[row][n_seen..].fill(0.0);
-                }
-                let columns = panel * N_COLUMNS..(panel + 1) * N_COLUMNS;
-                scratch.p[first + row][columns.clone()].copy_from_slice(&p[row]);
-                scratch.ds[first + row][columns].copy_from_slice(&ds[row]);
-            }
-        }
-    }
-}
-
-/// Writes the sums of dq into (T, H, D).
-fn write_queries(shape: Shape, documents: &[Range<usize>], sums: &[HeadSums], dq: &mut [f32]) {
-    let Shape { n_heads, head_dim, .. } = shape;
-    let blocks = cut_blocks(dq, documents, BLOCK_LEN, n_heads * head_dim);
-    blocks.into_par_iter().for_each(|(document_idx, tokens, dq)| {
-        for (i, dq) in dq.chunks_exact_mut(head_dim).enumerate() {
-            let (row, head) = (i / n_heads, i % n_heads);
-            let block = &sums[document_idx * n_heads + head].dq[tokens.start / BLOCK_LEN];
-            for (dq, sums) in dq.chunks_mut(N_COLUMNS).zip(row_sums(block, row, head_dim)) {
-                dq.copy_from_slice(&sums[..dq.len()]);
-            }
-        }
-    });
-}
-
-/// Joins the sums of the query heads of each key head and writes them into (T, H_kv, D).
-fn write_keys(
-    shape: Shape,
-    documents: &[Range<usize>],
-    sums: &[HeadSums],
-    blocks_of: impl Fn(&HeadSums) -> &Vec<BlockSums> + Sync,
-    gradient: &mut [f32],
-) {
-    let Shape { n_heads, n_kv_heads, head_dim, .. } = shape;
-    let blocks = cut_blocks(gradient, documents, BLOCK_LEN, n_kv_heads * head_dim);
-    blocks.into_par_iter().for_each(|(document_idx, tokens, gradient)| {
-        for (i, gradient) in gradient.chunks_exact_mut(head_dim).enumerate() {
-            let (row, kv_head) = (i / n_kv_heads, i % n_kv_heads);
-            gradient.fill(0.0);
-            for head in (0..shape.n_group_heads()).map(|i| kv_head * shape.n_group_heads() + i) {
-                let block = &blocks_of(&sums[document_idx * n_heads + head])[tokens.start / BLOCK_LEN];
-                for (gradient, sums) in gradient.chunks_mut(N_COLUMNS).zip(row_sums(block, row, head_dim)) {
-                    gradient.iter_mut().zip(sums).for_each(|(gradient, sum)| *gradient += sum);
+                if !tail.is_empty() {
+                    write_sums::<ADD>(&tiles[n_panels - 1][row][..tail.len()], tail);
                 }
             }
         }
-    });
+    }
 }
 
-/// The chunks of one token of a block.
-fn row_sums(block: &BlockSums, row: usize, head_dim: usize) -> impl Iterator<Item = &Chunk> {
-    let n_panels = n_channel_panels(head_dim);
-    block[row / N_ROWS * n_panels..][..n_panels].iter().map(move |tile| &tile[row % N_ROWS])
+#[inline(always)]
+fn write_sums<const ADD: bool>(sums: &[f32], out: &mut [f32]) {
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = if ADD { *out + sum } else { *sum };
+    }
 }

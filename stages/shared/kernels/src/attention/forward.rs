@@ -3,7 +3,8 @@
 //! A task walks over the key blocks up to its own tokens. Keys and values of a block stay in the cache for all rows and all query heads that
 //! share them; each row carries the maximum, the total and the weighted sum of values so far.
 
-use super::pack::{Head, cut_blocks, n_channel_panels};
+use super::pack::{Head, cut_blocks, n_channel_panels, n_token_chunks};
+use super::room::{Rest, Room};
 use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows};
 use super::{BLOCK_LEN, Shape, check_len};
 use crate::dispatch::{self, Body};
@@ -40,10 +41,16 @@ pub fn forward(
     check_len("v", v, shape.n_key_elements());
     check_len("o", o, shape.n_query_elements());
     check_len("log_sum_exp", log_sum_exp, shape.n_tokens * shape.n_heads);
-    let keys: Vec<Keys> = (0..documents.len() * shape.n_kv_heads)
-        .into_par_iter()
-        .map(|i| Keys::new(shape, &documents[i / shape.n_kv_heads], k, v, i % shape.n_kv_heads))
-        .collect();
+    let keys_len: usize = documents.iter().map(|document| Keys::n_chunks(document.len(), shape.head_dim)).sum();
+    let mut room = Room::new(shape.n_kv_heads * keys_len);
+    let mut rest = room.rest();
+    let document_of = |i: usize| &documents[i / shape.n_kv_heads];
+    let new_keys = |i| Keys::new(&mut rest, document_of(i).len(), shape.head_dim);
+    let mut keys: Vec<Keys> = (0..documents.len() * shape.n_kv_heads).map(new_keys).collect();
+    keys.par_iter_mut().enumerate().for_each(|(i, keys)| {
+        let head = |x| Head { x, n_heads: shape.n_kv_heads, head: i % shape.n_kv_heads, head_dim: shape.head_dim };
+        dispatch::run(PackKeys { k: head(k), v: head(v), tokens: document_of(i).clone(), keys });
+    });
     let o = cut_blocks(o, documents, TASK_LEN, shape.n_heads * shape.head_dim);
     let log_sum_exp = cut_blocks(log_sum_exp, documents, TASK_LEN, shape.n_heads);
     o.into_par_iter().zip(log_sum_exp).for_each(|((document_idx, tokens, o), (_, _, log_sum_exp))| {
@@ -56,22 +63,40 @@ pub fn forward(
 }
 
 /// Keys and values of one head and document.
-struct Keys {
+struct Keys<'a> {
     n_tokens: usize,
     /// Token panels of k.
-    k: Vec<Chunk>,
+    k: &'a mut [Chunk],
     /// Channel panels of v.
-    v: Vec<Chunk>,
+    v: &'a mut [Chunk],
 }
 
-impl Keys {
-    fn new(shape: Shape, document: &Range<usize>, k: &[f32], v: &[f32], head: usize) -> Self {
-        let head_of = |x| Head { x, n_heads: shape.n_kv_heads, head, head_dim: shape.head_dim };
-        Self {
-            n_tokens: document.len(),
-            k: head_of(k).token_panels(document.clone()),
-            v: head_of(v).channel_panels(document.clone()),
-        }
+impl<'a> Keys<'a> {
+    fn n_chunks(n_tokens: usize, head_dim: usize) -> usize {
+        n_token_chunks(n_tokens, head_dim) + n_tokens * n_channel_panels(head_dim)
+    }
+
+    fn new(rest: &mut Rest<'a>, n_tokens: usize, head_dim: usize) -> Self {
+        let k = rest.chunks(n_token_chunks(n_tokens, head_dim));
+        Self { n_tokens, k, v: rest.chunks(n_tokens * n_channel_panels(head_dim)) }
+    }
+}
+
+/// Fills the [`Keys`] of a head in a document.
+struct PackKeys<'a, 'b> {
+    k: Head<'a>,
+    v: Head<'a>,
+    tokens: Range<usize>,
+    keys: &'a mut Keys<'b>,
+}
+
+impl Body for PackKeys<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.k.fill_token_panels(self.tokens.clone(), self.keys.k);
+        self.v.fill_channel_panels(self.tokens.clone(), self.tokens.len(), self.keys.v);
     }
 }
 
@@ -80,7 +105,7 @@ struct Task<'a> {
     shape: Shape,
     scale: f32,
     q: &'a [f32],
-    keys: &'a Keys,
+    keys: &'a Keys<'a>,
     kv_head: usize,
     /// Where the document starts in the pack.
     first_token: usize,
@@ -138,7 +163,7 @@ type Block = [[f32; BLOCK_LEN]; N_ROWS];
 #[inline(always)]
 fn add_block(
     scale: f32,
-    keys: &Keys,
+    keys: &Keys<'_>,
     block: usize,
     first: usize,
     q: [&[f32]; N_ROWS],

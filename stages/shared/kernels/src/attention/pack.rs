@@ -36,40 +36,48 @@ impl<'a> Head<'a> {
         std::array::from_fn(|row| if row < n_rows { self.row(first + row) } else { zeros })
     }
 
-    /// Chunk `panel * D + channel` holds one channel of 16 tokens.
-    pub(super) fn token_panels(self, tokens: Range<usize>) -> Vec<Chunk> {
-        let n_panels = tokens.len().div_ceil(N_COLUMNS);
-        let mut panels = vec![[0.0; N_COLUMNS]; n_panels * self.head_dim];
-        for (i, token) in tokens.enumerate() {
-            let panel = &mut panels[i / N_COLUMNS * self.head_dim..][..self.head_dim];
-            for (chunk, x) in panel.iter_mut().zip(self.row(token)) {
-                chunk[i % N_COLUMNS] = *x;
-            }
-        }
-        panels
-    }
-
-    /// Chunk `panel * n_tokens + token` holds 16 channels of one token; `panels` is filled and has `n_panels * n_tokens` chunks.
+    /// Chunk `panel * D + channel` holds one channel of 16 tokens; `panels` is filled and has [`n_token_chunks`] of them.
     #[inline(always)]
-    pub(super) fn fill_channel_panels(self, tokens: Range<usize>, panels: &mut [Chunk]) {
-        let n_tokens = tokens.len();
-        for (i, token) in tokens.enumerate() {
-            let (chunks, tail) = self.row(token).as_chunks::<N_COLUMNS>();
-            for (panel, chunk) in chunks.iter().enumerate() {
-                panels[panel * n_tokens + i] = *chunk;
-            }
-            if !tail.is_empty() {
-                panels[chunks.len() * n_tokens + i] = crate::lanes::padded(tail, 0.0);
+    pub(super) fn fill_token_panels(self, tokens: Range<usize>, panels: &mut [Chunk]) {
+        for (panel, chunks) in panels.chunks_exact_mut(self.head_dim).enumerate() {
+            let first = tokens.start + panel * N_COLUMNS;
+            if first + N_COLUMNS <= tokens.end {
+                let rows: [&[f32]; N_COLUMNS] = std::array::from_fn(|i| self.row(first + i));
+                for (channel, chunk) in chunks.iter_mut().enumerate() {
+                    for (x, row) in chunk.iter_mut().zip(rows) {
+                        *x = row[channel];
+                    }
+                }
+            } else {
+                chunks.fill([0.0; N_COLUMNS]);
+                for (column, token) in (first..tokens.end).enumerate() {
+                    chunks.iter_mut().zip(self.row(token)).for_each(|(chunk, x)| chunk[column] = *x);
+                }
             }
         }
     }
 
-    /// As [`Self::fill_channel_panels`], in a fresh vector.
-    pub(super) fn channel_panels(self, tokens: Range<usize>) -> Vec<Chunk> {
-        let mut panels = vec![[0.0; N_COLUMNS]; n_channel_panels(self.head_dim) * tokens.len()];
-        self.fill_channel_panels(tokens, &mut panels);
-        panels
+    /// Chunk `panel * n_rows + token` holds 16 channels of one token, and there are [`n_channel_panels`] panels. `panels` is filled; rows behind
+    /// the last token are zero.
+    #[inline(always)]
+    pub(super) fn fill_channel_panels(self, tokens: Range<usize>, n_rows: usize, panels: &mut [Chunk]) {
+        for (panel, chunks) in panels.chunks_exact_mut(n_rows).enumerate() {
+            let (filled, rest) = chunks.split_at_mut(tokens.len());
+            for (chunk, token) in filled.iter_mut().zip(tokens.clone()) {
+                let row = &self.row(token)[panel * N_COLUMNS..];
+                match row.first_chunk() {
+                    Some(row) => *chunk = *row,
+                    None => *chunk = crate::lanes::padded(row, 0.0),
+                }
+            }
+            rest.fill([0.0; N_COLUMNS]);
+        }
     }
+}
+
+/// Chunks of all token panels of a head.
+pub(super) fn n_token_chunks(n_tokens: usize, head_dim: usize) -> usize {
+    n_tokens.div_ceil(N_COLUMNS) * head_dim
 }
 
 /// Panels of 16 channels in a head.
@@ -95,4 +103,27 @@ pub(super) fn cut_blocks<'a>(
         }
     }
     blocks
+}
+
+/// The rows of one head in one document, each of D channels.
+pub(super) type Rows<'a> = Vec<&'a mut [f32]>;
+
+/// Sorts the rows of a (T, heads, D) slice: at `document_idx * heads + head` those of a head in a document.
+pub(super) fn rows_by_head<'a>(
+    mut x: &'a mut [f32],
+    documents: &[Range<usize>],
+    n_heads: usize,
+    head_dim: usize,
+) -> Vec<Rows<'a>> {
+    let mut heads: Vec<Rows<'a>> = Vec::with_capacity(documents.len() * n_heads);
+    for document in documents {
+        let first = heads.len();
+        heads.extend((0..n_heads).map(|_| Vec::with_capacity(document.len())));
+        for _ in document.clone() {
+            for rows in &mut heads[first..] {
+                rows.push(x.split_off_mut(..head_dim).expect("the lengths were checked"));
+            }
+        }
+    }
+    heads
 }

@@ -89,8 +89,6 @@ pub fn backward(
 ) {
     let Shape { n_heads, n_kv_heads, head_dim: d, .. } = shape;
     dq.fill(0.0);
-    dk.fill(0.0);
-    dv.fill(0.0);
     for (document, head) in documents.iter().flat_map(|document| (0..n_heads).map(move |head| (document, head))) {
         let kv_head = head / shape.n_group_heads();
         // This head's share of dk and dv, from the document's start.
@@ -117,8 +115,13 @@ pub fn backward(
         }
         for key in document.clone() {
             let (column, share) = (at(key, kv_head, n_kv_heads, d), at(key - document.start, 0, 1, d));
-            dk[column.clone()].iter_mut().zip(&dk_head[share.clone()]).for_each(|(dk, share)| *dk += share);
-            dv[column].iter_mut().zip(&dv_head[share]).for_each(|(dv, share)| *dv += share);
+            if head % shape.n_group_heads() == 0 {
+                dk[column.clone()].copy_from_slice(&dk_head[share.clone()]);
+                dv[column].copy_from_slice(&dv_head[share]);
+            } else {
+                dk[column.clone()].iter_mut().zip(&dk_head[share.clone()]).for_each(|(dk, share)| *dk += share);
+                dv[column].iter_mut().zip(&dv_head[share]).for_each(|(dv, share)| *dv += share);
+            }
         }
     }
 }
