@@ -8,7 +8,7 @@
 
 use pipe_kernels::random::Stream;
 use pipe_kernels::{InstructionSet, adamw, attention, cross_entropy, dropout, gated_mlp};
-use pipe_kernels::{layer_norm, reduce, rms_norm, rope};
+use pipe_kernels::{gemm, layer_norm, reduce, rms_norm, rope};
 use std::io::{Error, Write};
 use std::ops::Range;
 
@@ -36,6 +36,8 @@ fn cases() -> Cases {
     add_norms(&mut cases);
     add_rows(&mut cases);
     add_elements(&mut cases);
+    cases.add("gemm::multiply/forward", || Product::new(50, 400, 70).turned(true));
+    cases.add("gemm::multiply/backward", || Product::new(50, 400, 70).turned(false));
     cases.add("attention::forward/one_document", || Attention::new(&[200]).forward());
     cases.add("attention::backward/one_document", || Attention::new(&[200]).backward());
     cases.add("attention::forward/documents", || Attention::new(&[7, 97, 70, 26]).forward());
@@ -83,6 +85,11 @@ fn add_rows(cases: &mut Cases) {
         let mask = dropout::Mask { seed: 1, optimizer_step: 2, module: 3, probability: 0.05 };
         move || dropout::apply(mask, &x, &[7; N], &positions, &mut y)
     });
+    cases.add("dropout::apply_and_add", || {
+        let (x, d, positions, mut y, mut sum) = (noise("x", LEN), noise("d", LEN), positions(), zeros(LEN), zeros(LEN));
+        let mask = dropout::Mask { seed: 1, optimizer_step: 2, module: 3, probability: 0.05 };
+        move || dropout::apply_and_add(mask, [&x, &d], &[7; N], &positions, [&mut y, &mut sum])
+    });
     cases.add("cross_entropy::forward", || {
         let (logits, mut losses) = (noise("logits", 8 * 4999), zeros(8));
         move || cross_entropy::forward(&logits, &[123; 8], &mut losses)
@@ -116,6 +123,40 @@ fn add_elements(cases: &mut Cases) {
         let (mut y, x) = (zeros(LEN), noise("x", LEN));
         move || reduce::add_assign(&mut y, &x)
     });
+    cases.add("reduce::add_row", || {
+        let (mut y, row) = (zeros(LEN), noise("row", D));
+        move || reduce::add_row(&mut y, &row)
+    });
+    cases.add("reduce::add_column_sums", || {
+        let (x, mut sums) = (noise("x", LEN), zeros(D));
+        move || reduce::add_column_sums(&x, &mut sums)
+    });
+}
+
+/// f32 on the left, bf16 on the right.
+struct Product {
+    shape: [usize; 3],
+    left: Vec<f32>,
+    right: Vec<half::bf16>,
+}
+
+impl Product {
+    /// (m, k) times (k, n).
+    fn new(m: usize, k: usize, n: usize) -> Self {
+        let right = noise("right", k * n).into_iter().map(half::bf16::from_f32).collect();
+        Self { shape: [m, k, n], left: noise("left", m * k), right }
+    }
+
+    fn turned(self, is_turned: bool) -> impl FnMut() + Send {
+        let Self { shape: [m, k, n], left, right } = self;
+        let (mut out, mut scratch) = (zeros(m * n), gemm::Scratch::default());
+        move || {
+            let right = gemm::Elements::Bf16(&right);
+            let right =
+                if is_turned { gemm::Matrix::new(right, n, k).transposed() } else { gemm::Matrix::new(right, k, n) };
+            gemm::multiply(gemm::Matrix::new(&left[..], m, k), right, &mut out, gemm::Start::Zero, &mut scratch);
+        }
+    }
 }
 
 /// Three query heads of 64 channels for one key head.

@@ -147,12 +147,12 @@ impl Body for BackwardRow<'_> {
 /// Columns of one task of [`parameter_gradients`]: their sums stay in registers. Never changes a result.
 const COLUMNS_PER_TASK: usize = 2 * LANES;
 
-/// The gradients of the parameters: `d_weight = sum over rows of dy x_hat`, `d_bias = sum over rows of dy`; overwritten.
+/// The gradients of the parameters: `d_weight += sum over rows of dy x_hat`, `d_bias += sum over rows of dy`.
 ///
 /// - dy, x: (N, D), mean, inv_std: (N) as the forward left them, d_weight, d_bias: (D).
 ///
-/// Each element is its own chain over the rows, fused multiply-adds for the weight. The same bits as
-/// [`reference::parameter_gradients`].
+/// Each element is its own chain over the rows, fused multiply-adds for the weight, which goes on from what was there: rows given in
+/// two calls make the bits of one. The same bits as [`reference::parameter_gradients`].
 pub fn parameter_gradients(
     dy: &[f32],
     x: &[f32],
@@ -189,6 +189,8 @@ impl Body for ParameterColumns<'_> {
     fn run(self) {
         let (mut d_weight, mut d_bias) = ([0.0_f32; COLUMNS_PER_TASK], [0.0_f32; COLUMNS_PER_TASK]);
         let n_columns = self.d_weight.len();
+        d_weight[..n_columns].copy_from_slice(self.d_weight);
+        d_bias[..n_columns].copy_from_slice(self.d_bias);
         let columns = self.first..self.first + n_columns;
         let rows = self.dy.chunks_exact(self.width).zip(self.x.chunks_exact(self.width));
         for ((dy, x), (mean, inv_std)) in rows.zip(self.mean.iter().zip(self.inv_std)) {
@@ -254,8 +256,6 @@ pub mod reference {
         d_bias: &mut [f32],
     ) {
         let d = d_weight.len();
-        d_weight.fill(0.0);
-        d_bias.fill(0.0);
         for row in 0..mean.len() {
             for i in 0..d {
                 let x_hat = (x[row * d + i] - mean[row]) * inv_std[row];

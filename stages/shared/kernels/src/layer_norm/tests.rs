@@ -6,18 +6,21 @@ use crate::testing::{assert_same_bits, central_differences, noise, on_every_pool
 const EPS: f32 = 1e-5;
 const SHAPES: [(usize, usize); 5] = [(1, 1), (3, 17), (5, 64), (97, 131), (64, 576)];
 
-/// x, dy, weight, bias. The rows of x lie off zero, so that a mean that is left out shows.
+/// The rows of x lie off zero, so that a mean that is left out shows.
 struct Inputs {
     x: Vec<f32>,
     dy: Vec<f32>,
     weight: Vec<f32>,
     bias: Vec<f32>,
+    /// (D): what the gradients of weight and bias are added to.
+    before: Vec<f32>,
 }
 
 impl Inputs {
     fn new(n: usize, d: usize) -> Self {
         let x = noise("x", n * d).into_iter().map(|x| x + 0.75).collect();
-        Self { x, dy: noise("dy", n * d), weight: noise("weight", d), bias: noise("bias", d) }
+        let [weight, bias, before] = ["weight", "bias", "before"].map(|name| noise(name, d));
+        Self { x, dy: noise("dy", n * d), weight, bias, before }
     }
 }
 
@@ -25,18 +28,23 @@ impl Inputs {
 type Outputs = [Vec<f32>; 6];
 const NAMES: [&str; 6] = ["y", "mean", "inv_std", "dx", "d_weight", "d_bias"];
 
+/// The gradients of the parameters in two calls.
 fn fast(n: usize, d: usize, i: &Inputs) -> Outputs {
-    let [mut y, mut mean, mut inv_std, mut dx, mut d_weight, mut d_bias] =
-        [n * d, n, n, n * d, d, d].map(|len| vec![f32::NAN; len]);
+    let [mut y, mut mean, mut inv_std, mut dx] = [n * d, n, n, n * d].map(|len| vec![f32::NAN; len]);
+    let (mut d_weight, mut d_bias) = (i.before.clone(), i.before.clone());
     forward(&i.x, &i.weight, &i.bias, EPS, &mut y, &mut mean, &mut inv_std);
     backward(&i.dy, &i.x, &i.weight, &mean, &inv_std, &mut dx);
-    parameter_gradients(&i.dy, &i.x, &mean, &inv_std, &mut d_weight, &mut d_bias);
+    let half = n / 2;
+    for (rows, elements) in [(0..half, 0..half * d), (half..n, half * d..n * d)] {
+        let (dy, x) = (&i.dy[elements.clone()], &i.x[elements]);
+        parameter_gradients(dy, x, &mean[rows.clone()], &inv_std[rows], &mut d_weight, &mut d_bias);
+    }
     [y, mean, inv_std, dx, d_weight, d_bias]
 }
 
 fn plain(n: usize, d: usize, i: &Inputs) -> Outputs {
-    let [mut y, mut mean, mut inv_std, mut dx, mut d_weight, mut d_bias] =
-        [n * d, n, n, n * d, d, d].map(|len| vec![f32::NAN; len]);
+    let [mut y, mut mean, mut inv_std, mut dx] = [n * d, n, n, n * d].map(|len| vec![f32::NAN; len]);
+    let (mut d_weight, mut d_bias) = (i.before.clone(), i.before.clone());
     reference::forward(&i.x, &i.weight, &i.bias, EPS, &mut y, &mut mean, &mut inv_std);
     reference::backward(&i.dy, &i.x, &i.weight, &mean, &inv_std, &mut dx);
     reference::parameter_gradients(&i.dy, &i.x, &mean, &inv_std, &mut d_weight, &mut d_bias);
@@ -73,7 +81,7 @@ fn the_gradients_match_central_differences() {
     /// f32 rounding of sums of 33 terms.
     const TOLERANCE: f64 = 1e-6;
     let (n, d) = (3, 33);
-    let inputs = Inputs::new(n, d);
+    let inputs = Inputs { before: vec![0.0; d], ..Inputs::new(n, d) };
     let [_, _, _, dx, d_weight, d_bias] = fast(n, d, &inputs);
     let (x, weight, bias, dy) = (wide(&inputs.x), wide(&inputs.weight), wide(&inputs.bias), wide(&inputs.dy));
     let expected = [
