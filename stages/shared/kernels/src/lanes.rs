@@ -86,15 +86,21 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (b_chunks, b_tail) = b.as_chunks::<LANES>();
     let mut acc = [0.0; LANES];
     for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            acc[lane] = a[lane].mul_add(b[lane], acc[lane]);
-        }
+        acc = added(a, b, acc);
     }
-    let (a, b) = (padded(a_tail, 0.0), padded(b_tail, 0.0));
+    if !a_tail.is_empty() {
+        acc = added(&padded(a_tail, 0.0), &padded(b_tail, 0.0), acc);
+    }
+    tree_sum(acc)
+}
+
+/// `acc + a b`, lane by lane.
+#[inline(always)]
+fn added(a: &[f32; LANES], b: &[f32; LANES], mut acc: [f32; LANES]) -> [f32; LANES] {
     for lane in 0..LANES {
         acc[lane] = a[lane].mul_add(b[lane], acc[lane]);
     }
-    tree_sum(acc)
+    acc
 }
 
 /// Largest element, -infinity for an empty slice. A NaN is passed over: the sum of exponentials that follows will show it.

@@ -231,19 +231,22 @@ impl<const ADD: bool> Body for Write<'_, '_, ADD> {
             for (row, out) in rows.iter_mut().enumerate() {
                 let (chunks, tail) = out.as_chunks_mut::<N_COLUMNS>();
                 for (tile, out) in tiles.iter().zip(chunks) {
-                    write_sums::<ADD>(&tile[row], out);
+                    *out = if ADD { sum(out, &tile[row]) } else { tile[row] };
                 }
-                if !tail.is_empty() {
-                    write_sums::<ADD>(&tiles[n_panels - 1][row][..tail.len()], tail);
+                for (out, sum) in tail.iter_mut().zip(&tiles[n_panels - 1][row]) {
+                    *out = if ADD { *out + sum } else { *sum };
                 }
             }
         }
     }
 }
 
+/// The sums of two chunks, as a value: written in place, they would be added one by one.
 #[inline(always)]
-fn write_sums<const ADD: bool>(sums: &[f32], out: &mut [f32]) {
-    for (out, sum) in out.iter_mut().zip(sums) {
-        *out = if ADD { *out + sum } else { *sum };
+fn sum(a: &Chunk, b: &Chunk) -> Chunk {
+    let mut sum = *a;
+    for column in 0..N_COLUMNS {
+        sum[column] += b[column];
     }
+    sum
 }

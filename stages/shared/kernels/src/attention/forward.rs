@@ -5,7 +5,7 @@
 
 use super::pack::{Head, cut_blocks, n_channel_panels, n_token_chunks};
 use super::room::{Rest, Room};
-use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows};
+use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows, first_of};
 use super::{BLOCK_LEN, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes::{self, larger, tree_sum};
@@ -137,6 +137,7 @@ impl Body for Task<'_> {
         let mut running = vec![Running { max: [f32::NEG_INFINITY; 8], total: [0.0; 8] }; n_groups];
         let mut sums = vec![[[0.0; N_COLUMNS]; N_ROWS]; n_groups * n_panels];
         let zeros = vec![0.0; self.shape.head_dim];
+        let mut p = [[0.0; BLOCK_LEN]; N_ROWS];
         for block in (0..self.tokens.end).step_by(BLOCK_LEN) {
             for (group, (running, sums)) in running.iter_mut().zip(sums.chunks_exact_mut(n_panels)).enumerate() {
                 let head = self.kv_head * self.shape.n_group_heads() + group / n_group_rows;
@@ -145,7 +146,7 @@ impl Body for Task<'_> {
                     let q = Head { x: self.q, n_heads: self.shape.n_heads, head, head_dim: self.shape.head_dim };
                     let n_rows = N_ROWS.min(self.tokens.end - first);
                     let rows = q.six_rows(self.first_token + first, n_rows, &zeros);
-                    add_block(self.scale, self.keys, block, first, rows, running, sums);
+                    add_block(self.scale, self.keys, block, first, rows, &mut p, running, sums);
                 }
             }
         }
@@ -160,6 +161,9 @@ impl Body for Task<'_> {
 type Block = [[f32; BLOCK_LEN]; N_ROWS];
 
 /// Lets six rows see the keys of one block: those from `block` on, at most [`BLOCK_LEN`], and for row `r` none behind token `first + r`.
+///
+/// `p` is room for their probabilities.
+#[expect(clippy::too_many_arguments, reason = "what six rows carry, what they read, and room")]
 #[inline(always)]
 fn add_block(
     scale: f32,
@@ -167,24 +171,24 @@ fn add_block(
     block: usize,
     first: usize,
     q: [&[f32]; N_ROWS],
+    p: &mut Block,
     running: &mut Running,
     sums: &mut [Tile],
 ) {
     let n_keys = (first + N_ROWS).min(keys.n_tokens).min(block + BLOCK_LEN) - block;
-    let mut p = [[0.0_f32; BLOCK_LEN]; N_ROWS];
-    fill_scores(&mut p, q, &keys.k[block / N_COLUMNS * q[0].len()..], n_keys);
+    fill_scores(p, q, &keys.k[block / N_COLUMNS * q[0].len()..], n_keys);
     if first < block + n_keys.next_multiple_of(N_COLUMNS) {
         for (row, p) in p.iter_mut().enumerate() {
             p[(first + row + 1).saturating_sub(block).min(n_keys)..].fill(f32::NEG_INFINITY);
         }
     }
-    let keep = fill_probabilities(&mut p, scale, n_keys.div_ceil(N_COLUMNS), running);
+    let keep = fill_probabilities(p, scale, n_keys.div_ceil(N_COLUMNS), running);
     for (panel, sums) in sums.iter_mut().enumerate() {
         for (sums, keep) in sums.iter_mut().zip(keep) {
             sums.iter_mut().for_each(|sum| *sum *= keep);
         }
-        let rows = p.each_ref().map(|p| &p[..n_keys]);
-        add_rows(sums, rows, &keys.v[panel * keys.n_tokens + block..][..n_keys]);
+        let [r0, r1, r2, r3, r4, r5]: [&[f32]; N_ROWS] = [&p[0], &p[1], &p[2], &p[3], &p[4], &p[5]];
+        add_rows(sums, first_of([r0, r1, r2, r3, r4, r5], n_keys), &keys.v[panel * keys.n_tokens + block..][..n_keys]);
     }
 }
 
@@ -241,10 +245,15 @@ impl Task<'_> {
             let (max, total) = (running.max[row], running.total[row]);
             self.log_sum_exp[place] = max.mul_add(self.scale, ln(total));
             let factor = 1.0 / total;
-            for (o, sums) in self.o[place * head_dim..][..head_dim].chunks_mut(N_COLUMNS).zip(sums) {
-                for (o, sum) in o.iter_mut().zip(sums[row]) {
-                    *o = sum * factor;
-                }
+            let (chunks, tail) = self.o[place * head_dim..][..head_dim].as_chunks_mut::<N_COLUMNS>();
+            for (o, sums) in chunks.iter_mut().zip(sums) {
+                // As a value: in place, it would be done number by number.
+                let mut chunk = sums[row];
+                chunk.iter_mut().for_each(|sum| *sum *= factor);
+                *o = chunk;
+            }
+            for (o, sum) in tail.iter_mut().zip(&sums[sums.len() - 1][row]) {
+                *o = sum * factor;
             }
         }
     }

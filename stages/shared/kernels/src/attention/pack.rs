@@ -42,16 +42,25 @@ impl<'a> Head<'a> {
         for (panel, chunks) in panels.chunks_exact_mut(self.head_dim).enumerate() {
             let first = tokens.start + panel * N_COLUMNS;
             if first + N_COLUMNS <= tokens.end {
-                let rows: [&[f32]; N_COLUMNS] = std::array::from_fn(|i| self.row(first + i));
-                for (channel, chunk) in chunks.iter_mut().enumerate() {
-                    for (x, row) in chunk.iter_mut().zip(rows) {
-                        *x = row[channel];
+                let (blocks, tail) = chunks.as_chunks_mut::<N_COLUMNS>();
+                for (i, block) in blocks.iter_mut().enumerate() {
+                    let mut rows = [[0.0; N_COLUMNS]; N_COLUMNS];
+                    for (column, row) in rows.iter_mut().enumerate() {
+                        *row = self.row(first + column).as_chunks().0[i];
+                    }
+                    turn(&rows, block);
+                }
+                for (channel, chunk) in (blocks.len() * N_COLUMNS..).zip(tail) {
+                    for (column, x) in chunk.iter_mut().enumerate() {
+                        *x = self.row(first + column)[channel];
                     }
                 }
             } else {
                 chunks.fill([0.0; N_COLUMNS]);
                 for (column, token) in (first..tokens.end).enumerate() {
-                    chunks.iter_mut().zip(self.row(token)).for_each(|(chunk, x)| chunk[column] = *x);
+                    for (chunk, x) in chunks.iter_mut().zip(self.row(token)) {
+                        chunk[column] = *x;
+                    }
                 }
             }
         }
@@ -61,16 +70,28 @@ impl<'a> Head<'a> {
     /// the last token are zero.
     #[inline(always)]
     pub(super) fn fill_channel_panels(self, tokens: Range<usize>, n_rows: usize, panels: &mut [Chunk]) {
-        for (panel, chunks) in panels.chunks_exact_mut(n_rows).enumerate() {
-            let (filled, rest) = chunks.split_at_mut(tokens.len());
-            for (chunk, token) in filled.iter_mut().zip(tokens.clone()) {
-                let row = &self.row(token)[panel * N_COLUMNS..];
-                match row.first_chunk() {
-                    Some(row) => *chunk = *row,
-                    None => *chunk = crate::lanes::padded(row, 0.0),
-                }
+        // Token by token: a row is read once, in one piece.
+        for (i, token) in tokens.clone().enumerate() {
+            let (chunks, tail) = self.row(token).as_chunks::<N_COLUMNS>();
+            for (panel, chunk) in chunks.iter().enumerate() {
+                panels[panel * n_rows + i] = *chunk;
             }
-            rest.fill([0.0; N_COLUMNS]);
+            if !tail.is_empty() {
+                panels[chunks.len() * n_rows + i] = crate::lanes::padded(tail, 0.0);
+            }
+        }
+        for panel in panels.chunks_exact_mut(n_rows) {
+            panel[tokens.len()..].fill([0.0; N_COLUMNS]);
+        }
+    }
+}
+
+/// Rows to columns.
+#[inline(always)]
+fn turn(rows: &[Chunk; N_COLUMNS], columns: &mut [Chunk; N_COLUMNS]) {
+    for row in 0..N_COLUMNS {
+        for column in 0..N_COLUMNS {
+            columns[column][row] = rows[row][column];
         }
     }
 }
