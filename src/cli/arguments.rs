@@ -215,7 +215,7 @@ pub(super) enum BenchCommand {
     /// Multiply with each matrix of a model: forward, gradient in the input, gradient of the weight
     Gemm(BenchGemmArguments),
     /// Take optimizer steps on random tokens, by the code of the stage kind `train`
-    Train(BenchTrainArguments),
+    Train(Box<BenchTrainArguments>),
 }
 
 /// How every measurement runs.

@@ -104,7 +104,10 @@ fn unsafe_code_stays_where_it_is_justified() {
             }
         }
     }
-    report("`unsafe` only in pipe-kernels, where weights are mapped, and in the first line of the program", &violations);
+    report(
+        "`unsafe` only in pipe-kernels, where weights are mapped, and in the first line of the program",
+        &violations,
+    );
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub(crate) fn documents_of(sequence: &Sequence) -> Vec<Sequence> {
             input_ids: sequence.input_ids[document.clone()].to_vec(),
             position_ids: sequence.position_ids[document.clone()].to_vec(),
             example_ids: sequence.example_ids[document.clone()].to_vec(),
-            documents: vec![0..document.len()],
+            documents: std::iter::once(0..document.len()).collect(),
             supervised,
             targets,
         }

@@ -47,7 +47,7 @@ impl Batch {
             input_ids: vec![0; n_tokens],
             position_ids: vec![0; n_tokens],
             example_ids: vec![0; n_tokens],
-            documents: vec![0..n_tokens],
+            documents: std::iter::once(0..n_tokens).collect(),
             supervised: vec![0; n_supervised],
             targets: vec![0; n_supervised],
         };
