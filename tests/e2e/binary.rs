@@ -66,6 +66,7 @@ fn help_of_run() {
           --threads <N>        Threads for all stages together [env: PIPE_THREADS] [default: all]
           --numerics <WHICH>   Reuse artifacts of any compute class, or of this one exactly: any, exact
           --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
+          --memory <SIZE>      Memory for all stages together, and for each [default: what is free]
           --json               Write events as JSON Lines to standard output
           --store <DIR>        The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>       When to use colours: auto, always, never
@@ -158,6 +159,8 @@ fn help_of_bench() {
           --seed <SEED>             Seed of random tokens, of a fresh adapter and of dropout [default:
                                     42]
           --engine <ENGINE>         native or candle [default: auto, as the stage kind `train`]
+          --memory <SIZE>           Most memory to take, such as 900MiB: more is recomputed then
+                                    [default: what is free]
           --threads <N>             Threads [env: PIPE_THREADS] [default: all]
           --json                    Write one JSON object
       -h, --help                    Print help

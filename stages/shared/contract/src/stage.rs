@@ -99,8 +99,7 @@ pub trait StageKind: Send + Sync {
     ///
     /// # Errors
     /// When the artifact cannot be read.
-    fn figures(&self, port: &str, artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
-        let _ = (port, artifact);
+    fn figures(&self, _port: &str, _artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
         Ok(Vec::new())
     }
 }
@@ -134,8 +133,7 @@ pub trait Stage: Send + Sync {
     ///
     /// # Errors
     /// When a local source does not exist.
-    fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
-        let _ = base_dir;
+    fn source(&self, _base_dir: &Path) -> Result<Source, StageError> {
         Ok(Source::Computed)
     }
 

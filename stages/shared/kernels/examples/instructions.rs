@@ -20,9 +20,11 @@ const LEN: usize = N * D;
 
 type Work = Box<dyn FnMut() + Send>;
 
+type Prepare = Box<dyn FnOnce() -> Work>;
+
 /// Names with what prepares their data.
 #[derive(Default)]
-struct Cases(Vec<(&'static str, Box<dyn FnOnce() -> Work>)>);
+struct Cases(Vec<(&'static str, Prepare)>);
 
 impl Cases {
     /// `prepare` makes the data and returns what is counted.

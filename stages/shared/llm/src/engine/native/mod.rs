@@ -34,7 +34,7 @@ use super::parts::{self, Parts};
 use super::{DropoutKey, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
-use crate::program::{Liveness, Program};
+use crate::program::{Liveness, Op, Program};
 use crate::sequence::Sequence;
 use batch::Batch;
 use gradients::{Gradients, Order, Tree};
@@ -52,7 +52,7 @@ pub struct Execution {
     pub n_packs_per_pass: usize,
     /// Segments whose values are made again in the backward: MLPs from the first layer on, then attentions.
     pub n_recomputed: usize,
-    /// Rows of logits at a time, at least 1.
+    /// Rows of logits at a time, at least 1, where the head is frozen.
     pub head_rows_max: usize,
 }
 
@@ -253,6 +253,15 @@ impl NativeEngine {
         n_elements < 1 << 22 && Order::of(&self.program) == Order::Tree
     }
 
+    /// Where the head is trained, its gradient is a sum over such chunks of rows, so their length is part of the result.
+    fn head_rows_max(&self) -> usize {
+        let is_trained = |weight: &usize| self.program.parameter_of(*weight).is_some();
+        match self.program.ops.last() {
+            Some(Op::Head { weight, .. }) if is_trained(weight) => HEAD_ROWS,
+            _ => self.execution.head_rows_max,
+        }
+    }
+
     fn pass(
         &self,
         shared: &Shared<'_>,
@@ -312,7 +321,7 @@ impl NativeEngine {
             lora_rank: adapter.map_or(0, |adapter| adapter.config.lora_rank),
             lora_scale: adapter.map_or(0.0, |adapter| adapter.config.scale() as f32),
             masks: (0..self.program.adapted.len()).map(mask).collect(),
-            head_rows_max: self.execution.head_rows_max,
+            head_rows_max: self.head_rows_max(),
         }
     }
 }
