@@ -179,6 +179,12 @@ fn gemm_speed() {
         report(&format!("gemm {name}: {m} x {k} x {n}"), (2 * m * k * n) as f64, "GFLOP/s", || {
             gemm::multiply(left, right, &mut y, gemm::Start::Zero, &mut scratch);
         });
+        // One of them: the plain version takes seconds for each GFLOP.
+        if name == "q, o forward" {
+            report_plain("gemm q, o forward, plain", (2 * m * k * n) as f64, "GFLOP/s", || {
+                gemm::reference::multiply(left, right, &mut y, gemm::Start::Zero);
+            });
+        }
     }
 }
 
