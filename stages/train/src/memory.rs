@@ -8,7 +8,7 @@
 
 use pipe_contract::{Context, StageError};
 use pipe_llm::engine::native::{Forecast, PackShape};
-use pipe_llm::trainer::Trainer;
+use pipe_llm::trainer::{Trained, Trainer};
 use pipe_llm::{Engine, LlmError};
 
 /// Of what is free, this share may be taken: the rest is for the page cache and other programs.
@@ -35,10 +35,9 @@ impl Memory {
         log: &mut dyn FnMut(String),
     ) -> Result<Self, LlmError> {
         let before = status_bytes("VmRSS:").unwrap_or(0);
-        let trained = trainer.trained.clone();
-        let adapter = match &trained {
-            pipe_llm::trainer::Trained::Adapter(adapter) => Some(adapter),
-            pipe_llm::trainer::Trained::Weights => None,
+        let adapter = match &trainer.trained {
+            Trained::Adapter(adapter) => Some(adapter),
+            Trained::Weights => None,
         };
         let Engine::Native(engine) = &mut trainer.engine else {
             return Ok(Memory { forecast: None, peak: before });

@@ -199,7 +199,7 @@ fn start_config(lora: &LoraSettings, adapter: &Artifact) -> Result<LoraConfig, S
 
 fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &PackedReader) {
     let program = trainer.engine.program();
-    let n_all: usize = program.weights.iter().map(|w| w.shape.iter().product::<usize>()).sum();
+    let n_all = program.n_elements();
     let n_trainable: usize = trainer.parameters().iter().map(|p| p.tensor.elem_count()).sum();
     // An adapter comes on top of the model's own.
     let (n_all, place) = match trainer.adapter() {

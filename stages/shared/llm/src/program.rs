@@ -112,6 +112,13 @@ pub struct WeightSpec {
     pub shape: Vec<usize>,
 }
 
+impl WeightSpec {
+    /// How many elements it has.
+    pub fn n_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
 /// A linear module that carries an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdaptedModule {
@@ -180,6 +187,16 @@ impl Program {
         Ok(program)
     }
 
+    /// Elements of all weights.
+    pub fn n_elements(&self) -> usize {
+        self.weights.iter().map(WeightSpec::n_elements).sum()
+    }
+
+    /// Elements of the weights that are trained themselves; an adapter's are not among them.
+    pub fn n_trained_elements(&self) -> usize {
+        self.trained.iter().map(|&weight| self.weights[weight].n_elements()).sum()
+    }
+
     /// How many tensors are trained.
     pub fn n_parameters(&self) -> usize {
         2 * self.adapted.len() + self.trained.len()
@@ -223,7 +240,7 @@ impl Program {
     /// element of a matrix 2 forward, 2 for the gradient in its input, and 2 more for its own where it is trained.
     pub fn flops_per_token(&self) -> f64 {
         let size = |weight: WeightIdx| match self.weights[weight].shape.as_slice() {
-            shape @ [_, _] => shape.iter().product::<usize>() as f64,
+            [n_out, n_in] => (n_out * n_in) as f64,
             _ => 0.0,
         };
         let products = self.ops.iter().filter(|op| matches!(op, Op::Linear { .. } | Op::Head { .. }));

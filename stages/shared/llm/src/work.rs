@@ -39,7 +39,7 @@ impl Work {
         let needs_gradient = program.liveness().needs_gradient;
         let passes = |input: usize, weight: WeightIdx| {
             let n_passes = 1 + usize::from(needs_gradient[input]) + usize::from(program.parameter_of(weight).is_some());
-            2.0 * n_passes as f64 * program.weights[weight].shape.iter().product::<usize>() as f64
+            2.0 * n_passes as f64 * program.weights[weight].n_elements() as f64
         };
         let heads = program.config.n_heads * program.config.head_dim;
         let mut work = Work::default();

@@ -3,12 +3,11 @@
 //! Forward walks the list and keeps what [`crate::program::Liveness`] says; backward walks it in reverse. Weights stay in
 //! the dtype they have on disk and are widened one matrix at a time.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::parts::{Parts, part_of};
+use super::parts::{Clock, Parts, part_of};
 use super::{DropoutKey, GradientSum, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
@@ -29,9 +28,7 @@ pub struct CandleEngine {
     table: RopeTable,
     device: Device,
     dtype: DType,
-    /// What passes took since the sums they belong to began.
-    passes: Mutex<Parts>,
-    parts: Mutex<Parts>,
+    clock: Clock,
 }
 
 /// The values of a pass so far, and what its backward will need.
@@ -74,8 +71,7 @@ impl CandleEngine {
         for &weight in &program.trained {
             weights[weight] = linear::widen(&weights[weight], dtype)?;
         }
-        let (passes, parts) = (Mutex::default(), Mutex::default());
-        Ok(CandleEngine { program, liveness, weights, table, device, dtype, passes, parts })
+        Ok(CandleEngine { program, liveness, weights, table, device, dtype, clock: Clock::default() })
     }
 
     /// The list it runs.
@@ -139,7 +135,7 @@ impl CandleEngine {
         if let (Some(parameter), Some(d_weight)) = (parameter, output.d_weight) {
             gradients.add(parameter, d_weight)?;
         }
-        self.took("head", started);
+        self.clock.took("head", started);
         tape.values[input] = None;
         if let Some(d_input) = output.d_input {
             self.backward(adapter, sequence, &masks, tape, (input, d_input), gradients)?;
@@ -158,23 +154,12 @@ impl CandleEngine {
         dropout: Option<DropoutKey>,
         check: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Sums, E> {
-        let started = Instant::now();
-        // What an evaluation took before is nobody's question.
-        take(&self.passes);
-        let sums = self.sums_of_passes(adapter, sequences, dropout, check);
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.merge_within(take(&self.passes), started.elapsed());
-        sums
+        self.clock.around(|| self.sums_of_passes(adapter, sequences, dropout, check))
     }
 
     /// As [`super::Engine::take_parts`].
     pub fn take_parts(&self) -> Parts {
-        take(&self.parts)
-    }
-
-    /// Notes how long something took; returns now.
-    fn took(&self, part: &'static str, started: Instant) -> Instant {
-        self.passes.lock().unwrap_or_else(PoisonError::into_inner).add(part, started)
+        self.clock.take()
     }
 
     fn sums_of_passes<E: From<LlmError>>(
@@ -231,15 +216,7 @@ impl CandleEngine {
     }
 
     pub(super) fn masks(&self, dropout: Option<DropoutKey>) -> Vec<Option<Mask>> {
-        let mask = |module_idx: usize| {
-            dropout.filter(|key| key.probability > 0.0).map(|key| Mask {
-                seed: key.seed,
-                optimizer_step: key.optimizer_step,
-                module: module_idx as u64,
-                probability: key.probability as f32,
-            })
-        };
-        (0..self.program.adapted.len()).map(mask).collect()
+        (0..self.program.adapted.len()).map(|module_idx| dropout.and_then(|key| key.mask(module_idx))).collect()
     }
 
     /// Runs every op but the head. `keeps`: whether a backward follows.
@@ -293,7 +270,7 @@ impl CandleEngine {
                 let y = linear::forward(value(input), &self.weights[weight], bias.map(|b| &self.weights[b]))?;
                 match (adapter, adapted) {
                     (Some(adapter), Some(module_idx)) => {
-                        (part, started) = ("adapter", self.took(part, started));
+                        (part, started) = ("adapter", self.clock.took(part, started));
                         let x = dropped(value(input), masks[module_idx].as_ref(), sequence)?;
                         let (delta, h) = linear::low_rank_forward(&x, low_rank(adapter, module_idx))?;
                         ((y + delta)?, Some(h))
@@ -313,7 +290,7 @@ impl CandleEngine {
             Op::Residual { left, right, .. } => ((value(left) + value(right))?, None),
             Op::Head { .. } => unreachable!("the head makes no value"),
         };
-        self.took(part, started);
+        self.clock.took(part, started);
         Ok(made)
     }
 
@@ -339,7 +316,7 @@ impl CandleEngine {
                     Some(other) => {
                         let started = Instant::now();
                         let sum = (other + d_input)?;
-                        self.took("residual", started);
+                        self.clock.took("residual", started);
                         sum
                     }
                 };
@@ -392,7 +369,7 @@ impl CandleEngine {
                 }
                 let mut d_x = if wants(input) { Some(linear::backward(&d_y, &self.weights[weight])?) } else { None };
                 if let (Some(adapter), Some(module_idx)) = (adapter, adapted) {
-                    (part, started) = ("adapter", self.took(part, started));
+                    (part, started) = ("adapter", self.clock.took(part, started));
                     let mask = masks[module_idx].as_ref();
                     let x = dropped(value(input), mask, sequence)?;
                     let low_rank = low_rank(adapter, module_idx);
@@ -435,7 +412,7 @@ impl CandleEngine {
             }
             Op::Head { .. } => unreachable!("it is where the backward begins"),
         };
-        self.took(part, started);
+        self.clock.took(part, started);
         Ok(d_inputs)
     }
 }
@@ -450,8 +427,4 @@ fn dropped(x: &Tensor, mask: Option<&Mask>, sequence: &Sequence) -> candle_core:
 fn low_rank(adapter: &Adapter, module_idx: AdaptedIdx) -> LowRank<'_> {
     let module = &adapter.modules[module_idx];
     LowRank { a: &module.a, b: &module.b, scale: adapter.config.scale() }
-}
-
-fn take(parts: &Mutex<Parts>) -> Parts {
-    std::mem::take(&mut parts.lock().unwrap_or_else(PoisonError::into_inner))
 }

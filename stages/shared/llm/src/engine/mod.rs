@@ -19,12 +19,13 @@ pub use native::NativeEngine;
 pub use parts::Parts;
 
 use candle_core::{Device, Tensor};
+use pipe_kernels::dropout::Mask;
 
 use crate::adapter::Adapter;
 use crate::error::LlmError;
 use crate::sequence::Sequence;
 
-use crate::program::{ParameterIdx, Program};
+use crate::program::{AdaptedIdx, ParameterIdx, Program};
 
 /// One of the two.
 pub enum Engine {
@@ -136,6 +137,18 @@ pub struct DropoutKey {
     pub optimizer_step: u64,
     /// Probability of zeroing a channel.
     pub probability: f64,
+}
+
+impl DropoutKey {
+    /// The mask of an adapted module, `None` where nothing is dropped.
+    fn mask(self, module: AdaptedIdx) -> Option<Mask> {
+        (self.probability > 0.0).then_some(Mask {
+            seed: self.seed,
+            optimizer_step: self.optimizer_step,
+            module: module as u64,
+            probability: self.probability as f32,
+        })
+    }
 }
 
 /// Sum of the losses of a sequence's supervised tokens, in nats.

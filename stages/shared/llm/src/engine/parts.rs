@@ -4,6 +4,7 @@
 //! with these times: they are for `pipe bench`.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::program::Op;
@@ -24,19 +25,62 @@ impl Parts {
     }
 
     /// Adds what another pass took.
-    pub(super) fn merge(&mut self, other: Parts) {
+    fn merge(&mut self, other: Parts) {
         for (part, seconds) in other.seconds {
             *self.seconds.entry(part).or_insert(0.0) += seconds;
         }
     }
 
     /// Adds what passes took that were begun and ended in `wall`: passes side by side share it, and what they did not take is `other`.
-    pub(super) fn merge_within(&mut self, passes: Parts, wall: Duration) {
+    fn merge_within(&mut self, passes: Parts, wall: Duration) {
         let (taken, wall) = (passes.seconds.values().sum::<f64>(), wall.as_secs_f64());
         let share = if taken > wall { wall / taken } else { 1.0 };
         let scaled = passes.seconds.into_iter().map(|(part, seconds)| (part, share * seconds));
         self.merge(Parts { seconds: scaled.chain([("other", wall - share * taken)]).collect() });
     }
+}
+
+/// The times of an engine, written from any thread.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    /// What passes took since the sums they belong to began.
+    passes: Mutex<Parts>,
+    sums: Mutex<Parts>,
+}
+
+impl Clock {
+    /// Runs `sums` and files what its passes noted.
+    pub(super) fn around<R>(&self, sums: impl FnOnce() -> R) -> R {
+        let started = Instant::now();
+        // What an evaluation took before is nobody's question.
+        take(&self.passes);
+        let result = sums();
+        lock(&self.sums).merge_within(take(&self.passes), started.elapsed());
+        result
+    }
+
+    /// Notes how long something in a pass took; returns now.
+    pub(super) fn took(&self, part: &'static str, started: Instant) -> Instant {
+        lock(&self.passes).add(part, started)
+    }
+
+    /// Notes what a whole pass took.
+    pub(super) fn took_parts(&self, parts: Parts) {
+        lock(&self.passes).merge(parts);
+    }
+
+    /// What sums took since the last call.
+    pub(super) fn take(&self) -> Parts {
+        take(&self.sums)
+    }
+}
+
+fn lock(parts: &Mutex<Parts>) -> std::sync::MutexGuard<'_, Parts> {
+    parts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take(parts: &Mutex<Parts>) -> Parts {
+    std::mem::take(&mut *lock(parts))
 }
 
 /// The part that an op belongs to; the adapter of a linear op is the part `adapter`.

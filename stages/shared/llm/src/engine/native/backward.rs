@@ -244,9 +244,8 @@ impl Pass<'_, '_> {
         // (r, out): a product of few rows is made column by column, and its long side is then read in the order it lies in.
         let mut d_b_turned = vec![0.0; rank * n_out];
         for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
-            let part = |x: &'_ [f32], width: usize| rows.start * width..rows.end * width.min(x.len());
-            let (h, d_h) = (&h[part(h, rank)], &d_h[part(d_h, rank)]);
-            let (x, d_y) = (&x[part(x, n_in)], &d_y[part(d_y, n_out)]);
+            let at = |width: usize| rows.start * width..rows.end * width;
+            let (h, d_h, x, d_y) = (&h[at(rank)], &d_h[at(rank)], &x[at(n_in)], &d_y[at(n_out)]);
             let (n, d_a) = (rows.len(), leaves.tensor(pack_idx, 2 * module_idx, rank * n_in));
             let d_h = Matrix::new(d_h, n, rank).transposed();
             multiply(d_h, Matrix::new(x, n, n_in), d_a, Start::Output, &mut work.scratch);

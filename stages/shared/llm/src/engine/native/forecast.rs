@@ -99,8 +99,6 @@ impl NativeEngine {
         let shared = self.shared(adapter, Some(super::DropoutKey { seed: 0, optimizer_step: 0, probability: 0.5 }));
         let values = 4 * (Pass::n_elements(&shared, &batch, true) * n_side_by_side) as u64;
 
-        let n_trained: usize =
-            program.trained.iter().map(|&w| program.weights[w].shape.iter().product::<usize>()).sum();
         let lora_rank = adapter.map_or(0, |adapter| adapter.config.lora_rank);
         let n_adapter: usize = program.adapted.iter().map(|m| lora_rank * (m.n_in + m.n_out)).sum();
         // A chain has one buffer; a tree one sum per level, and the leaves of a pass.
@@ -108,7 +106,7 @@ impl NativeEngine {
             Order::Chain => 1,
             Order::Tree => shape.n_packs.max(1).ilog2() as usize + 1 + n_packs * n_side_by_side,
         };
-        let trained = 4 * ((n_trained + n_adapter) * (1 + 2 + n_gradients)) as u64;
+        let trained = 4 * ((program.n_trained_elements() + n_adapter) * (1 + 2 + n_gradients)) as u64;
         let mapped = self.weights.iter().map(super::Weight::mapped_bytes).sum();
         let buffers = 4 * (self.n_buffer_elements(n_packs * shape.n_tokens) * n_side_by_side) as u64;
         Forecast { mapped, trained, values, buffers }

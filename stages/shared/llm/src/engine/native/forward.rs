@@ -169,7 +169,7 @@ impl Pass<'_, '_> {
     fn moved_or_copied(&mut self, op_idx: usize, input: ValueIdx, len: usize) -> Block {
         let dies = self.shared.liveness.dies_after[op_idx].contains(&input);
         let x = self.value(input);
-        if dies && !self.shared.plan.is_kept(input) && !self.shared.plan.kept_forward[input] {
+        if dies && !self.shared.plan.is_needed(input) {
             self.values[input] = None;
             if self.packed == Some(input) {
                 self.packed = None;

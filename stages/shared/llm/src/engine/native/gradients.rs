@@ -23,9 +23,7 @@ pub(super) enum Order {
 
 impl Order {
     pub(super) fn of(program: &Program) -> Self {
-        let n_trained: usize =
-            program.trained.iter().map(|&w| program.weights[w].shape.iter().product::<usize>()).sum();
-        if n_trained <= TREE_ELEMENTS_MAX { Order::Tree } else { Order::Chain }
+        if program.n_trained_elements() <= TREE_ELEMENTS_MAX { Order::Tree } else { Order::Chain }
     }
 }
 

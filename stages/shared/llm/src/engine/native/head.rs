@@ -17,8 +17,7 @@ impl Pass<'_, '_> {
         let (width, vocab_size) = (config.hidden_size, config.vocab_size);
         let len = self.n_tokens() * width;
         let x = self.value(*input);
-        let wants_input = trains && self.wants(*input);
-        let d_x = wants_input.then(|| self.work.arena.take(len));
+        let d_x = (trains && self.wants(*input)).then(|| self.work.arena.take(len));
         if let Some(d_x) = d_x.filter(|_| !self.is_dry) {
             self.work.arena.slices([(d_x, len)])[0].fill(0.0);
         }
@@ -29,14 +28,15 @@ impl Pass<'_, '_> {
             for start in supervised.clone().step_by(self.shared.head_rows_max) {
                 let chunk = start..supervised.end.min(start + self.shared.head_rows_max);
                 let n = chunk.len();
-                let rows = self.work.arena.take(n * width);
-                let logits = self.work.arena.take(n * vocab_size);
+                let rows_block = self.work.arena.take(n * width);
+                let logits_block = self.work.arena.take(n * vocab_size);
                 if !self.is_dry {
                     let work = &mut *self.work;
                     let (ids, targets) = (&self.batch.supervised[chunk.clone()], &self.batch.targets[chunk]);
                     let right = self.shared.weights[*weight].matrix();
                     let losses = &mut losses[start - supervised.start..][..n];
-                    let [x, rows, logits] = work.arena.slices([(x, len), (rows, n * width), (logits, n * vocab_size)]);
+                    let [x, rows, logits] =
+                        work.arena.slices([(x, len), (rows_block, n * width), (logits_block, n * vocab_size)]);
                     for (row, id) in rows.chunks_exact_mut(width).zip(ids) {
                         row.copy_from_slice(&x[*id as usize * width..][..width]);
                     }
@@ -52,19 +52,16 @@ impl Pass<'_, '_> {
                         let d_logits = Matrix::new(&*logits, n, vocab_size).transposed();
                         multiply(d_logits, Matrix::new(&*rows, n, width), d_weight, Start::Output, &mut work.scratch);
                     }
-                    if wants_input {
+                    if let Some(d_x) = d_x {
                         multiply(Matrix::new(&*logits, n, vocab_size), right, rows, Start::Zero, &mut work.scratch);
+                        let [d_x, rows] = work.arena.slices([(d_x, len), (rows_block, n * width)]);
+                        for (row, id) in rows.chunks_exact(width).zip(ids) {
+                            d_x[*id as usize * width..][..width].copy_from_slice(row);
+                        }
                     }
                 }
-                if let Some(d_x) = d_x.filter(|_| !self.is_dry) {
-                    let ids = &self.batch.supervised[start..start + n];
-                    let [d_x, rows] = self.work.arena.slices([(d_x, len), (rows, n * width)]);
-                    for (row, id) in rows.chunks_exact(width).zip(ids) {
-                        d_x[*id as usize * width..][..width].copy_from_slice(row);
-                    }
-                }
-                self.work.arena.give(logits);
-                self.work.arena.give(rows);
+                self.work.arena.give(logits_block);
+                self.work.arena.give(rows_block);
             }
             all.push(losses);
         }

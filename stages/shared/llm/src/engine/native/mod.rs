@@ -20,17 +20,15 @@ mod schedule;
 mod weight;
 
 use std::sync::Mutex;
-use std::time::Instant;
 
 use candle_core::Tensor;
-use pipe_kernels::dropout::Mask;
 use pipe_kernels::rope;
 use rayon::prelude::*;
 
 pub use forecast::{Forecast, PackShape};
 pub use weight::Weight;
 
-use super::parts::{self, Parts};
+use super::parts::{self, Clock, Parts};
 use super::{DropoutKey, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
@@ -72,9 +70,7 @@ pub struct NativeEngine {
     table: rope::Table,
     n_positions: usize,
     workspaces: Mutex<Vec<Workspace>>,
-    /// What passes took since the sums they belong to began.
-    passes: Mutex<Parts>,
-    parts: Mutex<Parts>,
+    clock: Clock,
 }
 
 impl NativeEngine {
@@ -98,8 +94,7 @@ impl NativeEngine {
             table,
             n_positions,
             workspaces: Mutex::default(),
-            passes: Mutex::default(),
-            parts: Mutex::default(),
+            clock: Clock::default(),
         })
     }
 
@@ -150,7 +145,7 @@ impl NativeEngine {
 
     /// As [`super::Engine::take_parts`].
     pub fn take_parts(&self) -> Parts {
-        take(&self.parts)
+        self.clock.take()
     }
 
     /// The loss of the supervised tokens, without dropout.
@@ -189,13 +184,7 @@ impl NativeEngine {
         dropout: Option<DropoutKey>,
         check: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Sums, E> {
-        let started = Instant::now();
-        // What an evaluation took before is nobody's question.
-        take(&self.passes);
-        let sums = self.sums_of_passes(adapter, sequences, dropout, check);
-        let mut parts = self.parts.lock().expect("no pass panics while it holds the lock");
-        parts.merge_within(take(&self.passes), started.elapsed());
-        sums
+        self.clock.around(|| self.sums_of_passes(adapter, sequences, dropout, check))
     }
 
     fn sums_of_passes<E: From<LlmError>>(
@@ -249,8 +238,7 @@ impl NativeEngine {
 
     /// Whether products are too short tasks to be worth splitting: fewer than 2^22 weights in all.
     fn runs_side_by_side(&self) -> bool {
-        let n_elements: usize = self.program.weights.iter().map(|w| w.shape.iter().product::<usize>()).sum();
-        n_elements < 1 << 22 && Order::of(&self.program) == Order::Tree
+        self.program.n_elements() < 1 << 22 && Order::of(&self.program) == Order::Tree
     }
 
     /// Where the head is trained, its gradient is a sum over such chunks of rows, so their length is part of the result.
@@ -289,7 +277,7 @@ impl NativeEngine {
         let mut parts = Parts::default();
         let result = pass(&mut work, &mut parts);
         lock().push(work);
-        self.passes.lock().expect("no pass panics while it holds the lock").merge(parts);
+        self.clock.took_parts(parts);
         result
     }
 
@@ -303,14 +291,7 @@ impl NativeEngine {
 
     fn shared<'t>(&'t self, adapter: Option<&'t Adapter>, dropout: Option<DropoutKey>) -> Shared<'t> {
         let adapters = adapter.map(|adapter| &adapter.modules[..]).unwrap_or_default();
-        let mask = |module_idx: usize| {
-            dropout.filter(|key| key.probability > 0.0).map(|key| Mask {
-                seed: key.seed,
-                optimizer_step: key.optimizer_step,
-                module: module_idx as u64,
-                probability: key.probability as f32,
-            })
-        };
+        let mask = |module_idx| dropout.and_then(|key| key.mask(module_idx));
         Shared {
             program: &self.program,
             liveness: &self.liveness,
@@ -329,8 +310,4 @@ impl NativeEngine {
 /// In f64, one after another.
 fn sum(losses: &[f32]) -> LossSum {
     losses.iter().copied().map(f64::from).sum()
-}
-
-fn take(parts: &Mutex<Parts>) -> Parts {
-    std::mem::take(&mut parts.lock().expect("no pass panics while it holds the lock"))
 }

@@ -146,14 +146,14 @@ impl<'p, 't> Pass<'p, 't> {
     /// Runs every op but the head. `keeps`: whether a backward follows.
     pub(super) fn forward(&mut self, keeps: bool) {
         let shared = self.shared;
-        for op_idx in 0..shared.program.ops.len() {
-            let Some(output) = shared.program.ops[op_idx].output() else { continue };
-            let segment = shared.plan.segments.iter().find(|segment| segment.ops.contains(&op_idx));
-            let keeps_extra = keeps && self.wants(output) && segment.is_none_or(|segment| !segment.is_recomputed);
-            self.forward_op(op_idx, keeps_extra, true);
-            for &dead in &shared.liveness.dies_after[op_idx] {
-                if !(keeps && shared.plan.kept_forward[dead]) {
-                    self.give_value(dead);
+        for segment in &shared.plan.segments {
+            for op_idx in segment.ops.clone() {
+                let wants_gradient = self.op(op_idx).output().is_some_and(|output| self.wants(output));
+                self.forward_op(op_idx, keeps && wants_gradient && !segment.is_recomputed, true);
+                for &dead in &shared.liveness.dies_after[op_idx] {
+                    if !(keeps && shared.plan.kept_forward[dead]) {
+                        self.give_value(dead);
+                    }
                 }
             }
         }
@@ -168,8 +168,7 @@ impl<'p, 't> Pass<'p, 't> {
             }
             self.forward_op(op_idx, true, wants_output);
             for &dead in &shared.liveness.dies_after[op_idx] {
-                let is_kept = shared.plan.is_kept(dead) || shared.plan.kept_forward[dead];
-                if !is_kept {
+                if !shared.plan.is_needed(dead) {
                     self.give_value(dead);
                 }
             }

@@ -98,9 +98,9 @@ impl WalkPlan {
         again
     }
 
-    /// Whether the backward of a recomputed segment needs this value as it was made.
-    pub(super) fn is_kept(&self, value: ValueIdx) -> bool {
-        self.kept[value]
+    /// Whether a backward reads this value as it was made, or a recomputed segment begins with it.
+    pub(super) fn is_needed(&self, value: ValueIdx) -> bool {
+        self.kept[value] || self.kept_forward[value]
     }
 }
 
