@@ -94,11 +94,11 @@ fn add_rows(cases: &mut Cases) {
     });
     cases.add("cross_entropy::forward", || {
         let (logits, mut losses) = (noise("logits", 8 * 4999), zeros(8));
-        move || cross_entropy::forward(&logits, &[123; 8], &mut losses)
+        move || cross_entropy::forward(&logits, 4999, &[123; 8], &mut losses)
     });
     cases.add("cross_entropy::forward_backward", || {
         let (mut logits, mut losses) = (noise("logits", 8 * 4999), zeros(8));
-        move || cross_entropy::forward_backward(&mut logits, &[123; 8], 0.5, &mut losses)
+        move || cross_entropy::forward_backward(&mut logits, 4999, &[123; 8], 0.5, &mut losses)
     });
 }
 

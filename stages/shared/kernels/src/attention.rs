@@ -87,6 +87,14 @@ impl Shape {
     }
 }
 
+/// Elements that a [`forward`] and a [`backward`] of these documents leave for the next calls, on the current number of threads: panels and
+/// sums of 16 columns.
+pub fn n_kept_elements(shape: Shape, documents: &[Range<usize>]) -> usize {
+    let (backward, n_pieces) = backward::n_chunks(shape, documents);
+    // One of the backward's pieces is the forward's, grown.
+    crate::tile::N_COLUMNS * (backward.max(forward::n_chunks(shape, documents)) + (n_pieces - 1) * backward)
+}
+
 /// Fails unless `x` has `len` elements.
 #[track_caller]
 fn check_len(name: &str, x: &[f32], len: usize) {

@@ -16,14 +16,15 @@ const BLOCK_LEN: usize = 1024;
 
 /// Losses of N rows; the logits become the gradient of `scale * sum(losses)`.
 ///
-/// - logits: (N, V), targets: (N), each below V, losses: (N) in nats, V at least 1
+/// - logits: (N, V) in rows of V numbers or more; targets: (N), each below V; losses: (N) in nats; vocab_size: V, at least 1
 /// - scale: factor of every gradient, not of the losses
 ///
 /// A NaN or an infinity among the logits gives a loss that is not finite. The same bits as [`reference::forward_backward`].
-pub fn forward_backward(logits: &mut [f32], targets: &[u32], scale: f32, losses: &mut [f32]) {
-    let Some(v) = row_len(logits.len(), targets, losses.len()) else { return };
-    (logits.par_chunks_mut(v), targets.par_iter(), losses.par_iter_mut()).into_par_iter().for_each(
+pub fn forward_backward(logits: &mut [f32], vocab_size: usize, targets: &[u32], scale: f32, losses: &mut [f32]) {
+    let Some(row_len) = row_len(logits.len(), vocab_size, targets, losses.len()) else { return };
+    (logits.par_chunks_mut(row_len), targets.par_iter(), losses.par_iter_mut()).into_par_iter().for_each(
         |(logits, target, loss)| {
+            let logits = &mut logits[..vocab_size];
             *loss = dispatch::run(GradientRow { logits, target: *target as usize, scale });
         },
     );
@@ -69,14 +70,14 @@ impl Body for GradientRow<'_> {
 
 /// Losses of N rows, without gradients.
 ///
-/// - logits: (N, V), targets: (N), each below V, losses: (N) in nats
+/// - logits, vocab_size, targets, losses: as in [`forward_backward`]
 ///
 /// The same bits as the losses of [`forward_backward`].
-pub fn forward(logits: &[f32], targets: &[u32], losses: &mut [f32]) {
-    let Some(v) = row_len(logits.len(), targets, losses.len()) else { return };
-    (logits.par_chunks(v), targets.par_iter(), losses.par_iter_mut()).into_par_iter().for_each(
+pub fn forward(logits: &[f32], vocab_size: usize, targets: &[u32], losses: &mut [f32]) {
+    let Some(row_len) = row_len(logits.len(), vocab_size, targets, losses.len()) else { return };
+    (logits.par_chunks(row_len), targets.par_iter(), losses.par_iter_mut()).into_par_iter().for_each(
         |(logits, target, loss)| {
-            *loss = dispatch::run(LossRow { logits, target: *target as usize });
+            *loss = dispatch::run(LossRow { logits: &logits[..vocab_size], target: *target as usize });
         },
     );
 }
@@ -111,19 +112,20 @@ impl Body for LossRow<'_> {
     }
 }
 
-/// V, after checking the shapes; `None` where there are no rows.
-fn row_len(n_logits: usize, targets: &[u32], n_losses: usize) -> Option<usize> {
+/// Numbers of a row, after checking the shapes; `None` where there are no rows.
+fn row_len(n_logits: usize, vocab_size: usize, targets: &[u32], n_losses: usize) -> Option<usize> {
     assert_eq!(targets.len(), n_losses, "cross_entropy: targets and losses differ in length");
     if targets.is_empty() {
         assert_eq!(n_logits, 0, "cross_entropy: logits without targets");
         return None;
     }
-    let v = n_logits / targets.len();
-    assert!(v > 0 && n_logits == v * targets.len(), "cross_entropy: logits are not (N, V)");
+    let row_len = n_logits / targets.len();
+    assert!(vocab_size > 0 && vocab_size <= row_len, "cross_entropy: {vocab_size} logits in rows of {row_len}");
+    assert_eq!(n_logits, row_len * targets.len(), "cross_entropy: logits are not rows of one length");
     for target in targets {
-        assert!((*target as usize) < v, "cross_entropy: target {target} is outside of {v} logits");
+        assert!((*target as usize) < vocab_size, "cross_entropy: target {target} is outside of {vocab_size} logits");
     }
-    Some(v)
+    Some(row_len)
 }
 
 #[inline(always)]
@@ -143,10 +145,10 @@ pub mod reference {
     use crate::math::exp_of_nonpositive;
 
     /// As [`super::forward_backward`].
-    pub fn forward_backward(logits: &mut [f32], targets: &[u32], scale: f32, losses: &mut [f32]) {
-        let v = logits.len() / targets.len();
+    pub fn forward_backward(logits: &mut [f32], vocab_size: usize, targets: &[u32], scale: f32, losses: &mut [f32]) {
+        let row_len = logits.len() / targets.len();
         for (row, target) in targets.iter().enumerate() {
-            let logits = &mut logits[row * v..(row + 1) * v];
+            let logits = &mut logits[row * row_len..][..vocab_size];
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let powers: Vec<f32> = logits.iter().map(|x| exp_of_nonpositive(x - max)).collect();
             let total: f64 = powers.chunks(BLOCK_LEN).map(|block| f64::from(sum(block))).sum();
@@ -170,19 +172,20 @@ mod tests {
 
     #[test]
     fn losses_and_gradients_equal_the_reference_to_the_bit() {
-        for (n, v) in [(1, 1), (3, 17), (5, 1024), (7, 2503), (2, 49_152)] {
+        for (n, v, row_len) in [(1, 1, 1), (3, 17, 32), (5, 1024, 1024), (7, 2503, 2504), (2, 49_152, 49_168)] {
             let targets: Vec<u32> = (0..n as u32).map(|i| i * 7919 % v as u32).collect();
-            let (mut gradient, mut losses) = (logits(n * v), vec![0.0; n]);
-            reference::forward_backward(&mut gradient, &targets, 0.25, &mut losses);
+            let (mut gradient, mut losses) = (logits(n * row_len), vec![0.0; n]);
+            reference::forward_backward(&mut gradient, v, &targets, 0.25, &mut losses);
             let fast = || {
-                let (mut gradient, mut losses, mut only_losses) = (logits(n * v), vec![0.0; n], vec![0.0; n]);
-                forward(&gradient, &targets, &mut only_losses);
-                forward_backward(&mut gradient, &targets, 0.25, &mut losses);
+                let (mut gradient, mut losses, mut only_losses) = (logits(n * row_len), vec![0.0; n], vec![0.0; n]);
+                forward(&gradient, v, &targets, &mut only_losses);
+                forward_backward(&mut gradient, v, &targets, 0.25, &mut losses);
                 (gradient, losses, only_losses)
             };
             for (pool, (fast_gradient, fast_losses, only_losses)) in on_every_pool(fast) {
                 assert_same_bits(&fast_losses, &losses, &format!("losses of ({n}, {v}) on {pool}"));
                 assert_same_bits(&only_losses, &losses, &format!("losses alone of ({n}, {v}) on {pool}"));
+                // What lies behind a row stays as it was, too.
                 assert_same_bits(&fast_gradient, &gradient, &format!("gradient of ({n}, {v}) on {pool}"));
             }
         }
@@ -202,7 +205,7 @@ mod tests {
         let (mut gradient, mut losses) = (logits(v), [0.0]);
         let exact = exact_loss(&crate::testing::wide(&gradient), target);
         let expected = central_differences(&gradient, |x| exact_loss(x, target) * f64::from(scale));
-        forward_backward(&mut gradient, &[target as u32], scale, &mut losses);
+        forward_backward(&mut gradient, v, &[target as u32], scale, &mut losses);
         assert!((f64::from(losses[0]) - exact).abs() < TOLERANCE * exact, "{} instead of {exact}", losses[0]);
         let difference = relative_difference(&gradient, &expected);
         assert!(difference < TOLERANCE, "relative difference {difference:e}");
@@ -213,7 +216,7 @@ mod tests {
         // Equal logits: the loss is ln V, also where a lane adds 3,072 terms.
         let v = 49_152;
         let mut losses = [0.0];
-        forward(&vec![3.5; v], &[11], &mut losses);
+        forward(&vec![3.5; v], v, &[11], &mut losses);
         assert_eq!(losses[0], libm::log(v as f64) as f32);
     }
 
@@ -222,20 +225,20 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let (mut logits, mut losses) = (logits(40), [0.0]);
             logits[9] = bad;
-            forward_backward(&mut logits, &[3], 1.0, &mut losses);
+            forward_backward(&mut logits, 40, &[3], 1.0, &mut losses);
             assert!(!losses[0].is_finite(), "{bad} gave the loss {}", losses[0]);
         }
     }
 
     #[test]
     fn no_rows_are_no_work() {
-        forward_backward(&mut [], &[], 1.0, &mut []);
-        forward(&[], &[], &mut []);
+        forward_backward(&mut [], 7, &[], 1.0, &mut []);
+        forward(&[], 7, &[], &mut []);
     }
 
     #[test]
     #[should_panic(expected = "target 4 is outside of 4 logits")]
     fn a_target_outside_of_the_vocabulary_is_refused() {
-        forward(&[0.0; 4], &[4], &mut [0.0]);
+        forward(&[0.0; 4], 4, &[4], &mut [0.0]);
     }
 }

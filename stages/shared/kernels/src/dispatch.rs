@@ -14,6 +14,7 @@
 //! takes AVX2 there.
 
 use pulp::{Simd, WithSimd};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Work to be compiled once per instruction set. `run` must be `#[inline(always)]`.
 pub(crate) trait Body {
@@ -105,13 +106,21 @@ pub(crate) fn run<B: Body>(body: B) -> B::Output {
     body.run()
 }
 
-#[cfg(test)]
-use crate::testing::is_allowed;
+/// The best instruction set that the process may use, as its place in [`InstructionSet`].
+static BEST_ALLOWED: AtomicU8 = AtomicU8::new(InstructionSet::Avx512 as u8);
 
-/// Only tests hold a thread back from an instruction set.
-#[cfg(not(test))]
-const fn is_allowed(_: InstructionSet) -> bool {
-    true
+/// Lets no kernel of this process use a better instruction set than `best` from now on, until it is called again. Results stay the same, to
+/// the bit: this is how to see that. The baseline of x86-64 is about fifty times slower.
+pub fn limit_instruction_set(best: InstructionSet) {
+    BEST_ALLOWED.store(best as u8, Ordering::Relaxed);
+}
+
+fn is_allowed(set: InstructionSet) -> bool {
+    #[cfg(test)]
+    if !crate::testing::is_allowed(set) {
+        return false;
+    }
+    set as u8 <= BEST_ALLOWED.load(Ordering::Relaxed)
 }
 
 /// How many rows of `row_len` elements make a task worth its overhead (about 16,000 elements). Never changes a result.

@@ -40,5 +40,6 @@ pub mod rope;
 mod dispatch;
 #[cfg(test)]
 mod testing;
+mod tile;
 
-pub use dispatch::InstructionSet;
+pub use dispatch::{InstructionSet, limit_instruction_set};

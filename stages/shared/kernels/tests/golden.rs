@@ -97,7 +97,7 @@ fn attention_both_ways() {
 fn losses_and_optimizer_steps() {
     let (n, v) = (3, 2500);
     let (mut logits, mut losses) = (noise("logits", n * v), vec![0.0; n]);
-    cross_entropy::forward_backward(&mut logits, &[0, 1234, 2499], 0.125, &mut losses);
+    cross_entropy::forward_backward(&mut logits, v, &[0, 1234, 2499], 0.125, &mut losses);
     check(&[&logits, &losses], 0x3ba2_c906_3608_1d9d);
     let (mut param, mut m, mut second) = (noise("param", n * v), vec![0.0; n * v], vec![0.0; n * v]);
     for t in 1..=3 {

@@ -201,12 +201,12 @@ fn cross_entropy_speed() {
         work.par_chunks_mut(v).zip(logits.par_chunks(v)).for_each(|(work, logits)| work.copy_from_slice(logits));
     });
     // No plain version of its own: it is the one below without the gradient.
-    report("cross_entropy::forward", bytes, "GB/s", || cross_entropy::forward(&logits, &targets, &mut losses));
+    report("cross_entropy::forward", bytes, "GB/s", || cross_entropy::forward(&logits, v, &targets, &mut losses));
     report("cross_entropy::forward_backward", 2.0 * bytes, "GB/s", || {
-        cross_entropy::forward_backward(&mut work, &targets, 1.0, &mut losses);
+        cross_entropy::forward_backward(&mut work, v, &targets, 1.0, &mut losses);
     });
     report_plain("cross_entropy::reference::forward_backward", 2.0 * bytes, "GB/s", || {
-        cross_entropy::reference::forward_backward(&mut work, &targets, 1.0, &mut losses);
+        cross_entropy::reference::forward_backward(&mut work, v, &targets, 1.0, &mut losses);
     });
 }
 

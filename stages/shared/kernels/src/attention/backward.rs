@@ -11,10 +11,10 @@
 
 use super::pack::{Head, Rows, n_channel_panels, n_token_chunks};
 use super::room::Rest;
-use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile};
 use super::{Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes;
+use crate::tile::{Chunk, N_COLUMNS, N_ROWS, Tile};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -70,10 +70,25 @@ pub fn backward(
         .collect();
     let inputs = Inputs { shape, documents, scale, q, k, v, d_o, log_sum_exp, delta: &delta };
     let outputs = Outputs::new(&inputs, dq, dk, dv);
-    if documents.len() * shape.n_kv_heads >= N_TASKS_PER_THREAD * rayon::current_num_threads() {
+    if has_many_documents(shape, documents) {
         documents::run(&inputs, outputs);
     } else {
         waves::run(&inputs, outputs);
+    }
+}
+
+/// Whether a document and key head is a task.
+fn has_many_documents(shape: Shape, documents: &[Range<usize>]) -> bool {
+    documents.len() * shape.n_kv_heads >= N_TASKS_PER_THREAD * rayon::current_num_threads()
+}
+
+/// Chunks that a call needs room for, in each of so many pieces.
+pub(super) fn n_chunks(shape: Shape, documents: &[Range<usize>]) -> (usize, usize) {
+    if has_many_documents(shape, documents) {
+        let n_tasks = documents.len() * shape.n_kv_heads;
+        (documents::n_chunks(shape, documents), rayon::current_num_threads().min(n_tasks))
+    } else {
+        (waves::n_chunks(shape, documents), 1)
     }
 }
 

@@ -5,11 +5,12 @@
 
 use super::pack::{Head, cut_blocks, n_channel_panels, n_token_chunks};
 use super::room::{Rest, Room};
-use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows, first_of};
+
 use super::{BLOCK_LEN, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes::{self, larger, tree_sum};
 use crate::math::{exp_of_nonpositive, ln};
+use crate::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows, first_of};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -41,8 +42,7 @@ pub fn forward(
     check_len("v", v, shape.n_key_elements());
     check_len("o", o, shape.n_query_elements());
     check_len("log_sum_exp", log_sum_exp, shape.n_tokens * shape.n_heads);
-    let keys_len: usize = documents.iter().map(|document| Keys::n_chunks(document.len(), shape.head_dim)).sum();
-    let mut room = Room::new(shape.n_kv_heads * keys_len);
+    let mut room = Room::new(n_chunks(shape, documents));
     let mut rest = room.rest();
     let document_of = |i: usize| &documents[i / shape.n_kv_heads];
     let new_keys = |i| Keys::new(&mut rest, document_of(i).len(), shape.head_dim);
@@ -60,6 +60,12 @@ pub fn forward(
             dispatch::run(Task { shape, scale, q, keys, kv_head, first_token, tokens, o, log_sum_exp });
         }
     });
+}
+
+/// Chunks that a call needs room for.
+pub(super) fn n_chunks(shape: Shape, documents: &[Range<usize>]) -> usize {
+    let keys: usize = documents.iter().map(|document| Keys::n_chunks(document.len(), shape.head_dim)).sum();
+    shape.n_kv_heads * keys
 }
 
 /// Keys and values of one head and document.

@@ -10,7 +10,7 @@
 //!
 //! Missing tokens and channels of a last panel are zero.
 
-use super::tile::{Chunk, N_COLUMNS, N_ROWS};
+use crate::tile::{Chunk, N_COLUMNS, N_ROWS};
 use std::ops::Range;
 
 /// A head's place in a (T, heads, D) slice.

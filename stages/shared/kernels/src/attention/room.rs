@@ -4,7 +4,7 @@
 //! and gets them again page by page in the next: a fifth of the time for documents of 200 tokens. So a call that ends keeps its memory
 //! here. There is one piece for each call that ever ran at the same time; it grows and never shrinks.
 
-use super::tile::{Chunk, N_COLUMNS, N_ROWS, Tile};
+use crate::tile::{Chunk, N_COLUMNS, N_ROWS, Tile};
 use std::sync::{Mutex, PoisonError};
 
 static SPARE: Mutex<Vec<Vec<Chunk>>> = Mutex::new(Vec::new());

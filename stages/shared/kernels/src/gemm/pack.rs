@@ -13,9 +13,10 @@ use std::ops::Range;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::tile::{Chunk, Column, N_COLUMNS, N_ROWS};
+use super::tile::Column;
 use super::{Elements, Matrix};
 use crate::dispatch::{self, Body};
+use crate::tile::{Chunk, N_COLUMNS, N_ROWS};
 
 /// An element that is widened exactly.
 trait Element: Copy + Sync {

@@ -94,7 +94,8 @@ impl InplaceOp1 for CrossEntropy<'_> {
             candle_core::bail!("cross_entropy needs contiguous f32 logits")
         };
         let mut losses = self.losses.lock().expect("nobody else holds it");
-        kernel::forward_backward(&mut data[start..end], self.targets, 1.0, &mut losses);
+        let vocab_size = layout.dims()[1];
+        kernel::forward_backward(&mut data[start..end], vocab_size, self.targets, 1.0, &mut losses);
         Ok(())
     }
 }

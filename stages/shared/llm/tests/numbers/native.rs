@@ -1,8 +1,12 @@
 //! The native engine against the candle engine, and against itself: threads, passes, recomputing, packing.
 
 use candle_core::{DType, Device, Tensor};
+use pipe_kernels::{InstructionSet, limit_instruction_set};
 use pipe_llm::engine::native::{Execution, PackShape};
 use pipe_llm::engine::{DropoutKey, Sums};
+use pipe_llm::optimizer::AdamWSettings;
+use pipe_llm::schedule::{Schedule, ScheduleType};
+use pipe_llm::trainer::{Trained, Trainer};
 use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence};
 
 use crate::common::{Parity, documents_of, fixtures, relative_difference};
@@ -10,6 +14,8 @@ use crate::common::{Parity, documents_of, fixtures, relative_difference};
 /// Two orders of adding the same f32 numbers.
 const TOLERANCE: f64 = 1e-5;
 const FAMILIES: [&str; 2] = ["llama", "qwen2"];
+const SETTINGS: AdamWSettings =
+    AdamWSettings { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 };
 const KEY: DropoutKey = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
 
 /// What is trained, and on what.
@@ -123,6 +129,34 @@ fn threads_passes_and_recomputing_change_no_bit() {
                 assert!(got == expected, "{what}, {n_threads} threads");
             }
         }
+    }
+}
+
+/// Losses, adapter and trained weights after three optimizer steps, dropout on.
+fn trained_bits(case: &Case) -> (Vec<u64>, Vec<u32>) {
+    let trained = case.adapter.clone().map_or(Trained::Weights, Trained::Adapter);
+    let schedule = Schedule { schedule_type: ScheduleType::Linear, peak: 1e-2, n_warmup_steps: 1, n_steps: 3 };
+    let mut trainer = Trainer::new(case.native(), trained, SETTINGS, schedule, 7);
+    let batches = (0..3).map(|step_idx| case.parity.batch(step_idx, true));
+    let step = |batch: Vec<Sequence>| trainer.step::<LlmError>(&batch, |_| Ok(())).expect("a step").loss.to_bits();
+    let losses = batches.map(step).collect();
+    let tensors: Vec<Tensor> = match &trainer.trained {
+        Trained::Adapter(adapter) => adapter.modules.iter().flat_map(|m| [m.a.clone(), m.b.clone()]).collect(),
+        Trained::Weights => trainer.engine.trained().into_iter().cloned().collect(),
+    };
+    let values = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("numbers");
+    (losses, tensors.iter().flat_map(values).map(f32::to_bits).collect())
+}
+
+#[test]
+fn instruction_sets_train_the_same_bits() {
+    for case in cases() {
+        limit_instruction_set(InstructionSet::of_host());
+        let expected = trained_bits(&case);
+        limit_instruction_set(InstructionSet::Baseline);
+        let got = trained_bits(&case);
+        limit_instruction_set(InstructionSet::of_host());
+        assert!(got == expected, "{}: {} is not the baseline", case.name, InstructionSet::of_host());
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::pair::{Pair, Scratch, Task};
 use super::{Inputs, Keys, Outputs, QueryHead, add, write};
-use crate::attention::BLOCK_LEN;
 use crate::attention::pack::{Rows, n_channel_panels};
 use crate::attention::room::Room;
-use crate::attention::tile::N_ROWS;
+use crate::attention::{BLOCK_LEN, Shape};
 use crate::dispatch;
+use crate::tile::N_ROWS;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -22,10 +22,15 @@ pub(super) fn run(inputs: &Inputs<'_>, outputs: Outputs<'_>) {
             tasks.push(KeyHead { document, kv_head, dq, dk, dv });
         }
     }
-    let longest = documents.iter().map(|document| document.len()).max().unwrap_or(0);
-    let n_chunks = Keys::n_chunks(longest, shape.head_dim) + QueryHead::n_chunks(longest, shape.head_dim);
+    let n_chunks = n_chunks(shape, documents);
     let new_room = || (Room::new(n_chunks), Scratch::new());
     tasks.into_par_iter().for_each_init(new_room, |(room, scratch), task| task.run(inputs, room, scratch));
+}
+
+/// Chunks that a thread needs room for.
+pub(super) fn n_chunks(shape: Shape, documents: &[Range<usize>]) -> usize {
+    let longest = documents.iter().map(|document| document.len()).max().unwrap_or(0);
+    Keys::n_chunks(longest, shape.head_dim) + QueryHead::n_chunks(longest, shape.head_dim)
 }
 
 /// A key head of a document, and the rows of its query heads and of itself.

@@ -4,9 +4,10 @@ use super::{Inputs, Keys};
 use crate::attention::BLOCK_LEN;
 use crate::attention::Shape;
 use crate::attention::pack::n_channel_panels;
-use crate::attention::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, ZEROS, add_columns, add_panels, add_rows, first_of};
+use crate::attention::tile::{add_columns, add_panels};
 use crate::dispatch::Body;
 use crate::math::exp_of_nonpositive;
+use crate::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, ZEROS, add_rows, first_of};
 use std::ops::Range;
 
 /// A block of queries against a block of keys, for one query head.

@@ -13,12 +13,13 @@
 
 use super::pair::{Pair, Scratch, Task};
 use super::{Inputs, Keys, Outputs, QueryHead, add, write};
-use crate::attention::BLOCK_LEN;
 use crate::attention::pack::n_channel_panels;
 use crate::attention::room::Room;
-use crate::attention::tile::N_ROWS;
+use crate::attention::{BLOCK_LEN, Shape};
 use crate::dispatch;
+use crate::tile::N_ROWS;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Pairs in the first wave that are enough for 16 threads. Never changes a result.
 const N_TASKS_WANTED: usize = 64;
@@ -27,11 +28,8 @@ const N_TASKS_WANTED: usize = 64;
 pub(super) fn run(inputs: &Inputs<'_>, mut outputs: Outputs<'_>) {
     let Inputs { shape, documents, .. } = *inputs;
     let n_group_heads = shape.n_group_heads();
-    let n_blocks: usize = documents.iter().map(|document| document.len().div_ceil(BLOCK_LEN)).sum();
-    let n_at_once = N_TASKS_WANTED.div_ceil(n_group_heads * n_blocks.max(1)).min(shape.n_kv_heads);
-    let keys_len: usize = documents.iter().map(|document| Keys::n_chunks(document.len(), shape.head_dim)).sum();
-    let head_len: usize = documents.iter().map(|document| QueryHead::n_chunks(document.len(), shape.head_dim)).sum();
-    let mut room = Room::new(n_at_once * (keys_len + n_group_heads * head_len));
+    let n_at_once = n_at_once(shape, documents);
+    let mut room = Room::new(n_chunks(shape, documents));
     for first in (0..shape.n_kv_heads).step_by(n_at_once) {
         let kv_heads = first..shape.n_kv_heads.min(first + n_at_once);
         let mut rest = room.rest();
@@ -47,6 +45,21 @@ pub(super) fn run(inputs: &Inputs<'_>, mut outputs: Outputs<'_>) {
         run_waves(inputs, &mut groups);
         write_sums(inputs, &groups, &mut outputs);
     }
+}
+
+/// Key heads that are taken at once.
+fn n_at_once(shape: Shape, documents: &[Range<usize>]) -> usize {
+    let n_blocks: usize = documents.iter().map(|document| document.len().div_ceil(BLOCK_LEN)).sum();
+    N_TASKS_WANTED.div_ceil(shape.n_group_heads() * n_blocks.max(1)).min(shape.n_kv_heads)
+}
+
+/// Chunks that a call needs room for.
+pub(super) fn n_chunks(shape: Shape, documents: &[Range<usize>]) -> usize {
+    let of_key_head = |document: &Range<usize>| {
+        Keys::n_chunks(document.len(), shape.head_dim)
+            + shape.n_group_heads() * QueryHead::n_chunks(document.len(), shape.head_dim)
+    };
+    n_at_once(shape, documents) * documents.iter().map(of_key_head).sum::<usize>()
 }
 
 /// A key head of a document with its query heads.

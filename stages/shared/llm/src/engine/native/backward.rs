@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pipe_kernels::gemm::{Matrix, Start, multiply, multiply_packed};
+use pipe_kernels::gemm::{Matrix, Start, multiply};
 use pipe_kernels::{attention, dropout, gated_mlp, reduce, rms_norm, rope};
 
 use super::arena::Block;
@@ -17,7 +17,6 @@ impl Pass<'_, '_> {
         let started = Instant::now();
         let op = self.op(op_idx);
         // The gradient is in panels under no value's name.
-        self.packed = None;
         match *op {
             Op::Embedding { weight, output } => self.embed_back(weight, output, leaves),
             Op::RmsNorm { .. } => self.norm_back(op_idx, leaves),
@@ -143,15 +142,13 @@ impl Pass<'_, '_> {
         let (n_tokens, n_out, n_in) = (self.n_tokens(), shape[0], shape[1]);
         let d_y = self.d_output(output);
         let adapter = self.adapter(adapted);
-        if self.wants(input) || adapter.is_some() {
-            self.pack(output, d_y, n_out);
-        }
         if self.wants(input) {
             let (d_x, start) = self.sum_of(input, n_tokens * n_in);
             if !self.is_dry {
                 let work = &mut *self.work;
-                let [d_x] = work.arena.slices([(d_x, n_tokens * n_in)]);
-                multiply_packed(&work.left, self.shared.weights[weight].matrix(), d_x, start, &mut work.scratch);
+                let [d_y, d_x] = work.arena.slices([(d_y, n_tokens * n_out), (d_x, n_tokens * n_in)]);
+                let right = self.shared.weights[weight].matrix();
+                multiply(Matrix::new(&*d_y, n_tokens, n_out), right, d_x, start, &mut work.scratch);
             }
         }
         self.weight_back(weight, bias, input, d_y, leaves);
@@ -197,7 +194,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// With `d_h = scale d_y B`: `d_B = d_y^T h`, `d_A = d_h^T drop(x)`, `d_x += drop(d_h A)`; h has the scale in it. `work.left` holds d_y.
+    /// With `d_h = scale d_y B`: `d_B = d_y^T h`, `d_A = d_h^T drop(x)`, `d_x += drop(d_h A)`; h has the scale in it.
     fn low_rank_back(
         &mut self,
         module_idx: AdaptedIdx,
@@ -211,9 +208,9 @@ impl Pass<'_, '_> {
         let d_h = self.work.arena.take(n_tokens * rank);
         if !self.is_dry {
             let work = &mut *self.work;
-            let [d_h] = work.arena.slices([(d_h, n_tokens * rank)]);
+            let [d_y, d_h] = work.arena.slices([(d_y, n_tokens * n_out), (d_h, n_tokens * rank)]);
             let b = self.shared.adapters[module_idx].b.matrix();
-            multiply_packed(&work.left, b, d_h, Start::Zero, &mut work.scratch);
+            multiply(Matrix::new(&*d_y, n_tokens, n_out), b, d_h, Start::Zero, &mut work.scratch);
             reduce::scale(d_h, self.shared.lora_scale);
         }
         let x = self.remade(input);

@@ -6,6 +6,8 @@
 //!
 //! The arena's size is exact, from a dry walk. The rest are sizes of known buffers; what the process has already is not counted here.
 
+use pipe_kernels::{attention, gemm};
+
 use super::batch::Batch;
 use super::gradients::Order;
 use super::pass::Pass;
@@ -62,7 +64,10 @@ impl NativeEngine {
         shape: PackShape,
         budget: Option<u64>,
     ) -> Result<Forecast, LlmError> {
-        let n_packs = (ROWS_WANTED / shape.n_tokens.max(1)).clamp(1, shape.n_packs.max(1));
+        let mut n_packs = (ROWS_WANTED / shape.n_tokens.max(1)).clamp(1, shape.n_packs.max(1));
+        if self.runs_side_by_side() {
+            n_packs = n_packs.min(shape.n_packs.div_ceil(rayon::current_num_threads()).max(1));
+        }
         let n_segments = self.plan.segments.len();
         let fastest = Execution { n_packs_per_pass: n_packs, n_recomputed: 0, head_rows_max: HEAD_ROWS };
         let one_pack = (1..=n_segments).map(|n_recomputed| Execution { n_packs_per_pass: 1, n_recomputed, ..fastest });
@@ -94,7 +99,7 @@ impl NativeEngine {
     pub fn forecast(&self, adapter: Option<&Adapter>, shape: PackShape) -> Forecast {
         let program = &self.program;
         let n_packs = self.execution.n_packs_per_pass;
-        let n_side_by_side = if self.runs_side_by_side() { rayon::current_num_threads().min(shape.n_packs) } else { 1 };
+        let n_side_by_side = self.n_passes_at_once(shape.n_packs);
         let batch = Batch::of_shape(n_packs, shape.n_tokens, shape.n_supervised);
         let shared = self.shared(adapter, Some(super::DropoutKey { seed: 0, optimizer_step: 0, probability: 0.5 }));
         let values = 4 * (Pass::n_elements(&shared, &batch, true) * n_side_by_side) as u64;
@@ -108,25 +113,37 @@ impl NativeEngine {
         };
         let trained = 4 * ((program.n_trained_elements() + n_adapter) * (1 + 2 + n_gradients)) as u64;
         let mapped = self.weights.iter().map(super::Weight::mapped_bytes).sum();
-        let buffers = 4 * (self.n_buffer_elements(n_packs * shape.n_tokens) * n_side_by_side) as u64;
+        let buffers = 4 * (self.n_buffer_elements(n_packs, shape.n_tokens) * n_side_by_side) as u64;
         Forecast { mapped, trained, values, buffers }
     }
 
-    /// Elements of both copies of a product's sides, of attention's panels and sums, and of the rotary table.
-    fn n_buffer_elements(&self, n_tokens: usize) -> usize {
+    /// Elements of both copies of a product's sides, of what attention keeps, and of the rotary table, for a pass of so many packs.
+    fn n_buffer_elements(&self, n_packs: usize, pack_len: usize) -> usize {
         let config = &self.program.config;
-        let widths = self.program.ops.iter().filter_map(|op| match op {
-            Op::Linear { weight, .. } => self.program.weights[*weight].shape.iter().max().copied(),
-            _ => None,
-        });
-        let widest = widths.max().unwrap_or(0);
-        let left = n_tokens * widest;
-        let right = pipe_kernels::gemm::SLAB_LEN_MAX;
-        // Keys twice and values once in panels; sums of dq, dk and dv for every query head.
-        let attention = n_tokens * (3 * config.kv_width() + 3 * config.q_width());
-        left + left.min(n_tokens * pipe_kernels::gemm::SLAB_INNER_MAX)
-            + right
-            + attention
+        let n_tokens = n_packs * pack_len;
+        let (mut left, mut right) = (0, 0);
+        for op in &self.program.ops {
+            let (weight, n_rows) = match op {
+                Op::Linear { weight, .. } => (*weight, pack_len),
+                Op::Head { weight, .. } => (*weight, self.head_rows_max()),
+                _ => continue,
+            };
+            let shape = &self.program.weights[weight].shape;
+            right = right.max(shape.iter().product());
+            if self.program.parameter_of(weight).is_some() {
+                // Its gradient turns the left side, a slab of rows at a time.
+                left = left.max(shape[0] * n_rows.min(gemm::SLAB_INNER_MAX));
+            }
+        }
+        let documents: Vec<_> = (0..n_packs).map(|pack| pack * pack_len..(pack + 1) * pack_len).collect();
+        let attention = attention::Shape {
+            n_tokens,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_dim: config.head_dim,
+        };
+        left + right.min(gemm::SLAB_LEN_MAX)
+            + attention::n_kept_elements(attention, &documents)
             + self.n_positions * config.head_dim
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pipe_kernels::gemm::{Matrix, Start, multiply, multiply_packed};
+use pipe_kernels::gemm::{Matrix, Start, multiply};
 use pipe_kernels::{attention, dropout, gated_mlp, reduce, rms_norm, rope};
 use rayon::prelude::*;
 
@@ -72,17 +72,6 @@ impl Pass<'_, '_> {
         y
     }
 
-    /// Puts a value into panels, unless it is there.
-    pub(super) fn pack(&mut self, value: ValueIdx, block: Block, width: usize) {
-        if self.packed == Some(value) || self.is_dry {
-            return;
-        }
-        let n_tokens = self.n_tokens();
-        let [x] = self.work.arena.slices([(block, n_tokens * width)]);
-        self.work.left.pack(Matrix::new(&*x, n_tokens, width));
-        self.packed = Some(value);
-    }
-
     fn linear(&mut self, op_idx: usize, output: ValueIdx, keeps_extra: bool, wants_output: bool, started: Instant) {
         let Op::Linear { input, weight, bias, adapted, .. } = *self.op(op_idx) else {
             unreachable!("called for linear ops")
@@ -95,53 +84,33 @@ impl Pass<'_, '_> {
         if !self.is_dry
             && let Some(y) = y
         {
-            self.pack(input, x, n_in);
             let work = &mut *self.work;
-            let [y] = work.arena.slices([(y, n_tokens * n_out)]);
+            let [x, y] = work.arena.slices([(x, n_tokens * n_in), (y, n_tokens * n_out)]);
             let right = self.shared.weights[weight].matrix().transposed();
-            multiply_packed(&work.left, right, y, Start::Zero, &mut work.scratch);
+            multiply(Matrix::new(&*x, n_tokens, n_in), right, y, Start::Zero, &mut work.scratch);
             if let Some(bias) = bias {
                 reduce::add_row(y, self.shared.weights[bias].f32());
             }
         }
         let started = self.parts.add("linear", started);
         if let Some((module_idx, _)) = self.adapter(adapted) {
-            let h = self.low_rank(module_idx, input, x, n_in, y.map(|y| (y, n_out)));
+            let h = self.low_rank(module_idx, x, n_in, y.map(|y| (y, n_out)));
             self.keep_extra(op_idx, Some(h), keeps_extra);
             self.parts.add("adapter", started);
         }
     }
 
     /// `h = scale drop(x) A^T`, (T, r), which is returned; `y += h B^T` where y is given with its width.
-    fn low_rank(
-        &mut self,
-        module_idx: AdaptedIdx,
-        input: ValueIdx,
-        x: Block,
-        n_in: usize,
-        y: Option<(Block, usize)>,
-    ) -> Block {
+    fn low_rank(&mut self, module_idx: AdaptedIdx, x: Block, n_in: usize, y: Option<(Block, usize)>) -> Block {
         let (n_tokens, rank) = (self.n_tokens(), self.shared.lora_rank);
         let h = self.work.arena.take(n_tokens * rank);
         let dropped = self.dropped(module_idx, x, n_in);
         if !self.is_dry {
             let adapter = &self.shared.adapters[module_idx];
-            if dropped.is_none() {
-                self.pack(input, x, n_in);
-            }
             let work = &mut *self.work;
+            let [h_slice, x] = work.arena.slices([(h, n_tokens * rank), (dropped.unwrap_or(x), n_tokens * n_in)]);
             let a = adapter.a.matrix().transposed();
-            match dropped {
-                None => {
-                    let [h] = work.arena.slices([(h, n_tokens * rank)]);
-                    multiply_packed(&work.left, a, h, Start::Zero, &mut work.scratch);
-                }
-                Some(dropped) => {
-                    let [h, dropped] = work.arena.slices([(h, n_tokens * rank), (dropped, n_tokens * n_in)]);
-                    multiply(Matrix::new(&*dropped, n_tokens, n_in), a, h, Start::Zero, &mut work.scratch);
-                }
-            }
-            let [h_slice] = work.arena.slices([(h, n_tokens * rank)]);
+            multiply(Matrix::new(&*x, n_tokens, n_in), a, h_slice, Start::Zero, &mut work.scratch);
             reduce::scale(h_slice, self.shared.lora_scale);
             if let Some((y, n_out)) = y {
                 let [h, y] = work.arena.slices([(h, n_tokens * rank), (y, n_tokens * n_out)]);
@@ -171,9 +140,6 @@ impl Pass<'_, '_> {
         let x = self.value(input);
         if dies && !self.shared.plan.is_needed(input) {
             self.values[input] = None;
-            if self.packed == Some(input) {
-                self.packed = None;
-            }
             return x;
         }
         self.copied(x, len)

@@ -1,10 +1,22 @@
 //! The head: logits and cross-entropy of the supervised rows, a chunk at a time, as in `ops/head.rs`.
 
 use pipe_kernels::cross_entropy;
-use pipe_kernels::gemm::{Matrix, Start, multiply};
+use pipe_kernels::gemm::{Matrix, Start, multiply, multiply_into_rows_of};
 
 use super::pass::{Leaves, Pass};
 use crate::program::Op;
+
+/// Numbers from one row of logits to the next: an odd number of cache lines. With 49,152 logits of 4 bytes, a power of two times 3, the same column of
+/// all rows would lie in one set of the caches, and products with the logits took a fifth longer.
+fn logits_row_len(vocab_size: usize) -> usize {
+    const LINE_LEN: usize = 16;
+    LINE_LEN * (vocab_size.div_ceil(LINE_LEN) | 1)
+}
+
+/// Length of chunks of at most `len_max` that are equal, but for the last.
+fn even_chunk_len(len: usize, len_max: usize) -> usize {
+    len.div_ceil(len.div_ceil(len_max).max(1)).max(1)
+}
 
 impl Pass<'_, '_> {
     /// The losses of the supervised rows, pack by pack. With `leaves`, the gradient of the head's input is left for the backward.
@@ -15,6 +27,7 @@ impl Pass<'_, '_> {
         let trains = leaves.is_some();
         let config = &self.shared.program.config;
         let (width, vocab_size) = (config.hidden_size, config.vocab_size);
+        let row_len = logits_row_len(vocab_size);
         let len = self.n_tokens() * width;
         let x = self.value(*input);
         let d_x = (trains && self.wants(*input)).then(|| self.work.arena.take(len));
@@ -25,35 +38,43 @@ impl Pass<'_, '_> {
         for pack_idx in 0..self.batch.packs.len() {
             let supervised = self.batch.supervised_of[pack_idx].clone();
             let mut losses = vec![0.0; supervised.len()];
-            for start in supervised.clone().step_by(self.shared.head_rows_max) {
-                let chunk = start..supervised.end.min(start + self.shared.head_rows_max);
+            let chunk_len = even_chunk_len(supervised.len(), self.shared.head_rows_max);
+            for start in supervised.clone().step_by(chunk_len) {
+                let chunk = start..supervised.end.min(start + chunk_len);
                 let n = chunk.len();
                 let rows_block = self.work.arena.take(n * width);
-                let logits_block = self.work.arena.take(n * vocab_size);
+                let logits_block = self.work.arena.take(n * row_len);
                 if !self.is_dry {
                     let work = &mut *self.work;
                     let (ids, targets) = (&self.batch.supervised[chunk.clone()], &self.batch.targets[chunk]);
                     let right = self.shared.weights[*weight].matrix();
                     let losses = &mut losses[start - supervised.start..][..n];
                     let [x, rows, logits] =
-                        work.arena.slices([(x, len), (rows_block, n * width), (logits_block, n * vocab_size)]);
+                        work.arena.slices([(x, len), (rows_block, n * width), (logits_block, n * row_len)]);
                     for (row, id) in rows.chunks_exact_mut(width).zip(ids) {
                         row.copy_from_slice(&x[*id as usize * width..][..width]);
                     }
-                    multiply(Matrix::new(&*rows, n, width), right.transposed(), logits, Start::Zero, &mut work.scratch);
+                    let (left, turned) = (Matrix::new(&*rows, n, width), right.transposed());
+                    multiply_into_rows_of(row_len, left, turned, logits, Start::Zero, &mut work.scratch);
                     if trains {
-                        cross_entropy::forward_backward(logits, targets, 1.0, losses);
+                        cross_entropy::forward_backward(logits, vocab_size, targets, 1.0, losses);
                     } else {
-                        cross_entropy::forward(logits, targets, losses);
+                        cross_entropy::forward(logits, vocab_size, targets, losses);
                     }
+                    let d_logits = Matrix::in_rows_of(row_len, &*logits, n, vocab_size);
                     let parameter = self.shared.program.parameter_of(*weight);
                     if let (Some(leaves), Some(parameter)) = (leaves.as_deref_mut(), parameter) {
                         let d_weight = leaves.tensor(pack_idx, parameter, vocab_size * width);
-                        let d_logits = Matrix::new(&*logits, n, vocab_size).transposed();
-                        multiply(d_logits, Matrix::new(&*rows, n, width), d_weight, Start::Output, &mut work.scratch);
+                        multiply(
+                            d_logits.transposed(),
+                            Matrix::new(&*rows, n, width),
+                            d_weight,
+                            Start::Output,
+                            &mut work.scratch,
+                        );
                     }
                     if let Some(d_x) = d_x {
-                        multiply(Matrix::new(&*logits, n, vocab_size), right, rows, Start::Zero, &mut work.scratch);
+                        multiply(d_logits, right, rows, Start::Zero, &mut work.scratch);
                         let [d_x, rows] = work.arena.slices([(d_x, len), (rows_block, n * width)]);
                         for (row, id) in rows.chunks_exact(width).zip(ids) {
                             d_x[*id as usize * width..][..width].copy_from_slice(row);

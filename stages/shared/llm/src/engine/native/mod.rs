@@ -4,9 +4,9 @@
 //! list --WalkPlan--> what is kept, what is made again --dry walk--> size of the arena --walk--> losses, gradients
 //! ```
 //!
-//! It runs the same list as the candle engine. What it adds: frozen weights stay in their files, all values of a pass lie in one arena, a side of a product
-//! is packed once for all that share it, and every result has the same bits on any number of threads, any CPU, and any split of the packs into
-//! passes. It does not decode: generation runs on the candle engine.
+//! It runs the same list as the candle engine. What it adds: frozen weights stay in their files, all values of a pass lie in one arena, and every result
+//! has the same bits on any number of threads, any CPU, and any split of the packs into passes. It does not decode: generation runs on the
+//! candle engine.
 
 mod arena;
 mod backward;
@@ -40,8 +40,8 @@ use pass::{Leaves, LowRankView, Pass, Shared, Workspace};
 use schedule::WalkPlan;
 use weight::View;
 
-/// Rows of logits at a time: 36 MiB at a vocabulary of 49,152. Twice as many gain 2 % of the head's time.
-const HEAD_ROWS: usize = 192;
+/// Rows of logits at a time: 48 MiB at a vocabulary of 49,152.
+const HEAD_ROWS: usize = 256;
 
 /// How a pass trades time for memory. Never changes a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,9 +201,8 @@ impl NativeEngine {
         let mut loss_sum = 0.0;
         let (mut tree, mut chain) = (Tree::default(), Gradients::new(n_parameters));
         let order = Order::of(&self.program);
-        // Passes of a model too small to fill the cores with one of them run side by side.
-        let n_passes = if self.runs_side_by_side() { rayon::current_num_threads() } else { 1 };
         let n_packs = self.execution.n_packs_per_pass;
+        let n_passes = self.n_passes_at_once(with_loss.len());
         let mut n_done = 0;
         for group in with_loss.chunks(n_packs * n_passes) {
             check(n_done)?;
@@ -239,6 +238,15 @@ impl NativeEngine {
     /// Whether products are too short tasks to be worth splitting: fewer than 2^22 weights in all.
     fn runs_side_by_side(&self) -> bool {
         self.program.n_elements() < 1 << 22 && Order::of(&self.program) == Order::Tree
+    }
+
+    /// Passes that run at once while there are `n_packs` to do. Those of a model too small to fill the cores with one of them run side by side.
+    fn n_passes_at_once(&self, n_packs: usize) -> usize {
+        if self.runs_side_by_side() {
+            rayon::current_num_threads().min(n_packs.div_ceil(self.execution.n_packs_per_pass)).max(1)
+        } else {
+            1
+        }
     }
 
     /// Where the head is trained, its gradient is a sum over such chunks of rows, so their length is part of the result.

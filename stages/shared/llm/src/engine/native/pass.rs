@@ -20,7 +20,6 @@ use crate::program::{AdaptedIdx, Liveness, Op, ParameterIdx, Program, ValueIdx};
 pub(super) struct Workspace {
     pub(super) arena: Arena,
     pub(super) scratch: gemm::Scratch,
-    pub(super) left: gemm::PackedLeft,
 }
 
 /// A and B of a module.
@@ -71,8 +70,6 @@ pub(super) struct Pass<'p, 't> {
     pub(super) extras: Vec<Option<Block>>,
     /// Per value: its gradient.
     pub(super) d_values: Vec<Option<Block>>,
-    /// The value that `work.left` holds in panels.
-    pub(super) packed: Option<ValueIdx>,
     pub(super) is_dry: bool,
 }
 
@@ -88,7 +85,6 @@ impl<'p, 't> Pass<'p, 't> {
             values: vec![None; n_values],
             extras: vec![None; n_ops],
             d_values: vec![None; n_values],
-            packed: None,
             is_dry: false,
         }
     }
@@ -137,9 +133,6 @@ impl<'p, 't> Pass<'p, 't> {
     pub(super) fn give_value(&mut self, value: ValueIdx) {
         if let Some(block) = self.values[value].take() {
             self.work.arena.give(block);
-        }
-        if self.packed == Some(value) {
-            self.packed = None;
         }
     }
 
