@@ -1,13 +1,23 @@
-"""What both sides are measured on: token ids as a file, models of a shape, an adapter with values."""
+"""What both sides are measured on: token ids as a file, models of a shape, an adapter with values.
+
+    python3 inputs.py tinyllama FOLDER      # 2.2 GB: the shape of TinyLlama 1.1B with random weights
+    python3 inputs.py xgen FOLDER           # 13.8 GB: the shape of XGen 7B
+"""
 
 import json
 import math
 import random
+import sys
 from pathlib import Path
 
 TINYLLAMA = dict(
     hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4, vocab_size=32000,
     max_position_embeddings=2048, rms_norm_eps=1e-5, tie_word_embeddings=False,
+)  # fmt: skip
+
+XGEN = dict(
+    hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32, vocab_size=51200,
+    max_position_embeddings=8192, rms_norm_eps=1e-6, tie_word_embeddings=False,
 )  # fmt: skip
 
 
@@ -72,12 +82,13 @@ def best_fit(documents, length):
 
 
 def random_model(folder, shape, seed=1):
-    """A Llama of a shape with random weights in bf16, as Hugging Face lays it out."""
+    """A Llama of a shape with random weights in bf16, as Hugging Face lays it out: a file per layer, so that one layer is in memory at a time."""
     import torch
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if (folder / "model.safetensors").exists():
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -87,21 +98,33 @@ def random_model(folder, shape, seed=1):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     hidden, mlp, vocab = shape["hidden_size"], shape["intermediate_size"], shape["vocab_size"]
     kv = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
+    n_layers = shape["num_hidden_layers"]
     generator = torch.Generator().manual_seed(seed)
     matrix = lambda rows, columns: (torch.randn(rows, columns, generator=generator) / math.sqrt(columns)).to(torch.bfloat16)
     ones = lambda: torch.ones(hidden, dtype=torch.bfloat16)
-    tensors = {"model.embed_tokens.weight": matrix(vocab, hidden), "model.norm.weight": ones()}
+    places, size_bytes = {}, 0
+
+    def save(file_idx, tensors):
+        nonlocal size_bytes
+        name = f"model-{file_idx + 1:05}-of-{n_layers + 1:05}.safetensors"
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        places.update(dict.fromkeys(tensors, name))
+        size_bytes += sum(tensor.nbytes for tensor in tensors.values())
+
+    around = {"model.embed_tokens.weight": matrix(vocab, hidden), "model.norm.weight": ones()}
     if not shape["tie_word_embeddings"]:
-        tensors["lm_head.weight"] = matrix(vocab, hidden)
-    for layer in range(shape["num_hidden_layers"]):
+        around["lm_head.weight"] = matrix(vocab, hidden)
+    save(n_layers, around)
+    for layer in range(n_layers):
         at = f"model.layers.{layer}."
+        tensors = {f"{at}{name}.weight": ones() for name in ("input_layernorm", "post_attention_layernorm")}
         for name, rows, columns in [
             ("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", kv, hidden), ("self_attn.v_proj", kv, hidden),
             ("self_attn.o_proj", hidden, hidden), ("mlp.gate_proj", mlp, hidden), ("mlp.up_proj", mlp, hidden), ("mlp.down_proj", hidden, mlp),
         ]:  # fmt: skip
             tensors[f"{at}{name}.weight"] = matrix(rows, columns)
-        tensors[f"{at}input_layernorm.weight"], tensors[f"{at}post_attention_layernorm.weight"] = ones(), ones()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        save(layer, tensors)
+    index.write_text(json.dumps({"metadata": {"total_size": size_bytes}, "weight_map": places}, indent=1) + "\n")
 
 
 def adapter(folder, model, targets, lora_r, seed=1):
@@ -121,3 +144,7 @@ def adapter(folder, model, targets, lora_r, seed=1):
             if "lora_B" in name:
                 parameter.copy_(0.02 * torch.randn(parameter.shape))
     peft.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    random_model(sys.argv[2], {"tinyllama": TINYLLAMA, "xgen": XGEN}[sys.argv[1]])

@@ -197,13 +197,16 @@ def loss_function(model, request):
 
     if request["mode"] in ("chunked", "both"):
         causal = model if request["method"] == "full" else model.get_base_model()
-        chunked = chunked_loss()
+        options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=LOSS_CHUNK)
 
         def forward(input_ids, labels, more, n_labels):
             hidden = causal.model(input_ids=input_ids, **more).last_hidden_state[:, :-1]
             targets = labels[:, 1:]
             is_supervised = targets != -100
-            return chunked.apply(hidden[is_supervised], causal.lm_head.weight, targets[is_supervised], n_labels)
+            loss = torch.nn.functional.linear_cross_entropy(
+                hidden[is_supervised], causal.lm_head.weight, targets[is_supervised], reduction="sum", options=options
+            )
+            return loss / n_labels
 
         return forward
 
@@ -211,40 +214,6 @@ def loss_function(model, request):
     return lambda input_ids, labels, more, n_labels: module(
         input_ids=input_ids, labels=labels, num_items_in_batch=n_labels, **more
     ).loss
-
-
-def chunked_loss():
-    """Head and cross-entropy a few rows at a time, of supervised rows only, with gradients made on the way: no logits are kept and none
-    are computed twice (as Liger's fused linear cross-entropy does)."""
-    import torch
-
-    class ChunkedLoss(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, hidden, weight, targets, n_labels):
-            d_hidden = torch.empty_like(hidden)
-            d_weight = torch.zeros_like(weight) if weight.requires_grad else None
-            loss = hidden.new_zeros(())
-            for first in range(0, len(hidden), LOSS_CHUNK):
-                rows = slice(first, first + LOSS_CHUNK)
-                logits = hidden[rows] @ weight.T
-                wanted = targets[rows, None]
-                log_sums = torch.logsumexp(logits, dim=1, keepdim=True)
-                loss += (log_sums - logits.gather(1, wanted)).sum()
-                d_logits = logits.sub_(log_sums).exp_()
-                d_logits.scatter_add_(1, wanted, d_logits.new_full(wanted.shape, -1.0))
-                d_logits /= n_labels
-                torch.matmul(d_logits, weight, out=d_hidden[rows])
-                if d_weight is not None:
-                    d_weight.addmm_(d_logits.T, hidden[rows])
-            ctx.save_for_backward(d_hidden, d_weight)
-            return loss / n_labels
-
-        @staticmethod
-        def backward(ctx, d_loss):
-            d_hidden, d_weight = ctx.saved_tensors
-            return d_hidden * d_loss, None if d_weight is None else d_weight * d_loss, None, None
-
-    return ChunkedLoss
 
 
 if __name__ == "__main__":

@@ -40,10 +40,12 @@ fn cases() -> Cases {
     add_elements(&mut cases);
     cases.add("gemm::multiply/forward", || Product::new(50, 400, 70).turned(true));
     cases.add("gemm::multiply/backward", || Product::new(50, 400, 70).turned(false));
-    cases.add("attention::forward/one_document", || Attention::new(&[200]).forward());
-    cases.add("attention::backward/one_document", || Attention::new(&[200]).backward());
-    cases.add("attention::forward/documents", || Attention::new(&[7, 97, 70, 26]).forward());
-    cases.add("attention::backward/documents", || Attention::new(&[7, 97, 70, 26]).backward());
+    cases.add("attention::forward/one_document", || Attention::new(64, &[200]).forward());
+    cases.add("attention::backward/one_document", || Attention::new(64, &[200]).backward());
+    cases.add("attention::forward/narrow_heads", || Attention::new(8, &[200]).forward());
+    cases.add("attention::backward/narrow_heads", || Attention::new(8, &[200]).backward());
+    cases.add("attention::forward/documents", || Attention::new(64, &[7, 97, 70, 26]).forward());
+    cases.add("attention::backward/documents", || Attention::new(64, &[7, 97, 70, 26]).backward());
     cases
 }
 
@@ -161,7 +163,7 @@ impl Product {
     }
 }
 
-/// Three query heads of 64 channels for one key head.
+/// Three query heads for one key head.
 struct Attention {
     shape: attention::Shape,
     documents: Vec<Range<usize>>,
@@ -171,8 +173,8 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(lengths: &[usize]) -> Self {
-        let shape = attention::Shape { n_tokens: lengths.iter().sum(), n_heads: 3, n_kv_heads: 1, head_dim: 64 };
+    fn new(head_dim: usize, lengths: &[usize]) -> Self {
+        let shape = attention::Shape { n_tokens: lengths.iter().sum(), n_heads: 3, n_kv_heads: 1, head_dim };
         let starts = (0..lengths.len()).map(|i| lengths[..i].iter().sum());
         let documents = starts.zip(lengths).map(|(start, length): (usize, _)| start..start + length).collect();
         let (q, [k, v]) = (noise("q", shape.n_query_elements()), ["k", "v"].map(|x| noise(x, shape.n_key_elements())));

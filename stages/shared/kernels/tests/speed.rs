@@ -105,8 +105,8 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(document_len: usize) -> Self {
-        let shape = attention::Shape { n_tokens: N_TOKENS, n_heads: 9, n_kv_heads: 3, head_dim: 64 };
+    fn new(head_dim: usize, document_len: usize) -> Self {
+        let shape = attention::Shape { n_tokens: N_TOKENS, n_heads: 9, n_kv_heads: 3, head_dim };
         let starts = (0..N_TOKENS).step_by(document_len);
         let documents = starts.map(|start| start..N_TOKENS.min(start + document_len)).collect();
         let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
@@ -136,11 +136,11 @@ impl Attention {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn attention_speed() {
-    for document_len in [1024, 205] {
-        let mut x = Attention::new(document_len);
+    for (head_dim, document_len) in [(64, 1024), (64, 205), (8, 512)] {
+        let mut x = Attention::new(head_dim, document_len);
         // Two products forward, five backward.
         let (forward, backward) = (2.0 * x.product(), 5.0 * x.product());
-        let name = |direction: &str| format!("attention {direction}, documents of {document_len}");
+        let name = |direction: &str| format!("attention {direction}, {head_dim} channels, documents of {document_len}");
         report(&name("forward"), forward, "GFLOP/s", || x.forward(attention::forward));
         report(&name("backward"), backward, "GFLOP/s", || x.backward(attention::backward));
         report_plain(&name("forward, plain"), forward, "GFLOP/s", || x.forward(attention::reference::forward));

@@ -10,7 +10,7 @@ use super::{BLOCK_LEN, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes::{self, larger, tree_sum};
 use crate::math::{exp_of_nonpositive, ln};
-use crate::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, add_rows, first_of};
+use crate::tile::{Chunk, N_COLUMNS, N_HALF, N_ROWS, Tile, add_half_rows, add_rows, first_of};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -194,7 +194,12 @@ fn add_block(
             sums.iter_mut().for_each(|sum| *sum *= keep);
         }
         let [r0, r1, r2, r3, r4, r5]: [&[f32]; N_ROWS] = [&p[0], &p[1], &p[2], &p[3], &p[4], &p[5]];
-        add_rows(sums, first_of([r0, r1, r2, r3, r4, r5], n_keys), &keys.v[panel * keys.n_tokens + block..][..n_keys]);
+        let (p, v) = (first_of([r0, r1, r2, r3, r4, r5], n_keys), &keys.v[panel * keys.n_tokens + block..][..n_keys]);
+        if q[0].len() <= N_HALF {
+            add_half_rows(sums, p, v);
+        } else {
+            add_rows(sums, p, v);
+        }
     }
 }
 

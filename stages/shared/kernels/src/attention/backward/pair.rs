@@ -4,10 +4,10 @@ use super::{Inputs, Keys};
 use crate::attention::BLOCK_LEN;
 use crate::attention::Shape;
 use crate::attention::pack::n_channel_panels;
-use crate::attention::tile::{add_columns, add_panels};
+use crate::attention::tile::{add_columns, add_half_columns, add_panels};
 use crate::dispatch::Body;
 use crate::math::exp_of_nonpositive;
-use crate::tile::{Chunk, N_COLUMNS, N_ROWS, Tile, ZEROS, add_rows, first_of};
+use crate::tile::{Chunk, N_COLUMNS, N_HALF, N_ROWS, Tile, ZEROS, add_half_rows, add_rows, first_of};
 use std::ops::Range;
 
 /// A block of queries against a block of keys, for one query head.
@@ -55,6 +55,7 @@ impl Body for (Task<'_>, &mut Scratch) {
         let n_panels = n_channel_panels(pair.inputs.shape.head_dim);
         let (n_tokens, queries, keys) = (pair.document.len(), pair.query_tokens(), pair.key_tokens());
         let n_rows = n_tokens.next_multiple_of(N_ROWS);
+        let is_narrow = pair.inputs.shape.head_dim <= N_HALF;
         let on_diagonal = pair.wave == 0;
         if on_diagonal {
             // The first pair of these queries, and of these keys.
@@ -66,7 +67,12 @@ impl Body for (Task<'_>, &mut Scratch) {
             pair.score_gradients(scratch, first, n_keys);
             let ds = six_rows(&scratch.ds, first, n_keys);
             for (panel, dq) in dq.iter_mut().enumerate() {
-                add_rows(dq, ds, &pair.keys.k_by_channel[panel * n_tokens + keys.start..][..n_keys]);
+                let k = &pair.keys.k_by_channel[panel * n_tokens + keys.start..][..n_keys];
+                if is_narrow {
+                    add_half_rows(dq, ds, k);
+                } else {
+                    add_rows(dq, ds, k);
+                }
             }
         }
         for (group, (dk, dv)) in dk.chunks_exact_mut(n_panels).zip(dv.chunks_exact_mut(n_panels)).enumerate() {
@@ -76,8 +82,13 @@ impl Body for (Task<'_>, &mut Scratch) {
             let (p, ds) = (&scratch.p[seen_by.clone()], &scratch.ds[seen_by.clone()]);
             for (panel, (dk, dv)) in dk.iter_mut().zip(dv).enumerate() {
                 let rows = panel * n_rows + queries.start + seen_by.start..panel * n_rows + queries.end;
-                add_columns(dv, p, first, &pair.d_o[rows.clone()]);
-                add_columns(dk, ds, first, &pair.q[rows]);
+                let (d_o, q) = (&pair.d_o[rows.clone()], &pair.q[rows]);
+                if is_narrow {
+                    add_half_columns([dv, dk], [p, ds], first, [d_o, q]);
+                } else {
+                    add_columns(dv, p, first, d_o);
+                    add_columns(dk, ds, first, q);
+                }
             }
         }
     }
