@@ -33,7 +33,20 @@ impl<'a> Head<'a> {
     /// The channels of six tokens from `first` on, `zeros` from row `n_rows` on.
     #[inline(always)]
     pub(super) fn six_rows(self, first: usize, n_rows: usize, zeros: &'a [f32]) -> [&'a [f32]; N_ROWS] {
-        std::array::from_fn(|row| if row < n_rows { self.row(first + row) } else { zeros })
+        // Written out: from_fn would be a call.
+        [
+            self.row_or(first, n_rows > 0, zeros),
+            self.row_or(first + 1, n_rows > 1, zeros),
+            self.row_or(first + 2, n_rows > 2, zeros),
+            self.row_or(first + 3, n_rows > 3, zeros),
+            self.row_or(first + 4, n_rows > 4, zeros),
+            self.row_or(first + 5, n_rows > 5, zeros),
+        ]
+    }
+
+    #[inline(always)]
+    fn row_or(self, token: usize, exists: bool, zeros: &'a [f32]) -> &'a [f32] {
+        if exists { self.row(token) } else { zeros }
     }
 
     /// Chunk `panel * D + channel` holds one channel of 16 tokens; `panels` is filled and has [`n_token_chunks`] of them.
