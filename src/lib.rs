@@ -30,6 +30,8 @@ pub mod schedule;
 
 pub mod events;
 
+pub mod explain;
+
 pub mod execute;
 
 pub mod report;

@@ -154,6 +154,8 @@ pub struct StagePlan {
     pub verdict: Verdict,
     /// Its manifest, if it was made before: known even where it must be made again.
     pub manifest: Option<Arc<Manifest>>,
+    /// Its keys, where its inputs and its source are known.
+    pub keys: Option<Box<Keys>>,
 }
 
 /// The plan of a pipeline: one entry per stage, in file order.
@@ -205,7 +207,7 @@ impl Planner<'_> {
     fn plan_stage(&self, stage: usize, earlier: &[Option<StagePlan>]) -> StagePlan {
         let spec = &self.pipeline.stages[stage];
         let plan_of = |stage: usize| earlier[stage].as_ref().expect("planned before, as the order is topological");
-        let without_manifest = |verdict| StagePlan { verdict, manifest: None };
+        let without_manifest = |verdict| StagePlan { verdict, manifest: None, keys: None };
         let is_blocked = |&before: &usize| matches!(plan_of(before).verdict, Verdict::Blocked(_));
         let blocked = sorted(spec.waits_for().filter(is_blocked));
         if !blocked.is_empty() {
@@ -225,9 +227,11 @@ impl Planner<'_> {
         match self.judge(stage, &manifests, None) {
             Ok(Judgement::Keyed(keys, Some(manifest))) => {
                 let made_on = manifest.compute_class.clone().filter(|_| manifest.compute_class != keys.compute_class);
-                StagePlan { verdict: Verdict::Reuse { made_on }, manifest: Some(manifest) }
+                StagePlan { verdict: Verdict::Reuse { made_on }, manifest: Some(manifest), keys: Some(keys) }
             }
-            Ok(Judgement::Keyed(_, None)) => without_manifest(Verdict::Run(Reason::New)),
+            Ok(Judgement::Keyed(keys, None)) => {
+                StagePlan { keys: Some(keys), ..without_manifest(Verdict::Run(Reason::New)) }
+            }
             Ok(Judgement::Unresolved { request }) => without_manifest(Verdict::Run(Reason::Unresolved { request })),
             Err(error) => without_manifest(Verdict::Blocked(Obstacle::Source {
                 slug: error.slug,

@@ -16,12 +16,13 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
     /// The store's folder [env: PIPE_STORE] [default: .pipe]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, display_order = 900, value_name = "DIR")]
     pub(super) store: Option<PathBuf>,
     /// When to use colours
     #[arg(
         long,
         global = true,
+        display_order = 901,
         value_name = "WHEN",
         hide_possible_values = true,
         help = "When to use colours: auto, always, never"
@@ -42,6 +43,8 @@ pub(super) enum Command {
     Run(RunArguments),
     /// Show what a run would do, and why
     Plan(PlanArguments),
+    /// Say why a stage runs or is reused, compared with the last run
+    Explain(ExplainArguments),
     /// Check pipeline files
     Check(CheckArguments),
     /// Draw the stages and what flows between them
@@ -106,6 +109,24 @@ pub(super) struct PlanArguments {
     /// The pipeline file [default: that of the last run]
     #[arg(value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// Reuse artifacts of any compute class, or of this one exactly: any, exact
+    #[arg(long, value_name = "WHICH", hide_possible_values = true)]
+    pub(super) numerics: Option<NumericsChoice>,
+    /// Say below each stage what changed since the last run
+    #[arg(long)]
+    pub(super) why: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainArguments {
+    /// The pipeline file (default: that of the last run), then the stage
+    #[arg(value_name = "STAGE", num_args = 1..=2, required = true)]
+    pub(super) targets: Vec<String>,
     #[command(flatten)]
     pub(super) overlay: Overlay,
     /// Reuse artifacts of any compute class, or of this one exactly: any, exact

@@ -15,6 +15,7 @@ mod bench;
 mod cache;
 mod check;
 mod env;
+mod explain;
 mod failure;
 mod graph;
 mod interrupt;
@@ -100,6 +101,7 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
     let result = match &arguments.command {
         Command::Run(arguments) => run::run(&mut session, arguments),
         Command::Plan(arguments) => plan::plan(&mut session, arguments),
+        Command::Explain(arguments) => explain::explain(&mut session, arguments),
         Command::Check(arguments) => check::check(&mut session, arguments),
         Command::Graph(arguments) => graph::graph(&mut session, arguments),
         Command::Stages(arguments) => stages::stages(&mut session, arguments),

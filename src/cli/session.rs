@@ -11,6 +11,7 @@ use super::failure::CliError;
 use super::{Environment, Io};
 use crate::diagnostic::Diagnostic;
 use crate::events::{Event, RunRequest, from_json_line};
+use crate::explain::{self, Explanation};
 use crate::lockfile::LockFile;
 use crate::place;
 use crate::plan::{Plan, Planner};
@@ -61,6 +62,12 @@ impl Loaded {
             }
         }
         Ok(planner.plan()?)
+    }
+
+    /// What changed in each stage since the last run of the same file.
+    pub(super) fn explain(&self, plan: &Plan, request: &Request) -> Result<Vec<Explanation>, CliError> {
+        let file = request.record(&self.pipeline.path).file;
+        Ok(explain::explain(&self.pipeline, plan, &self.store, &file)?)
     }
 }
 

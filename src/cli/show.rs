@@ -51,7 +51,7 @@ pub(super) fn show(session: &mut Session<'_>, arguments: &ShowArguments) -> Resu
     Ok(exit_code::OK)
 }
 
-fn find_stage(loaded: &Loaded, name: &str) -> Result<usize, CliError> {
+pub(super) fn find_stage(loaded: &Loaded, name: &str) -> Result<usize, CliError> {
     let names: Vec<&str> = loaded.pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
     names.iter().position(|known| *known == name).ok_or_else(|| {
         let message = format!("`{}` has no stage `{name}`", loaded.pipeline.path.display());

@@ -6,7 +6,7 @@
 //!      \--> summary  the end: outcomes, facts, warnings, where the results lie, what to do about a failure
 //!      \--> json     JSON Lines for programs
 //!      \--> html     one file with everything, for `pipe report`
-//! Pipeline, Plan --> plan_table, graph_text   screens of `pipe plan` and `pipe graph`
+//! Pipeline, Plan --> plan_table, graph_text   screens of `pipe plan`, `pipe explain` and `pipe graph`
 //! ```
 //!
 //! Each is a fold over the events or a pure function to text. No meaning is in colour alone, and nothing here decides
@@ -23,3 +23,4 @@ pub mod progress;
 pub mod shell;
 pub mod style;
 pub mod summary;
+mod why;

@@ -1,13 +1,15 @@
 //! `uses:` and `with:` of a stage: the stage kind is looked up and reads its settings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipe_contract::{KeySettings, Problem, ProblemKind, ReadSetting, Reader, Stage, StageKind};
 use serde_yaml::Value;
 
 use super::findings::{Findings, nearest_or_list};
-use super::node::{Body, Entry, Span, Use};
+use super::node::{Body, Entry, Node, Span, Use};
 use super::stage_text::StageText;
+use crate::diagnostic::Location;
 use crate::registry::Registry;
 
 /// A stage kind with the settings of one stage.
@@ -60,6 +62,21 @@ fn report(written: &StageText, problem: Problem, findings: &mut Findings) {
     };
     let message = format!("stage `{}`: {}", written.name, problem.message);
     findings.error_at_use(problem.kind.slug(), span, used, message).help = problem.help;
+}
+
+/// Where each setting below `with:` was written: the value, or the key of a mapping.
+pub(super) fn locations(with: &Entry, findings: &Findings) -> BTreeMap<String, Location> {
+    fn add(prefix: &str, node: &Node, findings: &Findings, locations: &mut BTreeMap<String, Location>) {
+        for Entry { key, key_span, value } in node.entries() {
+            let name = format!("{prefix}{key}");
+            add(&format!("{name}."), value, findings, locations);
+            let span = if value.entries().is_empty() { value.span } else { *key_span };
+            locations.insert(name, findings.location(span));
+        }
+    }
+    let mut locations = BTreeMap::new();
+    add("", &with.value, findings, &mut locations);
+    locations
 }
 
 /// Where the value (or key) at `path` below `with:` was written, and the `${{ }}` that took it from there. Where it is

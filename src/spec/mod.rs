@@ -94,6 +94,8 @@ pub struct StageSpec {
     pub key_settings: KeySettings,
     /// Every setting as its kind read it, defaults too: for reports.
     pub settings: Vec<ReadSetting>,
+    /// Where settings are written, by their keys below `with:` with dots between them: values, and the keys of mappings.
+    pub setting_locations: BTreeMap<String, Location>,
     /// Port to what feeds it. Every required port is there.
     pub inputs: BTreeMap<String, InputRef>,
     /// The stages of `needs:`, by position, each once; those of `inputs` are not repeated here.

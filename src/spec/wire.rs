@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use pipe_contract::{ArtifactKind, InputPort, OutputPort};
 
 use super::findings::{Findings, listed, nearest_or_list};
-use super::kind::Built;
+use super::kind::{self, Built};
 use super::node::{Node, Span};
 use super::order::sort_stages;
 use super::places;
@@ -63,6 +63,7 @@ fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findi
     let built = built?;
     Some(StageSpec {
         location: findings.location(written.name_span),
+        setting_locations: written.with.as_ref().map(|with| kind::locations(with, findings)).unwrap_or_default(),
         name: written.name,
         kind: built.kind,
         stage: built.stage,

@@ -24,17 +24,18 @@ fn help() {
     Usage: pipe [OPTIONS] <COMMAND>
 
     Commands:
-      run     Run a pipeline: what was made before is reused
-      plan    Show what a run would do, and why
-      check   Check pipeline files
-      graph   Draw the stages and what flows between them
-      stages  List the stage kinds, or describe one
-      show    Look into the outputs of a stage
-      report  Write a run as one HTML file: what ran, when, and what it gave
-      update  Ask again what names such as `main` stand for, and write the lock file
-      bench   Measure this machine, and training on it
-      cache   Look after the store
-      help    Print this message or the help of the given subcommand(s)
+      run      Run a pipeline: what was made before is reused
+      plan     Show what a run would do, and why
+      explain  Say why a stage runs or is reused, compared with the last run
+      check    Check pipeline files
+      graph    Draw the stages and what flows between them
+      stages   List the stage kinds, or describe one
+      show     Look into the outputs of a stage
+      report   Write a run as one HTML file: what ran, when, and what it gave
+      update   Ask again what names such as `main` stand for, and write the lock file
+      bench    Measure this machine, and training on it
+      cache    Look after the store
+      help     Print this message or the help of the given subcommand(s)
 
     Options:
           --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
@@ -150,10 +151,8 @@ fn help_of_bench() {
           --full                    Train every weight instead of an adapter
           --documents <TOKENS>      Tokens of a document; documents do not see each other [default: one
                                     document a pack]
-          --store <DIR>             The store's folder [env: PIPE_STORE] [default: .pipe]
           --supervised <SHARE>      Share of the tokens that are supervised, at the end of each document
                                     [default: 1]
-          --color <WHEN>            When to use colours: auto, always, never
           --ids <FILE>              Take packs from a safetensors file: input_ids (N, T), and labels,
                                     position_ids, doc_ids, attention_mask if they are there
           --seed <SEED>             Seed of random tokens, of a fresh adapter and of dropout [default:
@@ -163,6 +162,8 @@ fn help_of_bench() {
                                     [default: what is free]
           --threads <N>             Threads [env: PIPE_THREADS] [default: all]
           --json                    Write one JSON object
+          --store <DIR>             The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>            When to use colours: auto, always, never
       -h, --help                    Print help
 
     One optimizer step warms up and is not counted; times and rates are medians of the others.
@@ -187,6 +188,7 @@ fn help_of_the_others() {
           --profile <NAME>    Lay a profile of the file over it
           --set <KEY=VALUE>   Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
           --numerics <WHICH>  Reuse artifacts of any compute class, or of this one exactly: any, exact
+          --why               Say below each stage what changed since the last run
           --json              Write JSON
           --store <DIR>       The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>      When to use colours: auto, always, never

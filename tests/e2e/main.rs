@@ -11,6 +11,7 @@ mod binary;
 mod browser;
 mod cache;
 mod check;
+mod explain;
 mod failures;
 mod graph;
 mod lock;

@@ -79,6 +79,28 @@ impl Sandbox {
     }
 
     pub(crate) fn pipe_in(&self, arguments: &str, environment: Environment) -> Output {
+        if arguments.starts_with("run p.yaml") {
+            self.expect_reasons(arguments, &environment);
+        }
+        self.execute(arguments, environment)
+    }
+
+    /// Whatever a test is about: before a run, every stage that will run has its reason.
+    fn expect_reasons(&self, arguments: &str, environment: &Environment) {
+        let mut words = arguments.split_whitespace().skip(1);
+        let mut of_plan = vec!["plan", "--why"];
+        while let Some(word) = words.next() {
+            match word {
+                "--json" => {}
+                "--threads" | "--memory" | "--time-limit" => drop(words.next()),
+                word => of_plan.push(word),
+            }
+        }
+        let plan = self.execute(&of_plan.join(" "), environment.clone());
+        assert!(!plan.out.contains("no reason found"), "{arguments}:\n{}", plan.out);
+    }
+
+    fn execute(&self, arguments: &str, environment: Environment) -> Output {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let words = std::iter::once("pipe").chain(arguments.split_whitespace()).map(OsString::from);
         let io = Io {
