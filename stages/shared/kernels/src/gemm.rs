@@ -18,7 +18,7 @@
 //! multiply-adds from zero, and the chunks are added to the output one after another. Panels, slabs, tasks and threads never cut a chain, so they
 //! never change a bit; and a sum over a vocabulary of 49,152 keeps six digits, where a single chain would keep four.
 //!
-//! Not here: batches, bias, activation; products with few rows are correct but not split over columns.
+//! Not here: batches, bias, activation.
 
 use std::ops::Range;
 
