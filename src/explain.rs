@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use crate::diagnostic::Location;
 use crate::events::{Event, StageRecord, from_json_line};
-use crate::key::{ENCODING_VERSION, StageKey, readable};
-use crate::plan::{Plan, Reason, StagePlan, Verdict};
+use crate::key::{ENCODING_VERSION, readable};
+use crate::plan::{Plan, Reason, Verdict};
 use crate::spec::{Pipeline, StageSpec};
 
 /// Runs that are looked through for a stage that the newest ones did not have.
@@ -222,23 +222,18 @@ fn changes(pipeline: &Pipeline, plan: &Plan, stage: usize, before: &Before) -> V
         changes.push(Change::Version { kind: kind.into(), old: old_version, new: version });
     }
     changes.extend(setting_changes(spec, before));
-    if let Some(keys) = &planned.keys {
-        changes.extend(source_changes(&old["source"], &keys.stage_key));
+    if let Some(source) = &planned.source {
+        changes.extend(source_changes(&old["source"], &source.readable()));
     }
     changes.extend(input_changes(pipeline, plan, spec, &old["inputs"]));
     let class = spec.stage.compute_class();
     if class != before.compute_class {
         changes.push(Change::ComputeClass { old: before.compute_class.clone(), new: class });
     }
-    if changes.is_empty() && is_made_again(planned) {
+    if changes.is_empty() && planned.verdict == Verdict::Run(Reason::New) {
         changes.push(Change::Record);
     }
     changes
-}
-
-/// Whether it runs although its key is known.
-fn is_made_again(planned: &StagePlan) -> bool {
-    planned.keys.is_some() && matches!(planned.verdict, Verdict::Run(Reason::New))
 }
 
 fn setting_changes(spec: &StageSpec, before: &Before) -> Vec<Change> {
@@ -289,16 +284,15 @@ fn flatten_one(name: &str, value: &Value, leaves: &mut BTreeMap<String, Value>) 
     }
 }
 
-fn source_changes(old: &Value, key: &StageKey) -> Vec<Change> {
-    let new = key.preimage()["source"].take();
-    if *old == new {
+fn source_changes(old: &Value, new: &Value) -> Vec<Change> {
+    if old == new {
         return Vec::new();
     }
     let files = |source: &Value| -> BTreeMap<String, String> {
         let files = source["files"].as_object().into_iter().flatten();
         files.filter_map(|(name, digest)| Some((name.clone(), digest.as_str()?.to_string()))).collect()
     };
-    let (old_files, new_files) = (files(old), files(&new));
+    let (old_files, new_files) = (files(old), files(new));
     let names: BTreeSet<&String> = old_files.keys().chain(new_files.keys()).collect();
     let changed = names.into_iter().filter(|name| old_files.get(*name) != new_files.get(*name));
     let mut changes: Vec<Change> = changed
@@ -309,8 +303,8 @@ fn source_changes(old: &Value, key: &StageKey) -> Vec<Change> {
         })
         .collect();
     let commit = |source: &Value| source["commit"].as_str().map(str::to_string);
-    if commit(old) != commit(&new) {
-        changes.push(Change::Revision { old: commit(old), new: commit(&new) });
+    if commit(old) != commit(new) {
+        changes.push(Change::Revision { old: commit(old), new: commit(new) });
     }
     changes
 }

@@ -54,6 +54,20 @@ pub struct KeyInput {
     pub digest: String,
 }
 
+impl KeySource {
+    /// As [`StageKey::preimage`] has it.
+    pub fn readable(&self) -> serde_json::Value {
+        match self {
+            KeySource::Computed => serde_json::Value::Null,
+            KeySource::Files(files) => {
+                let files: BTreeMap<&String, &String> = files.iter().map(|(name, digest)| (name, digest)).collect();
+                serde_json::json!({ "files": files })
+            }
+            KeySource::Commit(id) => serde_json::json!({ "commit": id }),
+        }
+    }
+}
+
 impl StageKey {
     /// The digest of all of it, 64 hex digits.
     pub fn semantic_key(&self) -> String {
@@ -75,14 +89,6 @@ impl StageKey {
     pub fn preimage(&self) -> serde_json::Value {
         let settings: serde_json::Map<String, serde_json::Value> =
             self.settings.iter().map(|(name, value)| (name.clone(), readable(value))).collect();
-        let source = match &self.source {
-            KeySource::Computed => serde_json::Value::Null,
-            KeySource::Files(files) => {
-                let files: BTreeMap<&String, &String> = files.iter().map(|(name, digest)| (name, digest)).collect();
-                serde_json::json!({ "files": files })
-            }
-            KeySource::Commit(id) => serde_json::json!({ "commit": id }),
-        };
         let inputs: serde_json::Map<String, serde_json::Value> = self
             .inputs
             .iter()
@@ -95,7 +101,7 @@ impl StageKey {
             "kind": self.kind,
             "kind_version": self.kind_version,
             "settings": settings,
-            "source": source,
+            "source": self.source.readable(),
             "inputs": inputs,
         })
     }

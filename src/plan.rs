@@ -154,8 +154,8 @@ pub struct StagePlan {
     pub verdict: Verdict,
     /// Its manifest, if it was made before: known even where it must be made again.
     pub manifest: Option<Arc<Manifest>>,
-    /// Its keys, where its inputs and its source are known.
-    pub keys: Option<Box<Keys>>,
+    /// What fixes its bytes besides settings and inputs, where that and its inputs are known.
+    pub source: Option<KeySource>,
 }
 
 /// The plan of a pipeline: one entry per stage, in file order.
@@ -207,7 +207,7 @@ impl Planner<'_> {
     fn plan_stage(&self, stage: usize, earlier: &[Option<StagePlan>]) -> StagePlan {
         let spec = &self.pipeline.stages[stage];
         let plan_of = |stage: usize| earlier[stage].as_ref().expect("planned before, as the order is topological");
-        let without_manifest = |verdict| StagePlan { verdict, manifest: None, keys: None };
+        let without_manifest = |verdict| StagePlan { verdict, manifest: None, source: None };
         let is_blocked = |&before: &usize| matches!(plan_of(before).verdict, Verdict::Blocked(_));
         let blocked = sorted(spec.waits_for().filter(is_blocked));
         if !blocked.is_empty() {
@@ -227,10 +227,11 @@ impl Planner<'_> {
         match self.judge(stage, &manifests, None) {
             Ok(Judgement::Keyed(keys, Some(manifest))) => {
                 let made_on = manifest.compute_class.clone().filter(|_| manifest.compute_class != keys.compute_class);
-                StagePlan { verdict: Verdict::Reuse { made_on }, manifest: Some(manifest), keys: Some(keys) }
+                let source = Some(keys.stage_key.source);
+                StagePlan { verdict: Verdict::Reuse { made_on }, manifest: Some(manifest), source }
             }
             Ok(Judgement::Keyed(keys, None)) => {
-                StagePlan { keys: Some(keys), ..without_manifest(Verdict::Run(Reason::New)) }
+                StagePlan { source: Some(keys.stage_key.source), ..without_manifest(Verdict::Run(Reason::New)) }
             }
             Ok(Judgement::Unresolved { request }) => without_manifest(Verdict::Run(Reason::Unresolved { request })),
             Err(error) => without_manifest(Verdict::Blocked(Obstacle::Source {

@@ -1,13 +1,12 @@
 //! `pipe explain [FILE] STAGE`: why a stage runs or is reused, down to the setting, file or version that changed.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use super::arguments::ExplainArguments;
 use super::failure::CliError;
 use super::plan::stage_to_json;
 use super::session::Session;
-use super::show::find_stage;
+use super::show::{file_and_target, find_stage};
 use crate::exit_code;
 use crate::explain::{Change, Explanation};
 use crate::plan::{Plan, Reason, Verdict};
@@ -15,11 +14,7 @@ use crate::report::plan_table;
 use crate::spec::Pipeline;
 
 pub(super) fn explain(session: &mut Session<'_>, arguments: &ExplainArguments) -> Result<u8, CliError> {
-    let (file, name) = match arguments.targets.as_slice() {
-        [name] => (None, name),
-        [file, name, ..] => (Some(Path::new(file)), name),
-        [] => unreachable!("clap demands one"),
-    };
+    let (file, name) = file_and_target(&arguments.targets);
     let request = session.request_or_last(file, &arguments.overlay)?;
     let loaded = session.load_to_read(&request, arguments.numerics)?;
     let stage = find_stage(&loaded, name)?;

@@ -10,16 +10,12 @@ use crate::exit_code;
 use pipe_settings::nearest;
 
 pub(super) fn show(session: &mut Session<'_>, arguments: &ShowArguments) -> Result<u8, CliError> {
-    let (file, target) = match arguments.targets.as_slice() {
-        [target] => (None, target),
-        [file, target, ..] => (Some(Path::new(file)), target),
-        [] => unreachable!("clap demands one"),
-    };
+    let (file, target) = file_and_target(&arguments.targets);
     let request = session.request_or_last(file, &arguments.overlay)?;
     let loaded = session.load_to_read(&request, None)?;
     let (name, port) = match target.split_once('.') {
         Some((name, port)) => (name, Some(port)),
-        None => (target.as_str(), None),
+        None => (target, None),
     };
     let stage = find_stage(&loaded, name)?;
     let ports = find_ports(&loaded, stage, port)?;
@@ -49,6 +45,15 @@ pub(super) fn show(session: &mut Session<'_>, arguments: &ShowArguments) -> Resu
         session.write(&text)?;
     }
     Ok(exit_code::OK)
+}
+
+/// `[FILE] TARGET` as clap takes it: one or two words.
+pub(super) fn file_and_target(targets: &[String]) -> (Option<&Path>, &str) {
+    match targets {
+        [target] => (None, target),
+        [file, target, ..] => (Some(Path::new(file)), target),
+        [] => unreachable!("clap demands one"),
+    }
 }
 
 pub(super) fn find_stage(loaded: &Loaded, name: &str) -> Result<usize, CliError> {

@@ -201,9 +201,14 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Length of a chunk of a reduced index of `n_inner` elements: equal ones, but for the last.
+/// Length of chunks of at most `len_max` that are equal, but for the last; at least 1.
+pub fn even_chunk_len(len: usize, len_max: usize) -> usize {
+    len.div_ceil(len.div_ceil(len_max).max(1)).max(1)
+}
+
+/// Length of a chunk of a reduced index of `n_inner` elements.
 fn chunk_len(n_inner: usize) -> usize {
-    n_inner.div_ceil(n_inner.div_ceil(CHUNK_MAX).max(1)).max(1)
+    even_chunk_len(n_inner, CHUNK_MAX)
 }
 
 /// The reduced index in slabs of whole chunks.

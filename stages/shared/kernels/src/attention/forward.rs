@@ -5,7 +5,6 @@
 
 use super::pack::{Head, cut_blocks, n_channel_panels, n_token_chunks};
 use super::room::{Rest, Room};
-
 use super::{BLOCK_LEN, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes::{self, larger, tree_sum};

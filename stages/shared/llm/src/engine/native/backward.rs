@@ -16,7 +16,6 @@ impl Pass<'_, '_> {
     pub(super) fn backward_op(&mut self, op_idx: usize, leaves: &mut Leaves<'_>) {
         let started = Instant::now();
         let op = self.op(op_idx);
-        // The gradient is in panels under no value's name.
         match *op {
             Op::Embedding { weight, output } => self.embed_back(weight, output, leaves),
             Op::RmsNorm { .. } => self.norm_back(op_idx, leaves),

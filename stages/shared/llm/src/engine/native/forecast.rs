@@ -10,7 +10,7 @@ use pipe_kernels::{attention, gemm};
 
 use super::batch::Batch;
 use super::gradients::Order;
-use super::pass::Pass;
+use super::pass::{Pass, attention_shape};
 use super::{Execution, HEAD_ROWS, NativeEngine};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
@@ -136,14 +136,8 @@ impl NativeEngine {
             }
         }
         let documents: Vec<_> = (0..n_packs).map(|pack| pack * pack_len..(pack + 1) * pack_len).collect();
-        let attention = attention::Shape {
-            n_tokens,
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            head_dim: config.head_dim,
-        };
         left + right.min(gemm::SLAB_LEN_MAX)
-            + attention::n_kept_elements(attention, &documents)
+            + attention::n_kept_elements(attention_shape(config, n_tokens), &documents)
             + self.n_positions * config.head_dim
     }
 }

@@ -1,7 +1,7 @@
 //! The head: logits and cross-entropy of the supervised rows, a chunk at a time, as in `ops/head.rs`.
 
 use pipe_kernels::cross_entropy;
-use pipe_kernels::gemm::{Matrix, Start, multiply, multiply_into_rows_of};
+use pipe_kernels::gemm::{Matrix, Start, even_chunk_len, multiply, multiply_into_rows_of};
 
 use super::pass::{Leaves, Pass};
 use crate::program::Op;
@@ -11,11 +11,6 @@ use crate::program::Op;
 fn logits_row_len(vocab_size: usize) -> usize {
     const LINE_LEN: usize = 16;
     LINE_LEN * (vocab_size.div_ceil(LINE_LEN) | 1)
-}
-
-/// Length of chunks of at most `len_max` that are equal, but for the last.
-fn even_chunk_len(len: usize, len_max: usize) -> usize {
-    len.div_ceil(len.div_ceil(len_max).max(1)).max(1)
 }
 
 impl Pass<'_, '_> {

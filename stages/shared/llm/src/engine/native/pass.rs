@@ -13,6 +13,7 @@ use super::gradients::Gradients;
 use super::parts::Parts;
 use super::schedule::{Segment, WalkPlan};
 use super::weight::View;
+use crate::config::ModelConfig;
 use crate::program::{AdaptedIdx, Liveness, Op, ParameterIdx, Program, ValueIdx};
 
 /// What a pass may keep from the one before it: memory, nothing else.
@@ -56,6 +57,11 @@ impl Leaves<'_> {
         let leaf_idx = pack_idx.min(self.of_packs.len() - 1);
         self.of_packs[leaf_idx].tensor(parameter, len)
     }
+}
+
+/// The attention of every layer over `n_tokens` tokens.
+pub(super) fn attention_shape(config: &ModelConfig, n_tokens: usize) -> attention::Shape {
+    attention::Shape { n_tokens, n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
 }
 
 /// One walk over the list, forward and maybe backward.
@@ -107,13 +113,7 @@ impl<'p, 't> Pass<'p, 't> {
     }
 
     pub(super) fn attention_shape(&self) -> attention::Shape {
-        let config = &self.shared.program.config;
-        attention::Shape {
-            n_tokens: self.n_tokens(),
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            head_dim: config.head_dim,
-        }
+        attention_shape(&self.shared.program.config, self.n_tokens())
     }
 
     /// A value that the list says is alive.
