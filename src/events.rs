@@ -129,6 +129,13 @@ pub enum Event {
         #[serde(default)]
         fingerprint: Option<String>,
     },
+    /// A stage gave other bytes than an earlier execution with the same fingerprint. Both results are kept.
+    Diverged {
+        /// The stage.
+        stage: String,
+        /// What both are stored under.
+        fingerprint: String,
+    },
     /// A stage's files are in the folder that `to:` names.
     Placed {
         /// The stage.

@@ -140,7 +140,7 @@ impl Explanation {
         match verdict {
             Verdict::Run(Reason::New) | Verdict::Pending { .. } => self.before.is_none() || !self.changes.is_empty(),
             // Each has its reason in itself.
-            Verdict::Run(Reason::Unresolved { .. } | Reason::FilesGone { .. })
+            Verdict::Run(Reason::Unresolved { .. } | Reason::FilesGone { .. } | Reason::Forced)
             | Verdict::Blocked(_)
             | Verdict::Reuse { .. } => true,
         }

@@ -13,7 +13,7 @@
 //!
 //! Planning never asks the network and changes nothing but the stat memo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,6 +80,8 @@ pub enum Verdict {
 pub enum Reason {
     /// It was never made with these settings and inputs.
     New,
+    /// The user asked for it, though it was made before.
+    Forced,
     /// What its remote name stands for is not known.
     Unresolved {
         /// The question.
@@ -130,6 +132,7 @@ impl Verdict {
             Verdict::Reuse { made_on: None } => String::new(),
             Verdict::Reuse { made_on: Some(class) } => format!("made on {class}"),
             Verdict::Run(Reason::New) => "never made with these settings and inputs".into(),
+            Verdict::Run(Reason::Forced) => "forced".into(),
             Verdict::Run(Reason::Unresolved { request }) => format!("the revision of `{request}` is not known yet"),
             Verdict::Run(Reason::FilesGone { n_files, needed_by }) => {
                 let who = needed_by.map_or("`to:`".into(), |stage| names(&[stage]));
@@ -185,6 +188,8 @@ pub struct Planner<'a> {
     pub numerics: Numerics,
     /// What `to:` is relative to.
     pub current_dir: &'a Path,
+    /// Stages that run although they were made before, by position.
+    pub forced: &'a BTreeSet<usize>,
 }
 
 impl Planner<'_> {
@@ -227,8 +232,9 @@ impl Planner<'_> {
         match self.judge(stage, &manifests, None) {
             Ok(Judgement::Keyed(keys, Some(manifest))) => {
                 let made_on = manifest.compute_class.clone().filter(|_| manifest.compute_class != keys.compute_class);
-                let source = Some(keys.stage_key.source);
-                StagePlan { verdict: Verdict::Reuse { made_on }, manifest: Some(manifest), source }
+                let is_forced = self.forced.contains(&stage);
+                let verdict = if is_forced { Verdict::Run(Reason::Forced) } else { Verdict::Reuse { made_on } };
+                StagePlan { verdict, manifest: Some(manifest), source: Some(keys.stage_key.source) }
             }
             Ok(Judgement::Keyed(keys, None)) => {
                 StagePlan { source: Some(keys.stage_key.source), ..without_manifest(Verdict::Run(Reason::New)) }

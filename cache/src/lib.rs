@@ -42,7 +42,7 @@ pub use inspect::{Corruption, CorruptionKind, SizeOf, StoreSize};
 pub use lock::StageLock;
 pub use lookup::{MissingFile, MissingReason};
 pub use manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
-pub use publish::{ManifestDraft, Publication};
+pub use publish::{Divergence, ManifestDraft, Publication};
 pub use restore::Restored;
 pub use store::Store;
 pub use watch::Watch;

@@ -50,9 +50,17 @@ pub struct ManifestDraft {
 pub struct Publication {
     /// The manifest that now stands under the fingerprint: what later stages and later runs see.
     pub manifest: Manifest,
-    /// If the fingerprint had other digests before: the manifest of the two that does not stand. That is the new one,
-    /// unless the files of the earlier one are gone.
-    pub divergence: Option<Manifest>,
+    /// If the fingerprint had other digests before. Both manifests are kept.
+    pub divergence: Option<Box<Divergence>>,
+}
+
+/// One fingerprint that gave two results. The earlier one stands, unless its files are gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Divergence {
+    /// What was made first.
+    pub before: Manifest,
+    /// What was made now.
+    pub now: Manifest,
 }
 
 /// A file on its way into the store.
@@ -225,11 +233,13 @@ impl Store {
         // An earlier manifest whose files are gone would be made again and diverge again, for ever.
         if self.missing(&first)?.is_empty() {
             self.write_divergence(attempt, &new)?;
-            return Ok(Publication { manifest: first, divergence: Some(new) });
+            let manifest = first.clone();
+            return Ok(Publication { manifest, divergence: Some(Box::new(Divergence { before: first, now: new })) });
         }
         self.write_divergence(attempt, &first)?;
         self.write_standing(attempt, &new)?;
-        Ok(Publication { manifest: new, divergence: Some(first) })
+        let manifest = new.clone();
+        Ok(Publication { manifest, divergence: Some(Box::new(Divergence { before: first, now: new })) })
     }
 
     /// Steps 5 and 6. The index comes first: an entry without a manifest is skipped, the other way round is a lost reuse.

@@ -93,6 +93,9 @@ pub(super) struct RunArguments {
     /// Reuse artifacts of any compute class, or of this one exactly: any, exact
     #[arg(long, value_name = "WHICH", hide_possible_values = true)]
     pub(super) numerics: Option<NumericsChoice>,
+    /// Run this stage although it was made before; can be given again
+    #[arg(long, value_name = "STAGE")]
+    pub(super) force: Vec<String>,
     /// Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
     #[arg(long, value_name = "TIME")]
     pub(super) time_limit: Option<String>,

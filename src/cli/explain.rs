@@ -6,7 +6,7 @@ use super::arguments::ExplainArguments;
 use super::failure::CliError;
 use super::plan::stage_to_json;
 use super::session::Session;
-use super::show::{file_and_target, find_stage};
+use super::show::file_and_target;
 use crate::exit_code;
 use crate::explain::{Change, Explanation};
 use crate::plan::{Plan, Reason, Verdict};
@@ -17,7 +17,7 @@ pub(super) fn explain(session: &mut Session<'_>, arguments: &ExplainArguments) -
     let (file, name) = file_and_target(&arguments.targets);
     let request = session.request_or_last(file, &arguments.overlay)?;
     let loaded = session.load_to_read(&request, arguments.numerics)?;
-    let stage = find_stage(&loaded, name)?;
+    let stage = loaded.find_stage(name)?;
     let plan = loaded.plan(&session.io.current_dir)?;
     let why = loaded.explain(&plan, &request)?;
     let causes = causes(&loaded.pipeline, &plan, &why, stage);

@@ -33,6 +33,7 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let time_limit = arguments.time_limit.as_ref().map(|text| time_limit::read(text, begin)).transpose()?;
     let request = Request::new(&arguments.file, &arguments.overlay);
     let mut loaded = session.load(&request, arguments.numerics)?;
+    loaded.forced = loaded.find_stages(&arguments.force)?;
     let current_dir = session.io.current_dir.clone();
     let plan = loaded.plan(&current_dir)?;
     let run_id = events::new_run_id();
@@ -166,6 +167,9 @@ fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Req
     }
     if let Some(time_limit) = &arguments.time_limit {
         option("--time-limit", quote(time_limit));
+    }
+    for stage in &arguments.force {
+        option("--force", quote(stage));
     }
     words.join(" ")
 }

@@ -1,15 +1,17 @@
 //! What the commands share: paths, the store, the pipeline, the style.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pipe_cache::{CacheError, Store};
+use pipe_settings::nearest;
 
 use super::arguments::{Arguments, ColorChoice, NumericsChoice, Overlay};
 use super::failure::CliError;
 use super::{Environment, Io};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::events::{Event, RunRequest, from_json_line};
 use crate::explain::{self, Explanation};
 use crate::lockfile::LockFile;
@@ -44,11 +46,20 @@ pub(super) struct Loaded {
     pub(super) store: Store,
     pub(super) lock: LockFile,
     pub(super) numerics: Numerics,
+    /// Stages that run although they were made before.
+    pub(super) forced: BTreeSet<usize>,
 }
 
 impl Loaded {
     pub(super) fn planner<'a>(&'a self, current_dir: &'a Path) -> Planner<'a> {
-        Planner { pipeline: &self.pipeline, store: &self.store, lock: &self.lock, numerics: self.numerics, current_dir }
+        Planner {
+            pipeline: &self.pipeline,
+            store: &self.store,
+            lock: &self.lock,
+            numerics: self.numerics,
+            current_dir,
+            forced: &self.forced,
+        }
     }
 
     pub(super) fn plan(&self, current_dir: &Path) -> Result<Plan, CliError> {
@@ -62,6 +73,34 @@ impl Loaded {
             }
         }
         Ok(planner.plan()?)
+    }
+
+    /// Positions of the stages with these names.
+    ///
+    /// # Errors
+    /// All names that no stage has.
+    pub(super) fn find_stages(&self, names: &[String]) -> Result<BTreeSet<usize>, CliError> {
+        let mut found = BTreeSet::new();
+        let mut unknown = Vec::new();
+        for name in names {
+            match self.find_stage(name) {
+                Ok(stage) => drop(found.insert(stage)),
+                Err(diagnostic) => unknown.push(diagnostic),
+            }
+        }
+        if unknown.is_empty() { Ok(found) } else { Err(Diagnostics::new(unknown, Vec::new()).into()) }
+    }
+
+    /// Position of the stage called `name`.
+    ///
+    /// # Errors
+    /// No stage is called so.
+    pub(super) fn find_stage(&self, name: &str) -> Result<usize, Diagnostic> {
+        let names: Vec<&str> = self.pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
+        names.iter().position(|known| *known == name).ok_or_else(|| {
+            let message = format!("`{}` has no stage `{name}`", self.pipeline.path.display());
+            Diagnostic::new("unknown-stage", message).help(help_for(name, &names, "stages"))
+        })
     }
 
     /// What changed in each stage since the last run of the same file.
@@ -139,7 +178,7 @@ impl<'a> Session<'a> {
         let store = open(&self.store_dir())?;
         let lock = LockFile::load(&LockFile::path_beside(&pipeline.path))?;
         let numerics = self.numerics(numerics, &pipeline);
-        Ok(Loaded { pipeline, store, lock, numerics })
+        Ok(Loaded { pipeline, store, lock, numerics, forced: BTreeSet::new() })
     }
 
     /// The argument, then the file, then `exact` under CI, then `any`.
@@ -202,6 +241,16 @@ impl Request {
         let is_here = std::path::absolute(&run.file_as_given).is_ok_and(|path| path == run.file);
         let file_as_given = if is_here { run.file_as_given } else { run.file };
         Request { file_as_given, options: LoadOptions { profile: run.profile, sets: run.sets } }
+    }
+}
+
+/// What to write instead of a wrong name.
+pub(super) fn help_for(wrong: &str, names: &[&str], what: &str) -> String {
+    match nearest(wrong, names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            format!("its {what} are {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use super::arguments::ShowArguments;
 use super::failure::CliError;
-use super::session::{Loaded, Session};
+use super::session::{Loaded, Session, help_for};
 use crate::diagnostic::Diagnostic;
 use crate::exit_code;
-use pipe_settings::nearest;
 
 pub(super) fn show(session: &mut Session<'_>, arguments: &ShowArguments) -> Result<u8, CliError> {
     let (file, target) = file_and_target(&arguments.targets);
@@ -17,7 +16,7 @@ pub(super) fn show(session: &mut Session<'_>, arguments: &ShowArguments) -> Resu
         Some((name, port)) => (name, Some(port)),
         None => (target, None),
     };
-    let stage = find_stage(&loaded, name)?;
+    let stage = loaded.find_stage(name)?;
     let ports = find_ports(&loaded, stage, port)?;
     let plan = loaded.plan(&session.io.current_dir)?;
     let run_it = format!("make it with: pipe run {}", request.file_as_given.display());
@@ -56,14 +55,6 @@ pub(super) fn file_and_target(targets: &[String]) -> (Option<&Path>, &str) {
     }
 }
 
-pub(super) fn find_stage(loaded: &Loaded, name: &str) -> Result<usize, CliError> {
-    let names: Vec<&str> = loaded.pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
-    names.iter().position(|known| *known == name).ok_or_else(|| {
-        let message = format!("`{}` has no stage `{name}`", loaded.pipeline.path.display());
-        Diagnostic::new("unknown-stage", message).help(help_for(name, &names, "stages")).into()
-    })
-}
-
 /// The port that was named, or all.
 fn find_ports(loaded: &Loaded, stage: usize, port: Option<&str>) -> Result<Vec<&'static str>, CliError> {
     let spec = &loaded.pipeline.stages[stage];
@@ -74,15 +65,6 @@ fn find_ports(loaded: &Loaded, stage: usize, port: Option<&str>) -> Result<Vec<&
         None => {
             let message = format!("stage `{}` has no output `{wanted}`", spec.name);
             Err(Diagnostic::new("unknown-output", message).help(help_for(wanted, &ports, "outputs")).into())
-        }
-    }
-}
-
-fn help_for(wrong: &str, names: &[&str], what: &str) -> String {
-    match nearest(wrong, names) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => {
-            format!("its {what} are {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use pipe_cache::Manifest;
+use pipe_cache::{Divergence, Manifest};
 use pipe_contract::{CancelToken, Cpu, StageEvent};
 
 use super::job::{Job, JobEnd};
@@ -33,6 +33,8 @@ pub struct RunEnd {
     pub outcomes: Vec<Outcome>,
     /// The manifest of every stage that was reused or ran.
     pub manifests: Vec<Option<Arc<Manifest>>>,
+    /// Where a stage gave other bytes than an earlier execution with the same fingerprint, by position.
+    pub divergences: BTreeMap<usize, Divergence>,
     /// What remote names were resolved to in this run.
     pub resolutions: Vec<(String, String)>,
     /// Whether a stage failed by a mistake in pipe.
@@ -95,6 +97,7 @@ pub fn execute(
         prepared: (0..n_stages).map(|_| None).collect(),
         started_at: vec![None; n_stages],
         first_failed: None,
+        divergences: BTreeMap::new(),
         resolutions: Vec::new(),
         has_bug: false,
     };
@@ -113,6 +116,7 @@ pub fn execute(
             .map(|outcome| outcome.expect("the scheduler ends every stage"))
             .collect(),
         manifests: coordinator.manifests,
+        divergences: coordinator.divergences,
         resolutions: coordinator.resolutions,
         has_bug: coordinator.has_bug,
         has_unplaced,
@@ -142,6 +146,7 @@ struct Coordinator<'a, 'bus, 'sinks> {
     prepared: Vec<Option<Option<Box<Keys>>>>,
     started_at: Vec<Option<Instant>>,
     first_failed: Option<usize>,
+    divergences: BTreeMap<usize, Divergence>,
     resolutions: Vec<(String, String)>,
     has_bug: bool,
 }
@@ -243,7 +248,8 @@ impl<'a> Coordinator<'a, '_, '_> {
         }
         match self.planner.judge(stage, &self.manifests_for(stage), None) {
             Ok(Judgement::Keyed(keys, found)) => {
-                let is_demanded = self.is_remade[stage] || matches!(planned.verdict, Verdict::Run(_));
+                let is_forced = self.planner.forced.contains(&stage);
+                let is_demanded = is_forced || self.is_remade[stage] || matches!(planned.verdict, Verdict::Run(_));
                 if let Some(manifest) = found.filter(|_| !is_demanded)
                     && !self.planner.lacks_files_for_to(stage, &manifest)?
                 {
@@ -332,9 +338,8 @@ impl<'a> Coordinator<'a, '_, '_> {
         match end.result {
             Ok(done) if end.outcome == Outcome::Reused => self.reuse(stage, done.manifest),
             Ok(done) => {
-                if done.is_divergent {
-                    let line = "it gave other bytes than an earlier run with the same fingerprint".to_string();
-                    self.bus.emit(&Event::Warning { stage: Some(self.name(stage)), line });
+                if let Some(divergence) = done.divergence {
+                    self.diverge(stage, *divergence);
                 }
                 self.manifests[stage] = Some(done.manifest);
                 self.finish(stage, end.outcome, None);
@@ -342,6 +347,14 @@ impl<'a> Coordinator<'a, '_, '_> {
             Err(failure) => self.finish_with(stage, end.outcome, Some(failure), end.checkpoint),
         }
         end.outcome
+    }
+
+    fn diverge(&mut self, stage: usize, divergence: Divergence) {
+        let fingerprint = divergence.now.fingerprint.clone();
+        self.bus.emit(&Event::Diverged { stage: self.name(stage), fingerprint });
+        let line = "it gave other bytes than an earlier execution with the same fingerprint: both are kept".to_string();
+        self.bus.emit(&Event::Warning { stage: Some(self.name(stage)), line });
+        self.divergences.insert(stage, divergence);
     }
 
     fn reuse(&mut self, stage: usize, manifest: Arc<Manifest>) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pipe_cache::{Attempt, CacheError, Manifest, ManifestDraft, Watch};
+use pipe_cache::{Attempt, CacheError, Divergence, Manifest, ManifestDraft, Watch};
 use pipe_contract::{CancelToken, Context, Resolved, Source, StageError, StageEvent};
 
 use super::panics;
@@ -54,8 +54,8 @@ pub(super) struct JobEnd {
 /// What a job that succeeded has.
 pub(super) struct Done {
     pub(super) manifest: Arc<Manifest>,
-    /// Whether the same fingerprint gave other bytes before.
-    pub(super) is_divergent: bool,
+    /// Where the same fingerprint gave other bytes before.
+    pub(super) divergence: Option<Box<Divergence>>,
     /// Whether the files were made now, or by another process in the meantime.
     pub(super) is_new: bool,
 }
@@ -145,7 +145,10 @@ impl Job<'_> {
             Some(keys) => keys,
             None => self.resolve(resolution, tell)?,
         };
-        *checkpoint_dir = Some(store.checkpoint_dir(&keys.trajectory));
+        let is_forced = self.planner.forced.contains(&self.stage);
+        if !is_forced {
+            *checkpoint_dir = Some(store.checkpoint_dir(&keys.trajectory));
+        }
         let mut say_who = |holder: u32| {
             let who = if holder == std::process::id() { "another stage".into() } else { format!("process {holder}") };
             tell(StageEvent::Log { line: format!("{who} makes the same outputs: waiting for it") });
@@ -153,10 +156,11 @@ impl Job<'_> {
         let _lock = store
             .stage_lock_unless(&keys.fingerprint, &mut say_who, &|| self.cancel.is_cancelled())?
             .ok_or_else(StageError::cancelled)?;
-        if let Some(manifest) = store.lookup(&keys.fingerprint)?
+        if !is_forced
+            && let Some(manifest) = store.lookup(&keys.fingerprint)?
             && store.missing(&manifest)?.is_empty()
         {
-            return Ok(Done { manifest: Arc::new(manifest), is_divergent: false, is_new: false });
+            return Ok(Done { manifest: Arc::new(manifest), divergence: None, is_new: false });
         }
         let attempt = store.begin(&keys.fingerprint)?;
         let thread_name = self.thread_name();
@@ -171,11 +175,7 @@ impl Job<'_> {
         if !keys.keeps_checkpoints {
             store.remove_checkpoint(&keys.trajectory);
         }
-        Ok(Done {
-            is_divergent: publication.divergence.is_some(),
-            manifest: Arc::new(publication.manifest),
-            is_new: true,
-        })
+        Ok(Done { divergence: publication.divergence, manifest: Arc::new(publication.manifest), is_new: true })
     }
 
     /// Asks what the remote name stands for, and makes the keys with the answer.
@@ -258,7 +258,10 @@ impl Job<'_> {
         }
         ctx.resolved = keys.resolved.clone();
         ctx.base_dir = self.planner.pipeline.base_dir.clone();
-        ctx.checkpoint_dir = self.planner.store.checkpoint_dir(&keys.trajectory);
+        // A forced stage starts from nothing: going on from what the earlier execution left would repeat its bytes.
+        if !self.planner.forced.contains(&self.stage) {
+            ctx.checkpoint_dir = self.planner.store.checkpoint_dir(&keys.trajectory);
+        }
         ctx.n_threads = self.grant.threads;
         ctx.memory_bytes = self.memory_bytes;
         ctx.cancel = self.cancel.clone();

@@ -200,7 +200,7 @@ impl Sink for LiveLines {
             }
             Event::Usage { memory_bytes, .. } => self.memory_bytes = Some(*memory_bytes),
             Event::RunFinished { .. } => drop(self.lines.clear()),
-            Event::StagePlanned { .. } | Event::Placed { .. } => {}
+            Event::StagePlanned { .. } | Event::Diverged { .. } | Event::Placed { .. } => {}
         }
         if !matches!(event, Event::Progress { .. }) {
             self.show_status();

@@ -95,7 +95,11 @@ impl Sink for PlainLines<'_> {
                 }
             }
             Event::Fact { stage, name, value } => drop(self.facts.insert(stage.clone(), format!("{name} {value}"))),
-            Event::StagePlanned { .. } | Event::Usage { .. } | Event::Placed { .. } | Event::RunFinished { .. } => {}
+            Event::StagePlanned { .. }
+            | Event::Usage { .. }
+            | Event::Diverged { .. }
+            | Event::Placed { .. }
+            | Event::RunFinished { .. } => {}
         }
     }
 }

@@ -301,7 +301,7 @@ impl Sink for Summary {
                 self.duration = Duration::from_millis(*duration_ms);
                 self.is_interrupted = *is_interrupted;
             }
-            Event::StagePlanned { .. } | Event::Progress { .. } | Event::Usage { .. } => {}
+            Event::StagePlanned { .. } | Event::Progress { .. } | Event::Usage { .. } | Event::Diverged { .. } => {}
         }
     }
 }

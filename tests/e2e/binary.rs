@@ -66,6 +66,7 @@ fn help_of_run() {
           --set <KEY=VALUE>    Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
           --threads <N>        Threads for all stages together [env: PIPE_THREADS] [default: all]
           --numerics <WHICH>   Reuse artifacts of any compute class, or of this one exactly: any, exact
+          --force <STAGE>      Run this stage although it was made before; can be given again
           --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
           --memory <SIZE>      Memory for all stages together, and for each [default: what is free]
           --json               Write events as JSON Lines to standard output

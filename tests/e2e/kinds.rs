@@ -206,7 +206,10 @@ impl Stage for Fake {
             }
             _ => {}
         }
-        let text = (self.work)(self, ctx)?;
+        let mut text = (self.work)(self, ctx)?;
+        if mode == "other" {
+            text.push_str(" otherwise");
+        }
         ctx.progress(1, 1, Unit::Files);
         ctx.fact("characters", text.chars().count().to_string());
         if self.kind == "refer" {

@@ -13,6 +13,7 @@ mod cache;
 mod check;
 mod explain;
 mod failures;
+mod force;
 mod graph;
 mod lock;
 mod place;

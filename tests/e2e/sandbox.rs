@@ -68,7 +68,7 @@ impl Sandbox {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Makes stages with this `label` fail, panic, cancel, leave an output empty, or behave again (`well`).
+    /// Makes stages with this `label` fail, panic, cancel, leave an output empty, give other bytes (`other`), or behave again (`well`).
     pub(crate) fn behave(&self, label: &str, how: &str) {
         self.write(&format!("{label}.mode"), how);
     }
@@ -92,7 +92,7 @@ impl Sandbox {
         while let Some(word) = words.next() {
             match word {
                 "--json" => {}
-                "--threads" | "--memory" | "--time-limit" => drop(words.next()),
+                "--threads" | "--memory" | "--time-limit" | "--force" => drop(words.next()),
                 word => of_plan.push(word),
             }
         }

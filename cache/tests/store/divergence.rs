@@ -10,7 +10,9 @@ fn the_first_manifest_stays_and_both_are_kept() {
     let first = sandbox.publish(FINGERPRINT, &[("a", "one")]);
     let publication = publish(&sandbox.store, FINGERPRINT, &[("a", "two")]).expect("published");
     assert_eq!(publication.manifest, first);
-    let other = publication.divergence.expect("a divergence");
+    let divergence = publication.divergence.expect("a divergence");
+    assert_eq!(divergence.before, first);
+    let other = divergence.now;
     assert_ne!(other.outputs["rows"].digest, first.outputs["rows"].digest);
     assert_eq!(sandbox.store.lookup(FINGERPRINT).expect("looked up"), Some(first));
     assert_eq!(read(&blob(&sandbox.store, "two")), "two");
@@ -31,7 +33,8 @@ fn a_first_manifest_whose_files_are_gone_makes_way() {
     let first = sandbox.publish(FINGERPRINT, &[("a", "one")]);
     fs::remove_file(blob(&sandbox.store, "one")).expect("a blob");
     let publication = publish(&sandbox.store, FINGERPRINT, &[("a", "two")]).expect("published");
-    assert_eq!(publication.divergence, Some(first));
+    let divergence = publication.divergence.expect("a divergence");
+    assert_eq!((divergence.before, &divergence.now), (first, &publication.manifest));
     let standing = sandbox.store.lookup(FINGERPRINT).expect("looked up").expect("there");
     assert_eq!(standing, publication.manifest);
     assert_eq!(sandbox.store.missing(&standing).expect("looked at"), []);

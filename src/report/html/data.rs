@@ -196,7 +196,7 @@ impl ReportData {
                 stage.fingerprint.clone_from(fingerprint);
             }
             Event::Placed { to, n_left, .. } => stage.placed.push((to.clone(), *n_left)),
-            Event::RunStarted { .. } | Event::Usage { .. } | Event::RunFinished { .. } => {}
+            Event::RunStarted { .. } | Event::Usage { .. } | Event::Diverged { .. } | Event::RunFinished { .. } => {}
         }
     }
 }
@@ -233,6 +233,7 @@ impl Sink for ReportData {
             | Event::Warning { stage: Some(stage), .. }
             | Event::Fact { stage, .. }
             | Event::StageFinished { stage, .. }
+            | Event::Diverged { stage, .. }
             | Event::Placed { stage, .. } => self.on_stage(at, event, stage),
         }
     }
