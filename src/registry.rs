@@ -3,18 +3,26 @@
 //! This is the only file that names stage crates; everything else sees the contract. Without the feature `stages` the
 //! registry is empty, which is how the runner is built and tested alone.
 
-use pipe_contract::StageKind;
+use std::path::Path;
+
+use pipe_contract::{StageError, StageKind};
 
 /// What `pipe bench` measures: the train stage's own code, with a clock.
 #[cfg(feature = "stages")]
 pub use pipe_stage_train::bench;
 
-/// The kinds of a build, in the order of the data path.
+/// A name and two paths to what differs first between the two files; `None` if nothing does.
+type FirstDifference = fn(&str, &Path, &Path) -> Result<Option<String>, StageError>;
+
+/// The kinds of a build, in the order of the data path, and what it knows of their files.
 #[derive(Clone)]
-pub struct Registry(Vec<&'static dyn StageKind>);
+pub struct Registry {
+    kinds: Vec<&'static dyn StageKind>,
+    first_difference: FirstDifference,
+}
 
 impl Registry {
-    /// A registry of `kinds`, in the order in which tables show them.
+    /// A registry of `kinds`, in the order in which tables show them. Their files are bytes to it.
     ///
     /// # Panics
     /// When two kinds have one name: a mistake in the program that lists them.
@@ -23,40 +31,77 @@ impl Registry {
             let is_first = kinds[..position].iter().all(|other| other.name() != kind.name());
             assert!(is_first, "two stage kinds are called `{}`", kind.name());
         }
-        Registry(kinds)
+        Registry { kinds, first_difference: |_, before, now| pipe_difference::first_differing_byte(before, now) }
     }
 
     /// The kind called `name`.
     pub fn get(&self, name: &str) -> Option<&'static dyn StageKind> {
-        self.0.iter().copied().find(|kind| kind.name() == name)
+        self.kinds.iter().copied().find(|kind| kind.name() == name)
     }
 
     /// The names of all kinds.
     pub fn names(&self) -> Vec<&'static str> {
-        self.0.iter().map(|kind| kind.name()).collect()
+        self.kinds.iter().map(|kind| kind.name()).collect()
     }
 
     /// All kinds.
     pub fn kinds(&self) -> &[&'static dyn StageKind] {
-        &self.0
+        &self.kinds
+    }
+
+    /// What differs first between two files that an artifact has under `name`: a tensor, column, key, line or byte, with
+    /// both values; `None` if their bytes are equal.
+    ///
+    /// # Errors
+    /// `io` when one of them cannot be read.
+    pub fn first_difference(&self, name: &str, before: &Path, now: &Path) -> Result<Option<String>, StageError> {
+        (self.first_difference)(name, before, now)
     }
 }
 
 /// Every kind of this build.
 pub fn builtin() -> Registry {
     #[cfg(feature = "stages")]
-    let kinds: Vec<&'static dyn StageKind> = vec![
-        &pipe_stage_download::KIND,
-        &pipe_stage_format::KIND,
-        &pipe_stage_init::KIND,
-        &pipe_stage_analyze::KIND,
-        &pipe_stage_tokenize::KIND,
-        &pipe_stage_train::KIND,
-        &pipe_stage_evaluate::KIND,
-        &pipe_stage_generate::KIND,
-        &pipe_stage_export::KIND,
-    ];
+    return Registry {
+        first_difference: pipe_difference::first_difference,
+        ..Registry::new(vec![
+            &pipe_stage_download::KIND,
+            &pipe_stage_format::KIND,
+            &pipe_stage_init::KIND,
+            &pipe_stage_analyze::KIND,
+            &pipe_stage_tokenize::KIND,
+            &pipe_stage_train::KIND,
+            &pipe_stage_evaluate::KIND,
+            &pipe_stage_generate::KIND,
+            &pipe_stage_export::KIND,
+        ])
+    };
     #[cfg(not(feature = "stages"))]
-    let kinds: Vec<&'static dyn StageKind> = vec![];
-    Registry::new(kinds)
+    Registry::new(vec![])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(registry: &Registry, name: &str) -> Option<String> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let paths = ["before", "now"].map(|side| folder.path().join(side));
+        std::fs::write(&paths[0], "{\"r\": 8}").expect("a file");
+        std::fs::write(&paths[1], "{\"r\": 9}").expect("a file");
+        assert_eq!(registry.first_difference(name, &paths[0], &paths[0]).expect("it can be read"), None);
+        registry.first_difference(name, &paths[0], &paths[1]).expect("both can be read")
+    }
+
+    #[test]
+    fn files_of_unknown_kinds_are_bytes() {
+        let found = difference(&Registry::new(vec![]), "a.json");
+        assert_eq!(found.as_deref(), Some("byte 6 (counted from 0): 0x38 -> 0x39"));
+    }
+
+    #[test]
+    #[cfg(feature = "stages")]
+    fn files_of_this_builds_kinds_have_forms() {
+        assert_eq!(difference(&builtin(), "a.json").as_deref(), Some("`r`: 8 -> 9"));
+    }
 }

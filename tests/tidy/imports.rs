@@ -5,7 +5,7 @@ use crate::report;
 use crate::tree::{root, rust_files};
 
 /// Crates of the workspace that a crate may use: what is not listed here, it may not. `pipe-stage-*`: see [`stage_may_use`].
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("pipe-figures", &[]),
     ("pipe-plot", &["pipe-figures"]),
     ("pipe-settings", &[]),
@@ -15,7 +15,9 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("pipe-llm", &["pipe-contract", "pipe-kernels"]),
     ("pipe-records", &["pipe-contract"]),
     ("pipe-tokenizer", &["pipe-contract", "pipe-records"]),
-    ("pipe-lm", &["pipe-cache", "pipe-contract", "pipe-settings", "pipe-stage-"]),
+    // Of records only with its feature `forms`, which the runner turns on with its feature `stages`.
+    ("pipe-difference", &["pipe-contract", "pipe-records"]),
+    ("pipe-lm", &["pipe-cache", "pipe-contract", "pipe-difference", "pipe-settings", "pipe-stage-"]),
 ];
 
 /// The stages that compute with weights; the others see files and records only.
@@ -25,7 +27,17 @@ const STAGES_WITH_WEIGHTS: [&str; 5] =
 /// Heavy libraries, and the only crates that may name them.
 const HEAVY: [(&str, &[&str]); 6] = [
     ("candle-", &["pipe-llm", "pipe-stage-init", "pipe-stage-train", "pipe-stage-export"]),
-    ("arrow", &["pipe-records", "pipe-stage-format", "pipe-stage-analyze", "pipe-stage-tokenize", "pipe-stage-train"]),
+    (
+        "arrow",
+        &[
+            "pipe-records",
+            "pipe-difference",
+            "pipe-stage-format",
+            "pipe-stage-analyze",
+            "pipe-stage-tokenize",
+            "pipe-stage-train",
+        ],
+    ),
     ("parquet", &["pipe-records"]),
     ("tokenizers", &["pipe-tokenizer", "pipe-stage-init"]),
     ("plotters", &["pipe-plot"]),

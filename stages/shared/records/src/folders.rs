@@ -15,7 +15,7 @@ use std::path::Path;
 
 use pipe_contract::figures::Facts;
 use pipe_contract::{Artifact, ArtifactKind, Figure, StageError};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::numbers::{bytes, thousands};
 
@@ -62,6 +62,22 @@ pub fn tensors(artifact: &Artifact) -> Option<Tensors> {
     let mut files = artifact.with_suffix(".safetensors").peekable();
     files.peek()?;
     files.try_fold(Tensors::default(), |all, (_, path)| add_head(all, path))
+}
+
+/// The head of a safetensors file, and where its data begins; `None` if it has no valid one.
+///
+/// The file begins with the length of its head (8 bytes, little endian) and the head, a JSON object.
+pub fn weight_head(path: &Path) -> Option<(Map<String, Value>, u64)> {
+    let mut file = File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    if length > HEAD_BYTES_MAX {
+        return None;
+    }
+    let mut head = Vec::new();
+    file.take(length).read_to_end(&mut head).ok()?;
+    Some((serde_json::from_slice(&head).ok()?, length + 8))
 }
 
 /// A JSON file of the folder, if it is there and valid.
@@ -124,19 +140,9 @@ fn dtypes(tensors: &Tensors) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// A safetensors file begins with the length of its head (8 bytes, little endian) and the head, a JSON object.
 fn add_head(mut all: Tensors, path: &Path) -> Option<Tensors> {
-    let mut file = File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > HEAD_BYTES_MAX {
-        return None;
-    }
-    let mut head = Vec::new();
-    file.take(length).read_to_end(&mut head).ok()?;
-    let head: Value = serde_json::from_slice(&head).ok()?;
-    for (_, tensor) in head.as_object()?.iter().filter(|(name, _)| *name != "__metadata__") {
+    let (head, _) = weight_head(path)?;
+    for (_, tensor) in head.iter().filter(|(name, _)| *name != "__metadata__") {
         let sizes = tensor["shape"].as_array()?.iter().map(Value::as_u64);
         let n_parameters = sizes.into_iter().try_fold(1_u64, |product, size| product.checked_mul(size?))?;
         all.n_tensors += 1;
