@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -285,6 +285,14 @@ pub fn from_json_line(line: &str) -> Option<(Duration, Event)> {
     let mut value: serde_json::Value = serde_json::from_str(line).ok()?;
     let at_ms = value.as_object_mut()?.remove("at_ms")?.as_u64()?;
     Some((Duration::from_millis(at_ms), serde_json::from_value(value).ok()?))
+}
+
+/// The events of a run, from its folder; none where there are none. A line of another version is left out, and so is one that is cut
+/// short: the run goes on, or was killed.
+pub fn read_events(run_dir: &Path) -> impl Iterator<Item = (Duration, Event)> + use<> {
+    let file = File::open(run_dir.join("events.jsonl")).ok();
+    let lines = file.into_iter().flat_map(|file| BufReader::new(file).lines().map_while(Result::ok));
+    lines.filter_map(|line| from_json_line(&line))
 }
 
 /// Writes `events.jsonl` and one log per stage that says something. A full disk must not stop a run that may still succeed:

@@ -6,9 +6,9 @@ pub const OK: u8 = 0;
 pub const STAGE_FAILED: u8 = 1;
 /// The pipeline file, the command line, the lock file or the store cannot be used: nothing was run.
 pub const PIPELINE: u8 = 2;
-/// Reserved: with `--locked`, the lock file does not fit the pipeline.
+/// The lock file does not fit the pipeline (`--locked`), or `pipe verify` has nothing to compare with.
 pub const LOCK_DRIFT: u8 = 3;
-/// Reserved: `pipe verify` found other bytes.
+/// `pipe verify` found other bytes.
 pub const VERIFY_DIFFERS: u8 = 4;
 /// A mistake in `pipe` itself, such as a panic in a stage (`EX_SOFTWARE` of sysexits.h).
 pub const BUG: u8 = 70;

@@ -12,7 +12,6 @@
 //! It deliberately reads runs and manifests alone: no blob, no pipeline file of then.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
 
 use pipe_cache::{CacheError, Store};
@@ -20,7 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::diagnostic::Location;
-use crate::events::{Event, StageRecord, from_json_line};
+use crate::events::{Event, StageRecord, read_events};
 use crate::key::{ENCODING_VERSION, readable};
 use crate::plan::{Plan, Reason, Verdict};
 use crate::spec::{Pipeline, StageSpec};
@@ -171,8 +170,7 @@ fn find_before(store: &Store, file: &Path, mut names: BTreeSet<&str>) -> Result<
         if names.is_empty() {
             break;
         }
-        let text = fs::read_to_string(store.run_dir(run_id).join("events.jsonl")).unwrap_or_default();
-        let mut events = text.lines().filter_map(from_json_line).map(|(_, event)| event);
+        let mut events = read_events(&store.run_dir(run_id)).map(|(_, event)| event);
         let Some(Event::RunStarted { request, .. }) = events.next() else { continue };
         if request.file != file {
             continue;

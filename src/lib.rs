@@ -26,13 +26,21 @@ pub mod place;
 
 pub mod plan;
 
+pub mod drift;
+
 pub mod schedule;
 
 pub mod events;
 
 pub mod explain;
 
+pub mod record;
+
 pub mod execute;
+
+pub mod compare;
+pub mod diff;
+pub mod verify;
 
 pub mod report;
 

@@ -95,6 +95,11 @@ impl LockFile {
         self.content.outputs.get(fingerprint)
     }
 
+    /// Whether it says what any stage gave.
+    pub fn has_outputs(&self) -> bool {
+        !self.content.outputs.is_empty()
+    }
+
     /// Replaces the outputs: fingerprint to digests by port.
     pub fn set_outputs(&mut self, outputs: BTreeMap<String, PortDigests>) {
         self.content.outputs = outputs;

@@ -23,7 +23,7 @@ use pipe_contract::{OutputPort, Source, StageError};
 use crate::key::{KeyInput, KeySource, StageKey, fingerprint};
 use crate::lockfile::LockFile;
 use crate::place;
-use crate::spec::{Numerics, Pipeline, StageSpec};
+use crate::spec::{InputRef, Numerics, Pipeline, StageSpec};
 
 /// The keys of a stage whose inputs are known.
 #[derive(Clone, Debug)]
@@ -42,6 +42,18 @@ pub struct Keys {
     pub keeps_checkpoints: bool,
     /// The commit of a remote source.
     pub resolved: Option<String>,
+}
+
+/// The keys of a stage whose inputs are known, or the question they wait for.
+#[derive(Clone, Debug)]
+pub enum Keyed {
+    /// The keys.
+    Known(Box<Keys>),
+    /// Nobody has asked yet what its remote name stands for.
+    Unresolved {
+        /// The question.
+        request: String,
+    },
 }
 
 /// What is known of a stage once its inputs are.
@@ -190,6 +202,8 @@ pub struct Planner<'a> {
     pub current_dir: &'a Path,
     /// Stages that run although they were made before, by position.
     pub forced: &'a BTreeSet<usize>,
+    /// Whether a stage that gives other bytes than the lock file says has failed.
+    pub is_locked: bool,
 }
 
 impl Planner<'_> {
@@ -291,6 +305,15 @@ impl Planner<'_> {
         self.pipeline.stages[stage].to.as_ref().map(|to| self.current_dir.join(to))
     }
 
+    /// Whether a manifest has the outputs that the lock file says; `true` where it does not say.
+    pub fn agrees_with_lock(&self, manifest: &Manifest) -> bool {
+        let is_same = |port: &String, digest: &String| {
+            manifest.outputs.get(port).is_some_and(|artifact| artifact.digest == *digest)
+        };
+        let locked = self.lock.outputs(&manifest.fingerprint);
+        locked.is_none_or(|digests| digests.iter().all(|(port, digest)| is_same(port, digest)))
+    }
+
     /// The stages that feed a stage, each once.
     pub fn producers(&self, stage: usize) -> Vec<usize> {
         sorted(self.pipeline.stages[stage].inputs.values().map(|input| input.stage))
@@ -308,17 +331,16 @@ impl Planner<'_> {
         resolved: Option<&str>,
     ) -> Result<Judgement, StageError> {
         let spec = &self.pipeline.stages[stage];
-        let (source, resolved) = match spec.stage.source(&self.pipeline.base_dir)? {
-            Source::Computed => (KeySource::Computed, None),
-            Source::Files { root, names } => (KeySource::Files(self.digest_files(&root, names)?), None),
-            Source::Remote { request } => {
-                let Some(id) = resolved.map(str::to_string).or_else(|| self.resolved(&request)) else {
-                    return Ok(Judgement::Unresolved { request });
-                };
-                (KeySource::Commit(id.clone()), Some(id))
-            }
+        let input = |input: &InputRef| {
+            let artifact = &manifests[&input.stage].outputs[&input.port];
+            KeyInput { kind: artifact.kind, digest: artifact.digest.clone() }
         };
-        let keys = make_keys(spec, source, resolved, manifests);
+        let inputs = spec.inputs.iter().map(|(port, from)| (port.clone(), input(from))).collect();
+        let answer = |request: &str| resolved.map(str::to_string).or_else(|| self.resolved(request));
+        let keys = match self.keys(stage, inputs, answer)? {
+            Keyed::Known(keys) => keys,
+            Keyed::Unresolved { request } => return Ok(Judgement::Unresolved { request }),
+        };
         let manifest = self.look_up(&keys).map_err(|error| store_error(&error))?;
         // A kind that gained an output without a new version: what was made before does not do.
         let has_output = |manifest: &Manifest, output: &OutputPort| {
@@ -326,7 +348,29 @@ impl Planner<'_> {
         };
         let manifest =
             manifest.filter(|manifest| spec.stage.outputs().iter().all(|output| has_output(manifest, output)));
-        Ok(Judgement::Keyed(Box::new(keys), manifest.map(Arc::new)))
+        Ok(Judgement::Keyed(keys, manifest.map(Arc::new)))
+    }
+
+    /// The keys of a stage with `inputs` on its ports. `answer`: what a remote name stands for.
+    ///
+    /// # Errors
+    /// When its local source is not there or cannot be read.
+    pub fn keys(
+        &self,
+        stage: usize,
+        inputs: BTreeMap<String, KeyInput>,
+        answer: impl FnOnce(&str) -> Option<String>,
+    ) -> Result<Keyed, StageError> {
+        let spec = &self.pipeline.stages[stage];
+        let (source, resolved) = match spec.stage.source(&self.pipeline.base_dir)? {
+            Source::Computed => (KeySource::Computed, None),
+            Source::Files { root, names } => (KeySource::Files(self.digest_files(&root, names)?), None),
+            Source::Remote { request } => match answer(&request) {
+                Some(id) => (KeySource::Commit(id.clone()), Some(id)),
+                None => return Ok(Keyed::Unresolved { request }),
+            },
+        };
+        Ok(Keyed::Known(Box::new(make_keys(spec, source, resolved, inputs))))
     }
 
     /// What a remote name stands for, as far as it was asked before.
@@ -355,18 +399,14 @@ fn make_keys(
     spec: &StageSpec,
     source: KeySource,
     resolved: Option<String>,
-    manifests: &BTreeMap<usize, Arc<Manifest>>,
+    inputs: BTreeMap<String, KeyInput>,
 ) -> Keys {
-    let input = |input: &crate::spec::InputRef| {
-        let artifact = &manifests[&input.stage].outputs[&input.port];
-        KeyInput { kind: artifact.kind, digest: artifact.digest.clone() }
-    };
     let stage_key = StageKey {
         kind: spec.kind.name().to_string(),
         kind_version: spec.kind.version(),
         settings: spec.key_settings.clone(),
         source,
-        inputs: spec.inputs.iter().map(|(port, from)| (port.clone(), input(from))).collect(),
+        inputs,
     };
     let compute_class = spec.stage.compute_class();
     let semantic_key = stage_key.semantic_key();

@@ -12,7 +12,7 @@
 //!
 //! Reading order: [`manifest`] (what is recorded), `layout` (where), [`disk`] (the operations that change a store),
 //! `store` (opening, recovery), `attempt`, `publish`, `lookup`, and then the parts that stand alone: `stat_memo`,
-//! `lock`, `restore`, `watch`, `index`, `inspect`.
+//! `lock`, `restore`, `watch`, `index`, `inspect`, `adopt`.
 //!
 //! It deliberately knows no pipelines, no stage kinds and no network, and it never decides what to keep: collecting
 //! garbage and a remote tier are separate parts that build on this one.
@@ -21,6 +21,7 @@ pub mod disk;
 pub mod error;
 pub mod manifest;
 
+mod adopt;
 mod attempt;
 mod digest;
 mod index;

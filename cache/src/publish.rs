@@ -243,7 +243,7 @@ impl Store {
     }
 
     /// Steps 5 and 6. The index comes first: an entry without a manifest is skipped, the other way round is a lost reuse.
-    fn write_standing(&self, attempt: &Attempt, manifest: &Manifest) -> Result<(), CacheError> {
+    pub(crate) fn write_standing(&self, attempt: &Attempt, manifest: &Manifest) -> Result<(), CacheError> {
         let _ = self.add_to_semantic_index(&manifest.semantic_key, &manifest.fingerprint);
         self.write_manifest(attempt, &manifest.encode(), &self.inner.layout.manifest(&manifest.fingerprint))
     }

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "pipe",
     version,
     max_term_width = 100,
-    after_help = "Environment: PIPE_STORE, PIPE_THREADS, NO_COLOR, CLICOLOR_FORCE, CI\nExit codes: 0 ok, 1 a stage failed, 2 pipeline or usage, 70 a mistake in pipe, 130 interrupted"
+    after_help = "Environment: PIPE_STORE, PIPE_THREADS, NO_COLOR, CLICOLOR_FORCE, CI\nExit codes: 0 ok, 1 a stage failed, 2 pipeline or usage, 3 the lock file does not fit, 4 verify found other bytes, 70 a mistake in pipe, 130 interrupted"
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -45,6 +45,8 @@ pub(super) enum Command {
     Plan(PlanArguments),
     /// Say why a stage runs or is reused, compared with the last run
     Explain(ExplainArguments),
+    /// Run stages again and compare: the same bytes, or what differs first
+    Verify(VerifyArguments),
     /// Check pipeline files
     Check(CheckArguments),
     /// Draw the stages and what flows between them
@@ -53,6 +55,10 @@ pub(super) enum Command {
     Stages(StagesArguments),
     /// Look into the outputs of a stage
     Show(ShowArguments),
+    /// List runs, or show one again
+    Runs(RunsArguments),
+    /// Compare two runs: settings, facts and outputs
+    Diff(DiffArguments),
     /// Write a run as one HTML file: what ran, when, and what it gave
     Report(ReportArguments),
     /// Ask again what names such as `main` stand for, and write the lock file
@@ -90,6 +96,9 @@ pub(super) struct RunArguments {
     /// Threads for all stages together [env: PIPE_THREADS] [default: all]
     #[arg(long, value_name = "N")]
     pub(super) threads: Option<String>,
+    /// Refuse to run where the lock file does not fit the pipeline, and leave it as it is
+    #[arg(long)]
+    pub(super) locked: bool,
     /// Reuse artifacts of any compute class, or of this one exactly: any, exact
     #[arg(long, value_name = "WHICH", hide_possible_values = true)]
     pub(super) numerics: Option<NumericsChoice>,
@@ -114,6 +123,9 @@ pub(super) struct PlanArguments {
     pub(super) file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) overlay: Overlay,
+    /// Fail where the lock file does not fit the pipeline
+    #[arg(long)]
+    pub(super) locked: bool,
     /// Reuse artifacts of any compute class, or of this one exactly: any, exact
     #[arg(long, value_name = "WHICH", hide_possible_values = true)]
     pub(super) numerics: Option<NumericsChoice>,
@@ -138,6 +150,36 @@ pub(super) struct ExplainArguments {
     /// Write JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Stages run in a store of their own; what stands is not touched, and other bytes are kept beside it.\nExit codes: 0 all the same, 1 a stage failed, 2 pipeline or usage, 3 nothing to compare with, 4 something differs, 130 interrupted"
+)]
+pub(super) struct VerifyArguments {
+    /// The pipeline file [default: that of the last run]
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// Verify this stage alone, on the inputs that stand; can be given again [default: all stages]
+    #[arg(long, value_name = "STAGE")]
+    pub(super) stage: Vec<String>,
+    /// Threads for all stages together [env: PIPE_THREADS] [default: all]
+    #[arg(long, value_name = "N")]
+    pub(super) threads: Option<String>,
+    /// Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
+    #[arg(long, value_name = "TIME")]
+    pub(super) time_limit: Option<String>,
+    /// Memory for all stages together, and for each [default: what is free]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write JUnit XML to this file, a test case per stage
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -189,6 +231,29 @@ pub(super) struct ShowArguments {
     /// Rows to show
     #[arg(short = 'n', long = "rows", value_name = "ROWS", default_value_t = 5)]
     pub(super) n_rows: usize,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunsArguments {
+    /// Show this run: its id, or how it begins
+    #[arg(value_name = "RUN")]
+    pub(super) run: Option<String>,
+    /// Runs to list, the newest
+    #[arg(short = 'n', long = "runs", value_name = "RUNS", default_value_t = 20)]
+    pub(super) n_runs: usize,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DiffArguments {
+    /// The runs: ids, or how they begin [default: the one before the last, and the last]
+    #[arg(value_name = "RUN", num_args = 0..=2)]
+    pub(super) runs: Vec<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args, Debug)]

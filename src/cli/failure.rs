@@ -15,6 +15,8 @@ use crate::report::style::Style;
 pub(super) enum CliError {
     /// The pipeline file, the command line, the lock file or the store.
     Unusable(Diagnostics),
+    /// The lock file does not fit the pipeline, or there is nothing to compare with.
+    Drift(Diagnostics),
     /// A stage kind could not do what it was asked outside a run.
     Stage(Diagnostics),
     /// Whoever read standard output is gone: not an error.
@@ -25,6 +27,7 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             CliError::Unusable(_) => exit_code::PIPELINE,
+            CliError::Drift(_) => exit_code::LOCK_DRIFT,
             CliError::Stage(_) => exit_code::STAGE_FAILED,
             CliError::ReaderGone => exit_code::OK,
         }
@@ -32,7 +35,9 @@ impl CliError {
 
     pub(super) fn render(&self, style: Style) -> String {
         match self {
-            CliError::Unusable(diagnostics) | CliError::Stage(diagnostics) => diagnostics.render(style.colour()),
+            CliError::Unusable(diagnostics) | CliError::Drift(diagnostics) | CliError::Stage(diagnostics) => {
+                diagnostics.render(style.colour())
+            }
             CliError::ReaderGone => String::new(),
         }
     }

@@ -14,6 +14,7 @@ mod arguments;
 mod bench;
 mod cache;
 mod check;
+mod diff;
 mod env;
 mod explain;
 mod failure;
@@ -23,11 +24,14 @@ mod memory_limit;
 mod plan;
 mod report;
 mod run;
+mod runs;
+mod screen;
 mod session;
 mod show;
 mod stages;
 mod time_limit;
 mod update;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write};
@@ -102,10 +106,13 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
         Command::Run(arguments) => run::run(&mut session, arguments),
         Command::Plan(arguments) => plan::plan(&mut session, arguments),
         Command::Explain(arguments) => explain::explain(&mut session, arguments),
+        Command::Verify(arguments) => verify::verify(&mut session, arguments),
         Command::Check(arguments) => check::check(&mut session, arguments),
         Command::Graph(arguments) => graph::graph(&mut session, arguments),
         Command::Stages(arguments) => stages::stages(&mut session, arguments),
         Command::Report(arguments) => report::report(&mut session, arguments),
+        Command::Runs(arguments) => runs::runs(&mut session, arguments),
+        Command::Diff(arguments) => diff::diff(&mut session, arguments),
         Command::Show(arguments) => show::show(&mut session, arguments),
         Command::Update(arguments) => update::update(&mut session, arguments),
         Command::Bench(arguments) => bench::bench(&mut session, arguments),

@@ -11,7 +11,10 @@ use crate::spec::Pipeline;
 
 pub(super) fn plan(session: &mut Session<'_>, arguments: &PlanArguments) -> Result<u8, CliError> {
     let request = session.request_or_last(arguments.file.as_deref(), &arguments.overlay)?;
-    let loaded = session.load_to_read(&request, arguments.numerics)?;
+    let mut loaded = session.load_to_read(&request, arguments.numerics)?;
+    if arguments.locked {
+        loaded.lock_down(arguments.numerics, &request, &session.io.current_dir)?;
+    }
     let plan = loaded.plan(&session.io.current_dir)?;
     let why = if arguments.why { Some(loaded.explain(&plan, &request)?) } else { None };
     let text = if arguments.json {

@@ -9,6 +9,7 @@ use pipe_contract::Source;
 use super::arguments::{NumericsChoice, RunArguments};
 use super::failure::CliError;
 use super::memory_limit;
+use super::screen::Screen;
 use super::session::{Loaded, Request, Session};
 use super::time_limit;
 use crate::error::chain;
@@ -18,9 +19,7 @@ use crate::exit_code;
 use crate::lockfile::LockFile;
 use crate::plan::Plan;
 use crate::report::json::JsonLines;
-use crate::report::live::LiveLines;
-use crate::report::plain::PlainLines;
-use crate::report::shell::{self, quote, quote_path};
+use crate::report::shell::{self, quote};
 use crate::report::summary::{Summary, SummaryContext};
 use crate::schedule::Outcome;
 use crate::spec::Pipeline;
@@ -35,21 +34,22 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let mut loaded = session.load(&request, arguments.numerics)?;
     loaded.forced = loaded.find_stages(&arguments.force)?;
     let current_dir = session.io.current_dir.clone();
+    if arguments.locked {
+        loaded.lock_down(arguments.numerics, &request, &current_dir)?;
+    }
     let plan = loaded.plan(&current_dir)?;
     let run_id = events::new_run_id();
     let run_dir = loaded.store.run_dir(&run_id);
     let mut recorder = Recorder::new(run_dir);
     let mut summary = Summary::default();
     let has_lines = !arguments.json && !plan.is_all_reuse();
-    let is_live = has_lines && session.io.is_err_terminal;
-    let err_style = session.err_style;
-    let columns = session.io.err_columns;
-    let mut live = is_live.then(|| LiveLines::new(err_style, columns));
-    let mut plain = (has_lines && !is_live).then(|| PlainLines::new(&mut *session.io.err, err_style));
+    let (err_style, columns) = (session.err_style, session.io.err_columns);
+    let mut screen = match has_lines {
+        true => Screen::new(&mut *session.io.err, err_style, session.io.is_err_terminal, columns),
+        false => Screen::Dark,
+    };
     let mut json = arguments.json.then(|| JsonLines::new(&mut *session.io.out));
-    let mut sinks: Vec<&mut dyn Sink> = vec![&mut recorder, &mut summary];
-    sinks.extend(live.as_mut().map(|sink| sink as &mut dyn Sink));
-    sinks.extend(plain.as_mut().map(|sink| sink as &mut dyn Sink));
+    let mut sinks: Vec<&mut dyn Sink> = vec![&mut recorder, &mut summary, &mut screen];
     sinks.extend(json.as_mut().map(|sink| sink as &mut dyn Sink));
     let mut bus = EventBus::new(begin, sinks);
 
@@ -60,7 +60,9 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let limits = Limits { cancel: &session.io.cancel, time_limit, memory_bytes };
     let end = execute(loaded.planner(&current_dir), &plan, slots, limits, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
-    if let Some(line) = update_lock(&mut loaded.lock, &loaded.pipeline, &end) {
+    if !arguments.locked
+        && let Some(line) = update_lock(&mut loaded.lock, &loaded.pipeline, &end)
+    {
         bus.emit(&Event::Warning { stage: None, line });
     }
     let usage = Usage::now();
@@ -76,7 +78,7 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
         store: session.store_as_given.clone(),
         run_dir: session.store_as_given.join("runs").join(&run_id),
         resume_command: resume_command(session, arguments, &request),
-        report_command: format!("pipe report{}", store_option(session)),
+        report_command: format!("pipe report{}", session.store_option()),
         columns,
     };
     let mut text =
@@ -94,8 +96,10 @@ fn exit_code_of(end: &RunEnd, is_interrupted: bool) -> u8 {
         exit_code::INTERRUPTED
     } else if end.has_bug {
         exit_code::BUG
-    } else if end.count(Outcome::Failed) > 0 || end.has_unplaced {
+    } else if end.count(Outcome::Failed) > end.n_drifted || end.has_unplaced {
         exit_code::STAGE_FAILED
+    } else if end.n_drifted > 0 {
+        exit_code::LOCK_DRIFT
     } else {
         exit_code::OK
     }
@@ -155,7 +159,7 @@ fn update_lock(lock: &mut LockFile, pipeline: &Pipeline, end: &RunEnd) -> Option
 /// What to type to go on after a failure.
 fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Request) -> String {
     let mut words =
-        vec![format!("{}{}", shell::run_command(&request.record(&request.file_as_given)), store_option(session))];
+        vec![format!("{}{}", shell::run_command(&request.record(&request.file_as_given)), session.store_option())];
     let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
     if let Some(threads) = &arguments.threads {
         option("--threads", quote(threads));
@@ -171,15 +175,8 @@ fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Req
     for stage in &arguments.force {
         option("--force", quote(stage));
     }
-    words.join(" ")
-}
-
-/// ` --store DIR` where a command would not find the store without it.
-fn store_option(session: &Session<'_>) -> String {
-    let default_store = session.io.environment.store.clone().unwrap_or_else(|| ".pipe".into());
-    if session.store_as_given == default_store {
-        String::new()
-    } else {
-        format!(" --store {}", quote_path(&session.store_as_given))
+    if arguments.locked {
+        words.push("--locked".into());
     }
+    words.join(" ")
 }

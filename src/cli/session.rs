@@ -1,7 +1,6 @@
 //! What the commands share: paths, the store, the pipeline, the style.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,14 +11,19 @@ use super::arguments::{Arguments, ColorChoice, NumericsChoice, Overlay};
 use super::failure::CliError;
 use super::{Environment, Io};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::events::{Event, RunRequest, from_json_line};
+use crate::drift::find_drift;
+use crate::events::{Event, RunRequest, read_events};
 use crate::explain::{self, Explanation};
 use crate::lockfile::LockFile;
 use crate::place;
 use crate::plan::{Plan, Planner};
 use crate::registry::Registry;
+use crate::report::shell::quote_path;
 use crate::report::style::Style;
 use crate::spec::{self, LoadOptions, Numerics, Pipeline};
+
+/// Runs that are named where another was asked for.
+const N_NAMED: usize = 3;
 
 /// One command with its surroundings.
 pub(super) struct Session<'a> {
@@ -48,6 +52,8 @@ pub(super) struct Loaded {
     pub(super) numerics: Numerics,
     /// Stages that run although they were made before.
     pub(super) forced: BTreeSet<usize>,
+    /// Whether the lock file must fit.
+    pub(super) is_locked: bool,
 }
 
 impl Loaded {
@@ -59,6 +65,7 @@ impl Loaded {
             numerics: self.numerics,
             current_dir,
             forced: &self.forced,
+            is_locked: self.is_locked,
         }
     }
 
@@ -101,6 +108,41 @@ impl Loaded {
             let message = format!("`{}` has no stage `{name}`", self.pipeline.path.display());
             Diagnostic::new("unknown-stage", message).help(help_for(name, &names, "stages"))
         })
+    }
+
+    /// From now on the lock file must fit, and does. Artifacts are then reused only on the compute class that made them, unless the file or
+    /// the argument says otherwise.
+    ///
+    /// # Errors
+    /// Every stage that the lock file does not have as it is now.
+    pub(super) fn lock_down(
+        &mut self,
+        numerics: Option<NumericsChoice>,
+        request: &Request,
+        current_dir: &Path,
+    ) -> Result<(), CliError> {
+        self.is_locked = true;
+        if numerics.is_none() && self.pipeline.numerics.is_none() {
+            self.numerics = Numerics::Exact;
+        }
+        let lock = self.lock.path().display();
+        let unusable = match (self.lock.is_foreign(), self.lock.has_outputs()) {
+            (true, _) => Some("is of another version of pipe"),
+            (false, false) => Some("is not there, or is of no complete run"),
+            (false, true) => None,
+        };
+        if let Some(why) = unusable {
+            let help = format!("run without `--locked`, and commit `{lock}`");
+            return Err(CliError::Drift(Diagnostic::new("lock-drift", format!("`{lock}` {why}")).help(help).into()));
+        }
+        let mut drift = find_drift(&self.planner(current_dir))?;
+        let Some(last) = drift.pop() else { return Ok(()) };
+        let file = quote_path(&request.file_as_given);
+        let help = format!(
+            "`pipe explain {file} STAGE` says what changed; run without `--locked` to accept it, and commit `{lock}`"
+        );
+        drift.push(last.help(help));
+        Err(CliError::Drift(Diagnostics::new(drift, Vec::new())))
     }
 
     /// What changed in each stage since the last run of the same file.
@@ -153,6 +195,50 @@ impl<'a> Session<'a> {
         Ok(Store::open_to_read(&self.store_dir())?)
     }
 
+    /// ` --store DIR` where a command would not find the store without it.
+    pub(super) fn store_option(&self) -> String {
+        let default_store = self.io.environment.store.clone().unwrap_or_else(|| ".pipe".into());
+        if self.store_as_given == default_store {
+            String::new()
+        } else {
+            format!(" --store {}", quote_path(&self.store_as_given))
+        }
+    }
+
+    /// That a run's events are of another version, or were never written.
+    pub(super) fn unreadable_run(&self, run_id: &str) -> CliError {
+        Diagnostic::new("unreadable-run", format!("the events of run `{run_id}` cannot be read")).into()
+    }
+
+    /// The last run, or the one whose id begins so.
+    pub(super) fn find_run(&self, store: &Store, wanted: Option<&str>) -> Result<String, CliError> {
+        let runs = store.list_runs()?;
+        let Some(last) = runs.last() else {
+            let message = format!("there is no run in `{}`", self.store_as_given.display());
+            return Err(Diagnostic::new("no-last-run", message).help("`pipe run FILE` makes one").into());
+        };
+        let Some(wanted) = wanted else { return Ok(last.clone()) };
+        let found: Vec<&String> = runs.iter().filter(|id| id.starts_with(wanted)).collect();
+        let newest = |runs: &[&String]| {
+            runs.iter().rev().take(N_NAMED).map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
+        };
+        match found.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => {
+                let names: Vec<&str> = runs.iter().map(String::as_str).collect();
+                let near = nearest(wanted, &names).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+                let help = format!("{near}the newest are {}", newest(&runs.iter().collect::<Vec<_>>()));
+                let message = format!("there is no run `{wanted}` in `{}`", self.store_as_given.display());
+                Err(Diagnostic::new("unknown-run", message).help(help).into())
+            }
+            several => {
+                let message = format!("{} runs begin with `{wanted}`", several.len());
+                let help = format!("the newest are {}", newest(several));
+                Err(Diagnostic::new("ambiguous-run", message).help(help).into())
+            }
+        }
+    }
+
     pub(super) fn load_pipeline(&self, request: &Request) -> Result<Pipeline, CliError> {
         let path = self.io.current_dir.join(&request.file_as_given);
         Ok(spec::load(&path, &request.options, self.registry)?)
@@ -178,7 +264,7 @@ impl<'a> Session<'a> {
         let store = open(&self.store_dir())?;
         let lock = LockFile::load(&LockFile::path_beside(&pipeline.path))?;
         let numerics = self.numerics(numerics, &pipeline);
-        Ok(Loaded { pipeline, store, lock, numerics, forced: BTreeSet::new() })
+        Ok(Loaded { pipeline, store, lock, numerics, forced: BTreeSet::new(), is_locked: false })
     }
 
     /// The argument, then the file, then `exact` under CI, then `any`.
@@ -209,8 +295,7 @@ impl<'a> Session<'a> {
     fn last_request(&self) -> Result<Request, CliError> {
         let store = self.open_store_to_read()?;
         for run_id in store.list_runs()?.iter().rev() {
-            let events = fs::read_to_string(store.run_dir(run_id).join("events.jsonl")).unwrap_or_default();
-            let first = events.lines().next().and_then(from_json_line);
+            let first = read_events(&store.run_dir(run_id)).next();
             if let Some((_, Event::RunStarted { request, .. })) = first {
                 return Ok(Request::of_run(request));
             }

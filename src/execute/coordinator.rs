@@ -35,6 +35,8 @@ pub struct RunEnd {
     pub manifests: Vec<Option<Arc<Manifest>>>,
     /// Where a stage gave other bytes than an earlier execution with the same fingerprint, by position.
     pub divergences: BTreeMap<usize, Divergence>,
+    /// Stages that failed because they gave other bytes than the lock file says.
+    pub n_drifted: usize,
     /// What remote names were resolved to in this run.
     pub resolutions: Vec<(String, String)>,
     /// Whether a stage failed by a mistake in pipe.
@@ -98,6 +100,7 @@ pub fn execute(
         started_at: vec![None; n_stages],
         first_failed: None,
         divergences: BTreeMap::new(),
+        n_drifted: 0,
         resolutions: Vec::new(),
         has_bug: false,
     };
@@ -117,6 +120,7 @@ pub fn execute(
             .collect(),
         manifests: coordinator.manifests,
         divergences: coordinator.divergences,
+        n_drifted: coordinator.n_drifted,
         resolutions: coordinator.resolutions,
         has_bug: coordinator.has_bug,
         has_unplaced,
@@ -147,6 +151,7 @@ struct Coordinator<'a, 'bus, 'sinks> {
     started_at: Vec<Option<Instant>>,
     first_failed: Option<usize>,
     divergences: BTreeMap<usize, Divergence>,
+    n_drifted: usize,
     resolutions: Vec<(String, String)>,
     has_bug: bool,
 }
@@ -337,6 +342,11 @@ impl<'a> Coordinator<'a, '_, '_> {
         self.resolutions.extend(end.resolution);
         match end.result {
             Ok(done) if end.outcome == Outcome::Reused => self.reuse(stage, done.manifest),
+            Ok(done) if self.planner.is_locked && !self.planner.agrees_with_lock(done.made()) => {
+                self.n_drifted += 1;
+                self.finish(stage, Outcome::Failed, Some(drifted(self.planner.lock.path())));
+                return Outcome::Failed;
+            }
             Ok(done) => {
                 if let Some(divergence) = done.divergence {
                     self.diverge(stage, *divergence);
@@ -442,6 +452,15 @@ impl<'a> Coordinator<'a, '_, '_> {
 
     fn name(&self, stage: usize) -> String {
         self.planner.pipeline.stages[stage].name.clone()
+    }
+}
+
+fn drifted(lock: &Path) -> Failure {
+    Failure {
+        slug: "lock-drift".into(),
+        message: format!("it gave other bytes than `{}` says", lock.display()),
+        help: Some("`pipe verify` says what differs; run without `--locked` to accept it".into()),
+        is_bug: false,
     }
 }
 

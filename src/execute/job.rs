@@ -60,6 +60,13 @@ pub(super) struct Done {
     pub(super) is_new: bool,
 }
 
+impl Done {
+    /// What the stage gave, whether it stands or not.
+    pub(super) fn made(&self) -> &Manifest {
+        self.divergence.as_ref().map_or(&self.manifest, |divergence| &divergence.now)
+    }
+}
+
 /// Why a job stopped.
 enum Stop {
     Error(StageError),

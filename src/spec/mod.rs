@@ -38,6 +38,7 @@ mod order;
 mod parse;
 mod places;
 mod resources;
+mod restrict;
 mod set;
 mod stage_text;
 mod vars;

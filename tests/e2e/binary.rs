@@ -27,10 +27,13 @@ fn help() {
       run      Run a pipeline: what was made before is reused
       plan     Show what a run would do, and why
       explain  Say why a stage runs or is reused, compared with the last run
+      verify   Run stages again and compare: the same bytes, or what differs first
       check    Check pipeline files
       graph    Draw the stages and what flows between them
       stages   List the stage kinds, or describe one
       show     Look into the outputs of a stage
+      runs     List runs, or show one again
+      diff     Compare two runs: settings, facts and outputs
       report   Write a run as one HTML file: what ran, when, and what it gave
       update   Ask again what names such as `main` stand for, and write the lock file
       bench    Measure this machine, and training on it
@@ -44,7 +47,8 @@ fn help() {
       -V, --version       Print version
 
     Environment: PIPE_STORE, PIPE_THREADS, NO_COLOR, CLICOLOR_FORCE, CI
-    Exit codes: 0 ok, 1 a stage failed, 2 pipeline or usage, 70 a mistake in pipe, 130 interrupted
+    Exit codes: 0 ok, 1 a stage failed, 2 pipeline or usage, 3 the lock file does not fit, 4 verify
+    found other bytes, 70 a mistake in pipe, 130 interrupted
     ----- stderr
     ");
 }
@@ -65,6 +69,8 @@ fn help_of_run() {
           --profile <NAME>     Lay a profile of the file over it
           --set <KEY=VALUE>    Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
           --threads <N>        Threads for all stages together [env: PIPE_THREADS] [default: all]
+          --locked             Refuse to run where the lock file does not fit the pipeline, and leave it
+                               as it is
           --numerics <WHICH>   Reuse artifacts of any compute class, or of this one exactly: any, exact
           --force <STAGE>      Run this stage although it was made before; can be given again
           --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
@@ -188,6 +194,7 @@ fn help_of_the_others() {
     Options:
           --profile <NAME>    Lay a profile of the file over it
           --set <KEY=VALUE>   Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --locked            Fail where the lock file does not fit the pipeline
           --numerics <WHICH>  Reuse artifacts of any compute class, or of this one exactly: any, exact
           --why               Say below each stage what changed since the last run
           --json              Write JSON
@@ -335,7 +342,7 @@ fn a_wrong_command_is_a_usage_error() {
     ----- stderr
     error: unrecognized subcommand 'rum'
 
-      tip: a similar subcommand exists: 'run'
+      tip: some similar subcommands exist: 'runs', 'run'
 
     Usage: pipe [OPTIONS] <COMMAND>
 

@@ -2,6 +2,7 @@
 //!
 //! One binary, so that it links once: `sandbox` is the harness, each other module is one promise.
 
+mod adopt;
 mod crash;
 mod divergence;
 mod inspect;

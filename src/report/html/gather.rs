@@ -2,7 +2,6 @@
 //!
 //! A report must be possible whatever became of the store: what is not there any more becomes a sentence.
 
-use std::fs;
 use std::time::Duration;
 
 use pipe_cache::{Manifest, MissingFile, Store};
@@ -10,7 +9,7 @@ use pipe_contract::{Figure, StageKind};
 
 use super::data::{MadeData, ReportData, StageData};
 use crate::error::chain;
-use crate::events::{Event, Sink as _, from_json_line};
+use crate::events::{Event, Sink as _, read_events};
 use crate::registry::Registry;
 use crate::schedule::Outcome;
 
@@ -20,9 +19,7 @@ const N_RUNS_SEARCHED_MAX: usize = 50;
 /// Reads a run: its events, then its outputs. `None` where nothing of the run can be read.
 pub fn gather(store: &Store, registry: &Registry, run_id: &str) -> Option<ReportData> {
     let mut data = ReportData::default();
-    for (at, event) in events(store, run_id) {
-        data.on(at, &event);
-    }
+    read_events(&store.run_dir(run_id)).for_each(|(at, event)| data.on(at, &event));
     if data.run_id.is_empty() {
         return None;
     }
@@ -31,12 +28,6 @@ pub fn gather(store: &Store, registry: &Registry, run_id: &str) -> Option<Report
     }
     add_makers(&mut data, store);
     Some(data)
-}
-
-/// The events of a run; lines of another version, and one that was being written, are left out.
-fn events(store: &Store, run_id: &str) -> Vec<(Duration, Event)> {
-    let text = fs::read_to_string(store.run_dir(run_id).join("events.jsonl")).unwrap_or_default();
-    text.lines().filter_map(from_json_line).collect()
 }
 
 fn add_outputs(stage: &mut StageData, store: &Store, registry: &Registry) {
@@ -104,7 +95,7 @@ fn add_makers(data: &mut ReportData, store: &Store) {
         if !data.stages.iter().any(is_open) {
             return;
         }
-        for (_, event) in events(store, run_id) {
+        for (_, event) in read_events(&store.run_dir(run_id)) {
             let Event::StageFinished { outcome: Outcome::Ran, fingerprint: Some(made), duration_ms, .. } = event else {
                 continue;
             };

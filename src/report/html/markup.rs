@@ -3,26 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+pub(super) use crate::report::escape::escape;
 use crate::report::numbers;
 use crate::schedule::Outcome;
-
-/// Text that may stand in an element or in a quoted attribute. Control characters, which no document may hold, are left out.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\n' | '\t' => escaped.push(character),
-            _ if character.is_control() => {}
-            _ => escaped.push(character),
-        }
-    }
-    escaped
-}
 
 /// A value as facts have it, with a real arrow.
 pub(super) fn value(text: &str) -> String {
