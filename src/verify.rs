@@ -195,7 +195,7 @@ impl Verifier<'_> {
         let mut differences = Vec::new();
         if let Some(before) = self.store.lookup(&made.fingerprint)? {
             compared_with.push(Witness::Store);
-            differences = compare(self.registry, (self.store, &before), (&self.planner.store, made))?;
+            differences = compare(self.registry, (self.store, &before), (self.planner.store, made))?;
             if divergence.is_some() {
                 self.store.take_over(made, self.planner.store)?;
             }

@@ -87,27 +87,29 @@ impl Loaded {
     /// # Errors
     /// All names that no stage has.
     pub(super) fn find_stages(&self, names: &[String]) -> Result<BTreeSet<usize>, CliError> {
-        let mut found = BTreeSet::new();
-        let mut unknown = Vec::new();
-        for name in names {
-            match self.find_stage(name) {
-                Ok(stage) => drop(found.insert(stage)),
-                Err(diagnostic) => unknown.push(diagnostic),
-            }
+        let position = |name: &String| self.pipeline.stages.iter().position(|stage| stage.name == *name);
+        let unknown: Vec<Diagnostic> =
+            names.iter().filter(|name| position(name).is_none()).map(|name| self.unknown_stage(name)).collect();
+        if unknown.is_empty() {
+            Ok(names.iter().filter_map(position).collect())
+        } else {
+            Err(Diagnostics::new(unknown, Vec::new()).into())
         }
-        if unknown.is_empty() { Ok(found) } else { Err(Diagnostics::new(unknown, Vec::new()).into()) }
     }
 
     /// Position of the stage called `name`.
     ///
     /// # Errors
     /// No stage is called so.
-    pub(super) fn find_stage(&self, name: &str) -> Result<usize, Diagnostic> {
+    pub(super) fn find_stage(&self, name: &str) -> Result<usize, CliError> {
+        let position = self.pipeline.stages.iter().position(|stage| stage.name == name);
+        position.ok_or_else(|| self.unknown_stage(name).into())
+    }
+
+    fn unknown_stage(&self, name: &str) -> Diagnostic {
         let names: Vec<&str> = self.pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
-        names.iter().position(|known| *known == name).ok_or_else(|| {
-            let message = format!("`{}` has no stage `{name}`", self.pipeline.path.display());
-            Diagnostic::new("unknown-stage", message).help(help_for(name, &names, "stages"))
-        })
+        let message = format!("`{}` has no stage `{name}`", self.pipeline.path.display());
+        Diagnostic::new("unknown-stage", message).help(help_for(name, &names, "stages"))
     }
 
     /// From now on the lock file must fit, and does. Artifacts are then reused only on the compute class that made them, unless the file or
