@@ -47,8 +47,7 @@ pub fn find_drift(planner: &Planner<'_>) -> Result<Vec<Diagnostic>, CacheError> 
                     }
                 }
                 None => {
-                    let message = "the lock file does not have stage `{}` as it is now: its settings, its files, its revision, its \
-                                   kind's version or its inputs are others";
+                    let message = "the lock file does not have stage `{}` as it is now: its settings, files, revision, version or inputs are others";
                     drift.push(at(planner, stage, message.replace("{}", &planner.pipeline.stages[stage].name)));
                 }
             },

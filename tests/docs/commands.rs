@@ -36,7 +36,7 @@ const LEFT_OUT: [(&str, &str); 9] = [
 ];
 
 /// Commands that take a FILE and `--set`.
-const WITH_FILE: [&str; 5] = ["run", "plan", "show", "graph", "update"];
+const WITH_FILE: [&str; 6] = ["run", "plan", "show", "graph", "update", "verify"];
 
 /// Runs all commands of a document; returns their number.
 pub(crate) fn run_document(document: &str, blocks: &[Block], hub: &Hub) -> usize {

@@ -44,10 +44,10 @@ fn every_stage_that_drifted_is_named_before_anything_runs() {
     exit code: 3
     ----- stdout
     ----- stderr
-    error[lock-drift]: the lock file does not have stage `more` as it is now: its settings, its files, its revision, its kind's version or its inputs are others
+    error[lock-drift]: the lock file does not have stage `more` as it is now: its settings, files, revision, version or inputs are others
       --> [dir]/p.yaml:5:3
 
-    error[lock-drift]: the lock file does not have stage `text` as it is now: its settings, its files, its revision, its kind's version or its inputs are others
+    error[lock-drift]: the lock file does not have stage `text` as it is now: its settings, files, revision, version or inputs are others
       --> [dir]/p.yaml:6:3
     help: `pipe explain p.yaml STAGE` says what changed; run without `--locked` to accept it, and commit `[dir]/p.lock`
     ");
