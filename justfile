@@ -63,6 +63,10 @@ bench MODEL PYTHON="python3" *ARGUMENTS:
     cargo build --release
     {{PYTHON}} benches/pytorch/compare.py --pipe target/release/pipe --model {{MODEL}} {{ARGUMENTS}}
 
+# How long runs take beside the shortest possible: 1,000 seeded graphs, and all of up to 7 stages (a minute or two)
+makespan:
+    cargo test --workspace --test makespan -- --include-ignored --nocapture
+
 # Training that is killed and interrupted at random for some minutes, against an undisturbed run
 resume SEED="100":
     PIPE_SEED={{SEED}} cargo test --workspace --test resume -- --ignored --nocapture

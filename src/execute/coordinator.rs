@@ -17,7 +17,7 @@ use crate::events::{Event, EventBus, Failure};
 use crate::graph::StageGraph;
 use crate::place;
 use crate::plan::{Judgement, Keys, Obstacle, Plan, Planner, Verdict};
-use crate::schedule::{Command, CpuWish, Outcome, Scheduler, SchedulerEvent, Slots, Wish};
+use crate::schedule::{Command, CpuWish, Grant, Outcome, Scheduler, SchedulerEvent, Slots, Wish};
 use crate::spec::StageSpec;
 
 /// How often the terminal moves and the cancel token is looked at while nothing happens.
@@ -294,7 +294,7 @@ impl<'a> Coordinator<'a, '_, '_> {
     }
 
     /// Starts a thread; answers the scheduler only if there is none.
-    fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, stage: usize, grant: Slots) -> Option<SchedulerEvent>
+    fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, stage: usize, grant: Grant) -> Option<SchedulerEvent>
     where
         'a: 'scope,
     {
@@ -303,12 +303,13 @@ impl<'a> Coordinator<'a, '_, '_> {
         // A wish for all there is would be no limit to the stage.
         let wish = self.planner.pipeline.stages[stage].resources.memory_bytes;
         let memory_bytes = wish.or(self.memory_limit);
+        let (n_threads, n_gpus) = (grant.threads, grant.gpus);
         let job = Job { planner: self.planner, stage, keys, manifests, grant, memory_bytes, cancel: self.cancel };
         self.started_at[stage] = Some(Instant::now());
-        self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads: grant.threads, n_gpus: grant.gpus });
+        self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads, n_gpus });
         let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;
-        if grant.gpus < n_wanted {
-            let line = match grant.gpus {
+        if n_gpus < n_wanted {
+            let line = match n_gpus {
                 0 => format!("it asks for {n_wanted} GPU, and none can be used here: it runs on the CPU"),
                 n => format!("it asks for {n_wanted} GPUs, and {n} can be used here"),
             };
@@ -471,5 +472,5 @@ fn wish(spec: &StageSpec) -> Wish {
         (None, Cpu::Share) => CpuWish::Share,
         (None, Cpu::All) => CpuWish::All,
     };
-    Wish { cpu, memory_bytes: spec.resources.memory_bytes.unwrap_or(0), gpus: spec.resources.gpu }
+    Wish { cpu, memory_bytes: spec.resources.memory_bytes.unwrap_or(0), gpus: spec.resources.gpu, pools: Vec::new() }
 }

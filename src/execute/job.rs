@@ -16,7 +16,7 @@ use super::panics;
 use crate::error::chain;
 use crate::events::Failure;
 use crate::plan::{Judgement, Keys, Planner, store_error};
-use crate::schedule::{Outcome, Slots};
+use crate::schedule::{Grant, Outcome};
 use crate::spec::StageSpec;
 
 /// Progress is passed on at most this often, except for the last one: enough for eyes.
@@ -33,7 +33,7 @@ pub(super) struct Job<'a> {
     pub(super) keys: Option<Box<Keys>>,
     /// Of every stage that feeds it.
     pub(super) manifests: BTreeMap<usize, Arc<Manifest>>,
-    pub(super) grant: Slots,
+    pub(super) grant: Grant,
     /// Most memory it may take, where the user says.
     pub(super) memory_bytes: Option<u64>,
     pub(super) cancel: &'a CancelToken,

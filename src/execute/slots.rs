@@ -6,7 +6,12 @@ use crate::schedule::Slots;
 
 /// The slots of a run with `n_threads`: `memory_limit` or all memory of the machine, and its GPUs if this build can use them.
 pub fn machine_slots(n_threads: usize, memory_limit: Option<u64>) -> Slots {
-    Slots { threads: n_threads.max(1), memory_bytes: memory_limit.unwrap_or_else(memory_bytes), gpus: n_gpus() }
+    Slots {
+        threads: n_threads.max(1),
+        memory_bytes: memory_limit.unwrap_or_else(memory_bytes),
+        gpus: n_gpus(),
+        pools: Vec::new(),
+    }
 }
 
 /// From `/proc/meminfo`; without limit where there is none.
