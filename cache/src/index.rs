@@ -78,16 +78,23 @@ impl Store {
         self.write_index(&self.inner.layout.memo(name), &text)
     }
 
-    /// Lists a fingerprint under its semantic key unless it is listed.
+    /// Lists a fingerprint under its semantic key unless it is listed. Where that fails, the lists are no longer complete,
+    /// and are made again by who asks next.
     pub(crate) fn add_to_semantic_index(&self, semantic_key: &str, fingerprint: &str) -> Result<(), CacheError> {
-        if self.listed(semantic_key).iter().any(|listed| listed == fingerprint) {
+        let path = fanned(self.inner.layout.semantic(), semantic_key);
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        if text.lines().any(|listed| listed == fingerprint) {
             return Ok(());
         }
-        let path = fanned(self.inner.layout.semantic(), semantic_key);
         let folder = path.parent().expect("a fanned path has a folder");
         let disk = &self.inner.disk;
-        disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
-        disk.append(&path, format!("{fingerprint}\n").as_bytes()).map_err(CacheError::io("write", &path))
+        // A line that a power cut left half written ends here.
+        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let listed = disk
+            .create_folders(folder)
+            .and_then(|()| disk.append(&path, format!("{end}{fingerprint}\n").as_bytes()))
+            .map_err(CacheError::io("write", &path));
+        listed.inspect_err(|_| drop(disk.remove_file(&self.inner.layout.semantic().join("complete"))))
     }
 
     /// When each manifest was written, its fingerprint and its semantic key; oldest first.

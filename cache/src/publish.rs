@@ -8,7 +8,8 @@
 //!
 //! Killed before 6, the store holds some blobs that nothing names, and no lie. From 6 on, everything the manifest names
 //! survives a power cut. A blob that is there already is not written again, but its folder is synced all the same:
-//! the process that wrote it may not have come that far.
+//! the process that wrote it may not have come that far. The same holds for a manifest that stays, and for external
+//! files: whoever wrote them need not have synced them.
 //!
 //! The first manifest of a fingerprint stays. One with other digests is a divergence: recorded in `divergences/`, its
 //! blobs kept. It deliberately does not judge why.
@@ -197,6 +198,8 @@ impl Store {
             }
             None => self.digest_file(&path)?.digest,
         };
+        // A manifest is believed where the file looks as it did: after a power cut its bytes must be what was read.
+        self.inner.disk.sync_file(&path).map_err(CacheError::io("sync", &path))?;
         let seen = stat(&path)?;
         if seen != before {
             return Err(CacheError::ChangedWhileReading { path });
@@ -222,9 +225,12 @@ impl Store {
             self.write_standing(attempt, &new)?;
             return Ok(Publication { manifest: new, divergence: None });
         };
+        // Who wrote it may have been killed before its name was synced.
+        self.sync_folders(&BTreeSet::from([folder_of(&self.inner.layout.manifest(&new.fingerprint))]))?;
         if first.has_outputs_of(&new) {
             // The same bytes; if they lie elsewhere now (a file downloaded again), the new manifest says where.
             if first.outputs == new.outputs {
+                let _ = self.add_to_semantic_index(&first.semantic_key, &first.fingerprint);
                 return Ok(Publication { manifest: first, divergence: None });
             }
             self.write_standing(attempt, &new)?;

@@ -133,16 +133,32 @@ impl Store {
             return Err(CacheError::NotAStore { root: root.to_path_buf() });
         }
         let disk = &self.inner.disk;
-        disk.create_folders(root).map_err(CacheError::io("create", root))?;
+        self.make_root()?;
         // The store lies in the user's project, and nothing of it belongs into their repository.
         let ignore = root.join(".gitignore");
         disk.write(&ignore, b"*\n").map_err(CacheError::io("write", &ignore))?;
+        disk.sync_file(&ignore).map_err(CacheError::io("sync", &ignore))?;
         let format = self.inner.layout.format();
         let temporary = root.join(format!("FORMAT-{}", unique_word()));
         disk.write(&temporary, format!("{FORMAT}\n").as_bytes()).map_err(CacheError::io("write", &temporary))?;
         disk.sync_file(&temporary).map_err(CacheError::io("sync", &temporary))?;
         disk.rename(&temporary, &format).map_err(CacheError::io("rename", &format))?;
         disk.sync_folder(root).map_err(CacheError::io("sync", root))
+    }
+
+    /// Makes the store's folder, so that it survives a power cut: whatever is synced inside is lost with its name.
+    fn make_root(&self) -> Result<(), CacheError> {
+        let (root, disk) = (self.root(), &self.inner.disk);
+        let n_new = root.ancestors().take_while(|folder| !folder.exists()).count();
+        disk.create_folders(root).map_err(CacheError::io("create", root))?;
+        for folder in root.ancestors().skip(1).take(n_new.max(1)) {
+            match disk.sync_folder(folder) {
+                // Who may make names in a folder need not be allowed to read it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(CacheError::io("sync", folder))?,
+            }
+        }
+        Ok(())
     }
 
     fn has_format(&self) -> Result<bool, CacheError> {
@@ -166,11 +182,14 @@ impl Store {
         let disk = &self.inner.disk;
         let folder = path.parent().expect("every file of the index lies in a folder");
         let temporary = folder.join(format!(".{}", unique_word()));
-        if disk.write(&temporary, bytes).is_err() {
-            disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
-            disk.write(&temporary, bytes).map_err(CacheError::io("write", &temporary))?;
-        }
-        disk.rename(&temporary, path).map_err(CacheError::io("rename", path))
+        let write = || {
+            if disk.write(&temporary, bytes).is_err() {
+                disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
+                disk.write(&temporary, bytes).map_err(CacheError::io("write", &temporary))?;
+            }
+            disk.rename(&temporary, path).map_err(CacheError::io("rename", path))
+        };
+        write().inspect_err(|_| drop(disk.remove_file(&temporary)))
     }
 }
 

@@ -79,19 +79,25 @@ impl Disk for Recorder {
     }
 }
 
-/// The real disk for `n_left` operations; the next one is torn where it can be, and from then on nothing happens, as
+/// A disk for `n_left` operations; the next one is torn where it can be, and from then on nothing happens, as
 /// for a process that was killed.
 #[derive(Debug)]
-struct DyingDisk {
+pub(crate) struct DyingDisk {
     n_left: AtomicUsize,
+    disk: Arc<dyn Disk>,
 }
 
 impl DyingDisk {
-    fn new(n_left: usize) -> Arc<Self> {
-        Arc::new(DyingDisk { n_left: AtomicUsize::new(n_left) })
+    pub(crate) fn new(n_left: usize) -> Arc<Self> {
+        DyingDisk::on(n_left, Arc::new(RealDisk))
     }
 
-    fn is_dead(&self) -> bool {
+    /// The same over another disk.
+    pub(crate) fn on(n_left: usize, disk: Arc<dyn Disk>) -> Arc<Self> {
+        Arc::new(DyingDisk { n_left: AtomicUsize::new(n_left), disk })
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
         self.n_left.load(Ordering::SeqCst) == 0
     }
 
@@ -104,48 +110,48 @@ impl DyingDisk {
 impl Disk for DyingDisk {
     fn create_folders(&self, path: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.create_folders(path)
+        self.disk.create_folders(path)
     }
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         if self.n_left.load(Ordering::SeqCst) == 1 {
             self.live()?;
-            RealDisk.write(path, &bytes[..bytes.len() / 2])?;
+            self.disk.write(path, &bytes[..bytes.len() / 2])?;
             return Err(io::Error::other("killed"));
         }
         self.live()?;
-        RealDisk.write(path, bytes)
+        self.disk.write(path, bytes)
     }
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.live()?;
-        RealDisk.append(path, bytes)
+        self.disk.append(path, bytes)
     }
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.copy(from, to)
+        self.disk.copy(from, to)
     }
     fn seal(&self, path: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.seal(path)
+        self.disk.seal(path)
     }
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.sync_file(path)
+        self.disk.sync_file(path)
     }
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.sync_folder(path)
+        self.disk.sync_folder(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.rename(from, to)
+        self.disk.rename(from, to)
     }
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.remove_folder(path)
+        self.disk.remove_folder(path)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.live()?;
-        RealDisk.remove_file(path)
+        self.disk.remove_file(path)
     }
 }
 
@@ -257,6 +263,21 @@ fn a_blob_that_is_there_already_is_synced_into_its_folder_again() {
         assert!(done.contains(&Operation::SyncFolder(folder)), "its writer may not have come that far");
         assert!(!done.iter().any(|operation| matches!(operation, Operation::Rename(_, to) if *to == blob)));
     }
+}
+
+#[test]
+fn an_external_file_is_synced_before_a_manifest_refers_to_it() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.file("rows", "bytes");
+    let operations: Arc<Mutex<Vec<Operation>>> = Arc::default();
+    let store = sandbox.reopen_on(Arc::new(Recorder(operations.clone()))).expect("opened");
+    let attempt = store.begin(FINGERPRINT).expect("an attempt");
+    let external = vec![external("rows.jsonl", &path)];
+    store.publish(attempt, pipe_cache::ManifestDraft { external, ..draft(FINGERPRINT) }).expect("published");
+    let done = operations.lock().expect("one thread").clone();
+    let synced = done.iter().position(|operation| *operation == Operation::SyncFile(path.clone())).expect("synced");
+    let is_commit = |operation: &Operation| matches!(operation, Operation::Rename(_, to) if to.ends_with(FINGERPRINT));
+    assert!(synced < done.iter().position(is_commit).expect("committed"));
 }
 
 #[test]

@@ -5,12 +5,16 @@
 mod adopt;
 mod crash;
 mod divergence;
+mod faults;
 mod inspect;
 mod lookup;
 mod opening;
+mod power_cut;
 mod processes;
 mod publish;
 mod restore;
 mod sandbox;
 mod semantic;
+#[path = "../support/simulated_disk.rs"]
+mod simulated_disk;
 mod stat_memo;
