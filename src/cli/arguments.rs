@@ -55,6 +55,10 @@ pub(super) enum Command {
     Stages(StagesArguments),
     /// Look into the outputs of a stage
     Show(ShowArguments),
+    /// Copy the outputs of a stage out of the store
+    Get(GetArguments),
+    /// Print what a stage said while it ran
+    Logs(LogsArguments),
     /// List runs, or show one again
     Runs(RunsArguments),
     /// Compare two runs: settings, facts and outputs
@@ -231,6 +235,29 @@ pub(super) struct ShowArguments {
     /// Rows to show
     #[arg(short = 'n', long = "rows", value_name = "ROWS", default_value_t = 5)]
     pub(super) n_rows: usize,
+}
+
+#[derive(Args, Debug)]
+#[command(override_usage = "pipe get [OPTIONS] --to <DIR> [FILE] STAGE[.PORT]")]
+pub(super) struct GetArguments {
+    /// The pipeline file (default: that of the last run), then the stage
+    #[arg(value_name = "STAGE[.PORT]", num_args = 1..=2, required = true)]
+    pub(super) targets: Vec<String>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// The folder to copy into; all outputs have a folder each, one that is named has none
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LogsArguments {
+    /// The stage
+    #[arg(value_name = "STAGE")]
+    pub(super) stage: String,
+    /// The run: its id, or how it begins [default: the last that has a log of the stage]
+    #[arg(long, value_name = "RUN")]
+    pub(super) run: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -6,7 +6,7 @@ use super::arguments::ExplainArguments;
 use super::failure::CliError;
 use super::plan::stage_to_json;
 use super::session::Session;
-use super::show::file_and_target;
+use super::target::file_and_target;
 use crate::exit_code;
 use crate::explain::{Change, Explanation};
 use crate::plan::{Plan, Reason, Verdict};

@@ -18,8 +18,10 @@ mod diff;
 mod env;
 mod explain;
 mod failure;
+mod get;
 mod graph;
 mod interrupt;
+mod logs;
 mod memory_limit;
 mod plan;
 mod report;
@@ -29,6 +31,7 @@ mod screen;
 mod session;
 mod show;
 mod stages;
+mod target;
 mod time_limit;
 mod update;
 mod verify;
@@ -113,6 +116,8 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
         Command::Report(arguments) => report::report(&mut session, arguments),
         Command::Runs(arguments) => runs::runs(&mut session, arguments),
         Command::Diff(arguments) => diff::diff(&mut session, arguments),
+        Command::Logs(arguments) => logs::logs(&mut session, arguments),
+        Command::Get(arguments) => get::get(&mut session, arguments),
         Command::Show(arguments) => show::show(&mut session, arguments),
         Command::Update(arguments) => update::update(&mut session, arguments),
         Command::Bench(arguments) => bench::bench(&mut session, arguments),

@@ -32,6 +32,8 @@ fn help() {
       graph    Draw the stages and what flows between them
       stages   List the stage kinds, or describe one
       show     Look into the outputs of a stage
+      get      Copy the outputs of a stage out of the store
+      logs     Print what a stage said while it ran
       runs     List runs, or show one again
       diff     Compare two runs: settings, facts and outputs
       report   Write a run as one HTML file: what ran, when, and what it gave

@@ -14,6 +14,7 @@ mod check;
 mod explain;
 mod failures;
 mod force;
+mod get;
 mod graph;
 mod lock;
 mod locked;
