@@ -37,10 +37,10 @@ fn a_thousand_seeded_graphs_of_100_or_more_stages() {
         unweighted.push(graph.run(&vec![1; graph.durations.len()]).makespan as f64 / bound);
     }
     for (shape, ratios) in &ratios {
-        println!("{shape:>12}: {}", shown(ratios));
+        eprintln!("{shape:>12}: {}", shown(ratios));
     }
     let all: Vec<f64> = ratios.into_values().flatten().collect();
-    println!("         all: {}; counting stages: {}", shown(&all), shown(&unweighted));
+    eprintln!("         all: {}; counting stages: {}", shown(&all), shown(&unweighted));
     assert_eq!(all.len(), 1000);
     assert!(mean(&all) <= MEAN_MAX, "a run takes {:.4} times the bound", mean(&all));
 }
@@ -242,10 +242,10 @@ fn every_small_graph(sizes: std::ops::RangeInclusive<usize>) {
             let ended = started.into_iter().map(|part| part.join().expect("it does not panic"));
             ended.fold(Ratios::default(), Ratios::and)
         });
-        println!("{n_stages} stages, {} classes of {n_graphs} graphs: {}", classes.len(), of_size.shown());
+        eprintln!("{n_stages} stages, {} classes of {n_graphs} graphs: {}", classes.len(), of_size.shown());
         all = all.and(of_size);
     }
-    println!("all: {}", all.shown());
+    eprintln!("all: {}", all.shown());
     assert!(all.sum / all.n <= MEAN_MAX && all.sum_of_classes / all.n_of_classes <= MEAN_MAX);
     assert!(all.worst <= WORST_MAX);
 }
