@@ -142,7 +142,7 @@ fn any_operation_may_be_refused() {
                 n_operations += 1;
                 n_failed += usize::from(is_failed);
             }
-            println!("errno {errno}, {:?}: {n_failed} of {n_operations} refusals fail the run", refuses(0));
+            eprintln!("errno {errno}, {:?}: {n_failed} of {n_operations} refusals fail the run", refuses(0));
             assert!(n_operations > 20 && n_failed + 6 > n_operations, "{n_failed} of {n_operations}");
         }
     }

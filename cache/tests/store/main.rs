@@ -15,6 +15,5 @@ mod publish;
 mod restore;
 mod sandbox;
 mod semantic;
-#[path = "../support/simulated_disk.rs"]
 mod simulated_disk;
 mod stat_memo;

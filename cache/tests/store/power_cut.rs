@@ -97,7 +97,7 @@ impl Recording {
         let (n_early, n_late) = (states.len(), late.len());
         let n = moments.len();
         // As `libtest` shows it with --nocapture.
-        println!(
+        eprintln!(
             "{name}: {n} moments ({n_sampled} of them sampled), {n_early} states before the promise, {n_late} after"
         );
         states.into_iter().map(|state| (state, false)).chain(late.into_iter().map(|state| (state, true))).collect()
