@@ -16,11 +16,12 @@
 //! It deliberately knows no network: see `execute` for who asks.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pipe_cache::{Disk, RealDisk};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunnerError;
@@ -111,6 +112,14 @@ impl LockFile {
     /// When what is on disk now cannot be read, or it cannot be written: the folder may be read-only, which need not stop
     /// a run.
     pub fn save(&mut self) -> Result<bool, RunnerError> {
+        self.save_on(&RealDisk)
+    }
+
+    /// The same through `disk`: for tests of crashes.
+    ///
+    /// # Errors
+    /// As [`LockFile::save`].
+    pub fn save_on(&mut self, disk: &dyn Disk) -> Result<bool, RunnerError> {
         let (on_disk, text_on_disk) = read(&self.path)?;
         if self.is_foreign() || on_disk.format_version != FORMAT_VERSION {
             return Ok(false);
@@ -124,7 +133,7 @@ impl LockFile {
         if text_on_disk.as_ref() == Some(&text) || (is_empty && text_on_disk.is_none()) {
             return Ok(false);
         }
-        replace(&self.path, &text).map_err(RunnerError::io("write", &self.path))?;
+        replace(disk, &self.path, &text).map_err(RunnerError::io("write", &self.path))?;
         Ok(true)
     }
 
@@ -165,18 +174,18 @@ fn read(path: &Path) -> Result<(Content, Option<String>), RunnerError> {
     Ok((content, Some(text)))
 }
 
-/// Replaces a file in one step that survives a power cut whole; leaves nothing else behind when it fails.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+/// Replaces a file in one step: after a power cut it is the old text or the new, and the new once this returned. Leaves
+/// nothing else behind when it fails.
+fn replace(disk: &dyn Disk, path: &Path, text: &str) -> io::Result<()> {
     static N_WRITTEN: AtomicU64 = AtomicU64::new(0);
     let number = N_WRITTEN.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_extension(format!("lock.{}-{number}", std::process::id()));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&temporary, path)
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    disk.write(&temporary, text.as_bytes())
+        .and_then(|()| disk.sync_file(&temporary))
+        .and_then(|()| disk.rename(&temporary, path))
+        .and_then(|()| disk.sync_folder(folder))
+        .inspect_err(|_| drop(disk.remove_file(&temporary)))
 }
 
 #[cfg(test)]
@@ -269,7 +278,7 @@ mod tests {
     fn a_file_that_cannot_be_replaced_leaves_no_other() {
         let (dir, path) = folder();
         fs::create_dir(&path).expect("a folder in the way");
-        replace(&path, "{}").expect_err("a folder is no file");
+        replace(&RealDisk, &path, "{}").expect_err("a folder is no file");
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 1, "a temporary file is left");
     }
 

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,7 +48,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
-    /// Returns when the names in a folder survive a power cut (`fsync`).
+    /// Returns when the names in a folder survive a power cut (`fsync`), where the file system can promise that.
     ///
     /// # Errors
     /// What the operating system says.
@@ -107,7 +107,11 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        match File::open(path).and_then(|folder| folder.sync_all()) {
+            // Some network file systems cannot sync a folder, and who may make names in one need not be allowed to read it.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::PermissionDenied) => Ok(()),
+            synced => synced,
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -129,7 +133,7 @@ fn sealed_mtime() -> SystemTime {
 
 fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }

@@ -152,11 +152,7 @@ impl Store {
         let n_new = root.ancestors().take_while(|folder| !folder.exists()).count();
         disk.create_folders(root).map_err(CacheError::io("create", root))?;
         for folder in root.ancestors().skip(1).take(n_new.max(1)) {
-            match disk.sync_folder(folder) {
-                // Who may make names in a folder need not be allowed to read it.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-                synced => synced.map_err(CacheError::io("sync", folder))?,
-            }
+            disk.sync_folder(folder).map_err(CacheError::io("sync", folder))?;
         }
         Ok(())
     }

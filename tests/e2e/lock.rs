@@ -2,8 +2,13 @@
 
 use std::fs;
 
+use std::collections::HashSet;
+
+use pipe_lm::lockfile::LockFile;
+
 use crate::kinds::{n_questions, set_remote};
 use crate::sandbox::Sandbox;
+use crate::simulated_disk::{Forgets, SimulatedDisk, State, materialize};
 
 fn sandbox(name: &str) -> Sandbox {
     set_remote(name, "c0ffee");
@@ -84,4 +89,52 @@ fn a_newer_one_is_left_alone() {
     assert_eq!(output.code, 0);
     assert!(output.err.contains("warning: `[dir]/p.lock` is of another version of pipe"), "{}", output.err);
     assert_eq!(sandbox.read("p.lock"), "{\"format_version\": 99}");
+}
+
+/// What a power cut leaves of a lock file that is written, before `save` returned and after: its text, `None` where it is
+/// not there.
+fn texts_after_power_cut(before: Option<&str>, forgets: Forgets) -> [HashSet<Option<String>>; 2] {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("p.lock");
+    before.inspect(|text| fs::write(&path, text).expect("writable"));
+    let disk = SimulatedDisk::new(folder.path(), forgets);
+    let mut lock = LockFile::load(&path).expect("it reads");
+    // More than a sector of 512 bytes.
+    for number in 0..30 {
+        lock.resolve(&format!("datasets/{number}@main"), "dce01c9b08f87459cf36a430d809084718273017");
+    }
+    assert!(lock.save_on(&*disk).expect("it is written"));
+    let written = disk.now();
+    let mut texts = [HashSet::new(), HashSet::new()];
+    let mut n_states = 0;
+    for moment in disk.moments() {
+        let (states, is_all) = disk.crash_states(moment, 2000);
+        assert!(is_all);
+        n_states += states.len();
+        texts[usize::from(moment >= written)].extend(states.iter().map(text_of_lock));
+    }
+    println!("{forgets:?} forgotten, {} before: {n_states} states", before.map_or("nothing", |_| "a lock file"));
+    texts
+}
+
+fn text_of_lock(state: &State) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    materialize(state, folder.path());
+    fs::read_to_string(folder.path().join("p.lock")).ok()
+}
+
+#[test]
+fn a_power_cut_leaves_the_old_text_or_the_new() {
+    let old = "{ \"format_version\": 1, \"resolved\": { \"models/b@main\": \"22\" } }";
+    for before in [None, Some(old)] {
+        let [during, after] = texts_after_power_cut(before, Forgets::Nothing);
+        assert_eq!(during.len(), 2, "{during:?}");
+        assert!(during.contains(&before.map(str::to_string)), "the old text");
+        let new = after.iter().next().cloned().flatten().expect("it is there");
+        assert!(after.len() == 1 && during.contains(&Some(new.clone())), "{after:?}");
+        serde_json::from_str::<serde_json::Value>(&new).expect("the new text");
+    }
+    // The search finds what it should.
+    assert!(texts_after_power_cut(Some(old), Forgets::FileSyncs)[0].len() > 2, "a torn file");
+    assert!(texts_after_power_cut(Some(old), Forgets::FolderSyncs)[1].len() > 1, "the old text after it was written");
 }

@@ -25,6 +25,8 @@ mod run;
 mod runs;
 mod show;
 mod signals;
+#[path = "../../cache/tests/store/simulated_disk.rs"]
+mod simulated_disk;
 mod stages;
 mod update;
 mod verify;
