@@ -36,25 +36,52 @@ fn a_corrupt_blob_is_found_and_made_again() {
     every file that the store holds has the bytes it should have
     ----- stderr
     ");
-    let blob = sandbox
-        .blobs()
-        .into_iter()
-        .find(|path| fs::read_to_string(path).is_ok_and(|text| text == "hello"))
-        .expect("it is there");
-    let seen = fs::metadata(&blob).expect("it is there");
-    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).expect("ours");
-    fs::write(&blob, "hullo").expect("ours");
-    fs::File::options()
-        .write(true)
-        .open(&blob)
-        .expect("ours")
-        .set_modified(seen.modified().expect("a time"))
-        .expect("ours");
+    damage(&sandbox, "hello", "hullo");
     let output = sandbox.pipe("cache verify");
     assert_eq!(output.code, 1);
     assert!(output.out.contains("1 corrupt file; the next run makes again what it needs of them"), "{}", output.out);
     assert_eq!(sandbox.outcomes("run p.yaml --set stages.text.with.suffix=X"), "rows ran, text ran");
     assert_eq!(sandbox.pipe("cache verify").code, 0);
+    assert_eq!(set_aside(&sandbox), ["hullo"], "for who wants to look at it");
+}
+
+#[test]
+fn a_truncated_blob_is_set_aside_and_made_again_when_it_is_needed() {
+    let sandbox = Sandbox::with_stages(STAGES);
+    sandbox.outcomes("run p.yaml");
+    let before = sandbox.blobs();
+    damage(&sandbox, "hello", "hel");
+    let output = sandbox.pipe("cache verify");
+    assert_eq!((output.code, output.out.matches("; set aside").count()), (1, 1), "{}", output.out);
+    assert_eq!(set_aside(&sandbox), ["hel"]);
+    assert_eq!(sandbox.outcomes("run p.yaml"), "rows reused, text reused", "nothing that runs needs it");
+    assert_eq!(sandbox.outcomes("run p.yaml --set stages.text.with.suffix=X"), "rows ran, text ran");
+    assert!(before.iter().all(|blob| blob.exists()), "the same bytes have the same name");
+    assert_eq!(sandbox.pipe("cache verify").code, 0);
+
+    // A run notices by itself what its size tells: `verify` is for what only reading finds.
+    damage(&sandbox, "hello", "");
+    assert_eq!(sandbox.outcomes("run p.yaml --set stages.text.with.suffix=Y"), "rows ran, text ran");
+    assert_eq!(sandbox.pipe("cache verify").code, 0);
+}
+
+/// Changes the bytes of the blob with this text as a failing disk does: its times stay.
+fn damage(sandbox: &Sandbox, text: &str, damaged: &str) {
+    let blob = sandbox.blobs().into_iter().find(|path| fs::read_to_string(path).is_ok_and(|found| found == text));
+    let blob = blob.expect("it is there");
+    let seen = fs::metadata(&blob).and_then(|seen| seen.modified()).expect("a time");
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).expect("ours");
+    fs::write(&blob, damaged).expect("ours");
+    fs::File::options().write(true).open(&blob).and_then(|file| file.set_modified(seen)).expect("ours");
+}
+
+/// The texts of what was set aside.
+fn set_aside(sandbox: &Sandbox) -> Vec<String> {
+    let files = fs::read_dir(sandbox.path(".pipe/corrupt")).expect("it was made");
+    let mut texts: Vec<String> =
+        files.map(|file| fs::read_to_string(file.expect("a file").path()).expect("readable")).collect();
+    texts.sort();
+    texts
 }
 
 #[test]
