@@ -343,14 +343,15 @@ impl<'a> Coordinator<'a, '_, '_> {
         self.resolutions.extend(end.resolution);
         match end.result {
             Ok(done) if end.outcome == Outcome::Reused => self.reuse(stage, done.manifest),
-            Ok(done) if self.planner.is_locked && !self.planner.agrees_with_lock(done.made()) => {
-                self.n_drifted += 1;
-                self.finish(stage, Outcome::Failed, Some(drifted(self.planner.lock.path())));
-                return Outcome::Failed;
-            }
             Ok(done) => {
+                let has_drifted = self.planner.is_locked && !self.planner.agrees_with_lock(done.made());
                 if let Some(divergence) = done.divergence {
                     self.diverge(stage, *divergence);
+                }
+                if has_drifted {
+                    self.n_drifted += 1;
+                    self.finish(stage, Outcome::Failed, Some(drifted(self.planner.lock.path())));
+                    return Outcome::Failed;
                 }
                 self.manifests[stage] = Some(done.manifest);
                 self.finish(stage, end.outcome, None);

@@ -152,3 +152,15 @@ fn an_artifact_of_another_compute_class_does_not_do() {
     sandbox.outcomes("run p.yaml");
     assert_eq!(sandbox.pipe(&format!("run p.yaml --locked {other}")).code, 3);
 }
+
+#[test]
+fn a_divergence_is_told_too() {
+    let sandbox = Sandbox::with_stages(STAGES);
+    sandbox.outcomes("run p.yaml");
+    sandbox.behave("text", "other");
+    let run = sandbox.pipe("run p.yaml --locked --force text --json");
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.out.contains(r#""event":"diverged","stage":"text""#), "{}", run.out);
+    // What stands is still what the lock file says.
+    assert_eq!(sandbox.outcomes("run p.yaml --locked"), "last reused, rows reused, text reused");
+}
