@@ -145,7 +145,7 @@ mod tests {
         let compared_with = vec![Witness::Store, Witness::LockFile];
         let what = "tensor `a<b>` differs".to_string();
         let difference = FileDifference { port: "adapter".into(), file: Some("x.safetensors".into()), what };
-        let failure = Failure { slug: "bad".into(), message: "row \"2\" \u{1b}".into(), help: None, is_bug: false };
+        let failure = Failure { slug: "bad".into(), message: "row \"2\"".into(), help: None, is_bug: false };
         vec![
             verified("rows", VerifyResult::Same { compared_with: compared_with.clone() }),
             verified("数据", VerifyResult::Differs { compared_with, differences: vec![difference] }),
@@ -158,11 +158,33 @@ mod tests {
 
     #[test]
     fn every_result_has_its_line() {
-        insta::assert_snapshot!(render(&every_result(), Style::PLAIN), @"");
+        insta::assert_snapshot!(render(&every_result(), Style::PLAIN), @r#"
+        rows   same
+        数据   differs       from what the store has and what the lock file says
+               adapter/x.safetensors: tensor `a<b>` differs
+        new    unknown       neither store nor lock file says what it gave before
+        after  other inputs  a stage before it gave other bytes, and nothing stands to run it on
+        left   not asked
+        bad    not run       row "2"
+        6 stages: 1 same, 1 differs, 1 unknown, 1 other inputs, 1 not asked, 1 not run
+        "#);
     }
 
     #[test]
     fn junit_counts_and_escapes() {
-        insta::assert_snapshot!(to_junit("a & b", &every_result()), @"");
+        insta::assert_snapshot!(to_junit("a & b", &every_result()), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites>
+          <testsuite name="pipe verify a &amp; b" tests="6" failures="3" errors="1" skipped="1" time="9.000">
+            <testcase classname="a &amp; b" name="rows" time="1.500"/>
+            <testcase classname="a &amp; b" name="数据" time="1.500"><failure message="differs from what the store has and what the lock file says">adapter/x.safetensors: tensor `a&lt;b&gt;` differs</failure></testcase>
+            <testcase classname="a &amp; b" name="new" time="1.500"><failure message="unknown neither store nor lock file says what it gave before"/></testcase>
+            <testcase classname="a &amp; b" name="after" time="1.500"><failure message="other inputs a stage before it gave other bytes, and nothing stands to run it on"/></testcase>
+            <testcase classname="a &amp; b" name="left" time="1.500"><skipped/></testcase>
+            <testcase classname="a &amp; b" name="bad" time="1.500"><error message="not run row &quot;2&quot;"/></testcase>
+          </testsuite>
+        </testsuites>
+        "#);
+        assert!(to_junit("a\u{1b}b", &[]).contains("pipe verify ab"), "XML cannot hold an escape");
     }
 }
