@@ -113,7 +113,7 @@ fn texts_after_power_cut(before: Option<&str>, forgets: Forgets) -> [HashSet<Opt
         n_states += states.len();
         texts[usize::from(moment >= written)].extend(states.iter().map(text_of_lock));
     }
-    println!("{forgets:?} forgotten, {} before: {n_states} states", before.map_or("nothing", |_| "a lock file"));
+    eprintln!("{forgets:?} forgotten, {} before: {n_states} states", before.map_or("nothing", |_| "a lock file"));
     texts
 }
 
