@@ -71,6 +71,9 @@ pub enum Event {
         n_threads: usize,
         /// GPUs it may use.
         n_gpus: usize,
+        /// Their numbers on this machine.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gpus: Vec<usize>,
     },
     /// How far a stage is.
     Progress {

@@ -33,6 +33,7 @@ pub mod schedule;
 pub mod events;
 
 pub mod explain;
+pub mod history;
 
 pub mod record;
 

@@ -486,7 +486,7 @@ fn unknown_key() {
       |
     4 |   base: { uses: model, width: {}, resources: { cpus: 2, disk: 4GiB } }
       |                                                         ^^^^
-    help: the keys here are `cpu`, `memory`, `gpu`
+    help: the keys here are `cpu`, `memory`, `gpu`, `pools`
     ");
 }
 
@@ -685,7 +685,7 @@ fn bad_name() {
 #[test]
 fn unsupported_key() {
     let shown = screen_of_stages(&[
-        "a: { uses: model, matrix: { lr: [1, 2] }, resources: { pools: { hub: 1 } } }",
+        "a: { uses: model, matrix: { lr: [1, 2] } }",
         "b: { uses: command, outputs: { report: file }, with: { run: [ls] } }",
         "c: { uses: format, inputs: { rows: b.report } }",
     ]);
@@ -693,16 +693,9 @@ fn unsupported_key() {
     error[unsupported-key]: `matrix` in stage `a` is not built yet
      --> p.yaml:3:21
       |
-    3 |   a: { uses: model, matrix: { lr: [1, 2] }, resources: { pools: { hub: 1 } } }
+    3 |   a: { uses: model, matrix: { lr: [1, 2] } }
       |                     ^^^^^^
     help: remove `matrix`
-
-    error[unsupported-key]: `pools` in `resources` of stage `a` is not built yet
-     --> p.yaml:3:58
-      |
-    3 |   a: { uses: model, matrix: { lr: [1, 2] }, resources: { pools: { hub: 1 } } }
-      |                                                          ^^^^^
-    help: remove `pools`
 
     error[unsupported-key]: stage `b` uses `command`, which is not built yet
      --> p.yaml:4:14
@@ -711,6 +704,88 @@ fn unsupported_key() {
       |              ^^^^^^^
     help: use one of the stage kinds that `pipe stages` lists
     ");
+}
+
+#[test]
+fn bad_pools() {
+    let text = "version: 1
+pools: { hub: 2, disk: 0, 2fast: 1, none: }
+stages:
+  a: { uses: model, resources: { pools: { hup: 1, hub: 3 } } }
+  b: { uses: model, resources: { pools: { hub: -1, disk: 9 } } }
+  c: { uses: model, resources: { pools: hub } }
+";
+    insta::assert_snapshot!(screen(text), @r"
+    error[out-of-range]: the size of pool `disk` is `0`, but must be a whole number from 1 to 4096
+     --> p.yaml:2:24
+      |
+    2 | pools: { hub: 2, disk: 0, 2fast: 1, none: }
+      |                        ^
+
+    error[bad-name]: `2fast` cannot be the name of a pool
+     --> p.yaml:2:27
+      |
+    2 | pools: { hub: 2, disk: 0, 2fast: 1, none: }
+      |                           ^^^^^
+    help: a name is a letter or `_`, and then letters, digits, `_` and `-`
+
+    error[wrong-type]: the size of pool `none` must be a whole number, found nothing
+     --> p.yaml:2:37
+      |
+    2 | pools: { hub: 2, disk: 0, 2fast: 1, none: }
+      |                                     ^^^^
+
+    error[unknown-pool]: stage `a` asks for pool `hup`, but the file declares no such pool
+     --> p.yaml:4:43
+      |
+    4 |   a: { uses: model, resources: { pools: { hup: 1, hub: 3 } } }
+      |                                           ^^^
+    help: did you mean `hub`?
+
+    error[out-of-range]: stage `a` asks for 3 of pool `hub`, which has 2
+     --> p.yaml:4:56
+      |
+    4 |   a: { uses: model, resources: { pools: { hup: 1, hub: 3 } } }
+      |                                                        ^
+    help: ask for less, or enlarge the pool (declared at line 2)
+
+    error[out-of-range]: `hub` in `pools` in `resources` of stage `b` is `-1`, but must be a whole number from 0 to 4096
+     --> p.yaml:5:48
+      |
+    5 |   b: { uses: model, resources: { pools: { hub: -1, disk: 9 } } }
+      |                                                ^^
+
+    error[wrong-type]: `pools` in `resources` of stage `c` must be a mapping, found the text `hub`
+     --> p.yaml:6:41
+      |
+    6 |   c: { uses: model, resources: { pools: hub } }
+      |                                         ^^^
+    ");
+    let undeclared = screen_of_stages(&["a: { uses: model, resources: { pools: { hub: 1 } } }"]);
+    insta::assert_snapshot!(undeclared, @r"
+    error[unknown-pool]: stage `a` asks for pool `hub`, but the file declares no such pool
+     --> p.yaml:3:43
+      |
+    3 |   a: { uses: model, resources: { pools: { hub: 1 } } }
+      |                                           ^^^
+    help: declare it at the top of the file: `pools: { hub: 1 }`
+    ");
+}
+
+#[test]
+fn pools_are_found_by_their_names() {
+    let text = "version: 1
+vars: { n: 3 }
+pools: { hub: 2, disk: '${{ vars.n }}' }
+stages:
+  a: { uses: model, resources: { pools: { disk: 3, hub: 0 } } }
+  b: { uses: model, resources: { pools: { disk: '${{ vars.n }}', hub: 1 } } }
+";
+    let pipeline = load(text).expect("it is right");
+    let pools: Vec<(&str, usize)> = pipeline.pools.iter().map(|pool| (pool.name.as_str(), pool.size)).collect();
+    assert_eq!(pools, [("hub", 2), ("disk", 3)]);
+    assert_eq!(pipeline.stages[0].resources.pools, [(1, 3)]);
+    assert_eq!(pipeline.stages[1].resources.pools, [(1, 3), (0, 1)]);
 }
 
 #[test]

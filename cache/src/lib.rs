@@ -40,7 +40,7 @@ pub use digest::{FileDigest, artifact_digest};
 pub use disk::{Disk, RealDisk};
 pub use error::CacheError;
 pub use inspect::{Corruption, CorruptionKind, SizeOf, StoreSize};
-pub use lock::StageLock;
+pub use lock::{FileLock, StageLock};
 pub use lookup::{MissingFile, MissingReason};
 pub use manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
 pub use publish::{Divergence, ManifestDraft, Publication};

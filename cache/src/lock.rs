@@ -96,15 +96,18 @@ fn wait_for(path: &Path) -> Result<FileLock, CacheError> {
     }
 }
 
-/// A held lock on a file of its own, which goes away with it.
-pub(crate) struct FileLock {
+/// A held lock on a file of its own, which goes away with it, and with the process.
+pub struct FileLock {
     path: PathBuf,
     file: File,
 }
 
 impl FileLock {
     /// Makes the file if needed and takes its lock; `None` if another holds it.
-    pub(crate) fn try_new(path: &Path) -> Result<Option<FileLock>, CacheError> {
+    ///
+    /// # Errors
+    /// When the file cannot be made or written.
+    pub fn try_new(path: &Path) -> Result<Option<FileLock>, CacheError> {
         loop {
             let file = OpenOptions::new()
                 .read(true)
@@ -122,7 +125,10 @@ impl FileLock {
     }
 
     /// Takes the lock of a file that is there; `None` if another holds it or nothing is there.
-    pub(crate) fn try_existing(path: &Path) -> Result<Option<FileLock>, CacheError> {
+    ///
+    /// # Errors
+    /// When the file is there and cannot be opened.
+    pub fn try_existing(path: &Path) -> Result<Option<FileLock>, CacheError> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -132,6 +138,11 @@ impl FileLock {
             Taken::Held(lock) => Ok(Some(lock)),
             Taken::ByOther | Taken::Removed => Ok(None),
         }
+    }
+
+    /// The process id of who holds the lock of a file; 0 where that is not known.
+    pub fn holder(path: &Path) -> u32 {
+        read_holder(path)
     }
 
     fn take(mut file: File, path: &Path) -> Result<Taken, CacheError> {

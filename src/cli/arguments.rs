@@ -109,6 +109,12 @@ pub(super) struct RunArguments {
     /// Run this stage although it was made before; can be given again
     #[arg(long, value_name = "STAGE")]
     pub(super) force: Vec<String>,
+    /// Make only this stage and what it needs; can be given again
+    #[arg(long, value_name = "STAGE")]
+    pub(super) until: Vec<String>,
+    /// After a failure, go on with the stages that do not need the failed one
+    #[arg(long)]
+    pub(super) keep_going: bool,
     /// Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
     #[arg(long, value_name = "TIME")]
     pub(super) time_limit: Option<String>,
@@ -133,6 +139,9 @@ pub(super) struct PlanArguments {
     /// Reuse artifacts of any compute class, or of this one exactly: any, exact
     #[arg(long, value_name = "WHICH", hide_possible_values = true)]
     pub(super) numerics: Option<NumericsChoice>,
+    /// Only this stage and what it needs; can be given again
+    #[arg(long, value_name = "STAGE")]
+    pub(super) until: Vec<String>,
     /// Say below each stage what changed since the last run
     #[arg(long)]
     pub(super) why: bool,

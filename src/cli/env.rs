@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `PIPE_STORE` | the store's folder, where `--store` is not given; default `.pipe` in the current folder |
 //! | `PIPE_THREADS` | threads of a run or a measurement, where `--threads` is not given; default: all of the machine |
+//! | `PIPE_LEDGER` | the folder in which runs tell each other the GPUs and memory they hold; for tests. Default: `pipe` in `XDG_RUNTIME_DIR`, else `pipe-UID` in the system's temporary folder (`TMPDIR`) |
+//! | `PIPE_PRETEND_GPUS` | so many GPUs are granted, whatever there is; for tests |
 //! | `CI` | `true`: `numerics: exact`, unless the file or `--numerics` says otherwise |
 //! | `NO_COLOR` | not empty: no colours (no-color.org), unless `--color always` |
 //! | `CLICOLOR_FORCE` | not empty and not `0`: colours also where there is no terminal (bixense.com/clicolors) |
@@ -22,6 +24,10 @@ pub struct Environment {
     pub store: Option<PathBuf>,
     /// `PIPE_THREADS`, as it stands there.
     pub threads: Option<String>,
+    /// `PIPE_LEDGER`, or where it is by default; none in an empty environment, where a run knows no others.
+    pub ledger: Option<PathBuf>,
+    /// `PIPE_PRETEND_GPUS`, where it is a number.
+    pub pretended_gpus: Option<usize>,
     /// `CI` is `true`.
     pub is_ci: bool,
     /// `NO_COLOR` is set.
@@ -33,13 +39,23 @@ pub struct Environment {
 impl Environment {
     /// That of this process.
     pub fn of_process() -> Self {
-        Environment::from(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+        let environment = Environment::from(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
+        let user = rustix::process::geteuid().as_raw();
+        let ledger = environment.ledger.unwrap_or_else(|| std::env::temp_dir().join(format!("pipe-{user}")));
+        Environment { ledger: Some(ledger), ..environment }
     }
 
     fn from(get: impl Fn(&str) -> Option<OsString>) -> Self {
         Environment {
             store: get("PIPE_STORE").map(PathBuf::from),
             threads: get("PIPE_THREADS").map(|value| value.to_string_lossy().into_owned()),
+            ledger: get("PIPE_LEDGER")
+                .or_else(|| {
+                    let runtime_dir = PathBuf::from(get("XDG_RUNTIME_DIR")?);
+                    Some(runtime_dir.join("pipe").into_os_string())
+                })
+                .map(PathBuf::from),
+            pretended_gpus: get("PIPE_PRETEND_GPUS").and_then(|value| value.to_str()?.parse().ok()),
             is_ci: get("CI").is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1"),
             is_colour_unwanted: get("NO_COLOR").is_some(),
             is_colour_forced: get("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
@@ -59,6 +75,10 @@ mod tests {
         let empty = Environment::default();
         assert_eq!(with("PIPE_STORE", "s"), Environment { store: Some("s".into()), ..empty.clone() });
         assert_eq!(with("PIPE_THREADS", "x"), Environment { threads: Some("x".into()), ..empty.clone() });
+        assert_eq!(with("PIPE_LEDGER", "l"), Environment { ledger: Some("l".into()), ..empty.clone() });
+        assert_eq!(with("XDG_RUNTIME_DIR", "r"), Environment { ledger: Some("r/pipe".into()), ..empty.clone() });
+        assert_eq!(with("PIPE_PRETEND_GPUS", "2"), Environment { pretended_gpus: Some(2), ..empty.clone() });
+        assert_eq!(with("PIPE_PRETEND_GPUS", "many"), empty);
         assert_eq!(with("CI", "true"), Environment { is_ci: true, ..empty.clone() });
         assert_eq!(with("CI", "false"), empty);
         assert_eq!(with("NO_COLOR", "1"), Environment { is_colour_unwanted: true, ..empty.clone() });

@@ -14,7 +14,7 @@ use super::session::{Loaded, Request, Session};
 use super::time_limit;
 use crate::error::chain;
 use crate::events::{self, Event, EventBus, Recorder, Sink};
-use crate::execute::{Limits, RunEnd, Usage, execute, machine_slots};
+use crate::execute::{Limits, RunEnd, Usage, execute};
 use crate::exit_code;
 use crate::lockfile::LockFile;
 use crate::plan::Plan;
@@ -28,10 +28,11 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let n_threads = session.n_threads(arguments.threads.as_deref())?;
     let begin = session.begin;
     let memory_bytes = arguments.memory.as_deref().map(memory_limit::read).transpose()?;
-    let slots = machine_slots(n_threads, memory_bytes);
+    let (slots, ledger) = session.machine(n_threads, memory_bytes);
     let time_limit = arguments.time_limit.as_ref().map(|text| time_limit::read(text, begin)).transpose()?;
     let request = Request::new(&arguments.file, &arguments.overlay);
     let mut loaded = session.load(&request, arguments.numerics)?;
+    loaded.select(&arguments.until)?;
     loaded.forced = loaded.find_stages(&arguments.force)?;
     let current_dir = session.io.current_dir.clone();
     if arguments.locked {
@@ -57,7 +58,8 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     if !plan.is_all_reuse() {
         (session.io.catch_signals)(&session.io.cancel);
     }
-    let limits = Limits { cancel: &session.io.cancel, time_limit, memory_bytes };
+    let limits =
+        Limits { cancel: &session.io.cancel, time_limit, memory_bytes, keeps_going: arguments.keep_going, ledger };
     let end = execute(loaded.planner(&current_dir), &plan, slots, limits, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
     if !arguments.locked
@@ -131,7 +133,7 @@ fn announce(bus: &mut EventBus<'_>, loaded: &Loaded, plan: &Plan, request: &Requ
     }
 }
 
-/// Records resolutions always, outputs when every stage has some. Returns what to warn about.
+/// Records resolutions always, outputs when every stage of the file has some. Returns what to warn about.
 fn update_lock(lock: &mut LockFile, pipeline: &Pipeline, end: &RunEnd) -> Option<String> {
     for (request, id) in &end.resolutions {
         lock.resolve(request, id);
@@ -144,7 +146,8 @@ fn update_lock(lock: &mut LockFile, pipeline: &Pipeline, end: &RunEnd) -> Option
             lock.resolve(&request, id);
         }
     }
-    if let Some(manifests) = end.manifests.iter().map(Option::as_ref).collect::<Option<Vec<_>>>() {
+    let manifests = end.manifests.iter().map(Option::as_ref).collect::<Option<Vec<_>>>();
+    if let Some(manifests) = manifests.filter(|_| !pipeline.is_part) {
         let digests = |manifest: &pipe_cache::Manifest| {
             manifest.outputs.iter().map(|(port, artifact)| (port.clone(), artifact.digest.clone())).collect()
         };
@@ -174,6 +177,12 @@ fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Req
     }
     for stage in &arguments.force {
         option("--force", quote(stage));
+    }
+    for stage in &arguments.until {
+        option("--until", quote(stage));
+    }
+    if arguments.keep_going {
+        words.push("--keep-going".into());
     }
     if arguments.locked {
         words.push("--locked".into());

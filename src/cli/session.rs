@@ -13,6 +13,7 @@ use super::{Environment, Io};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::drift::find_drift;
 use crate::events::{Event, RunRequest, read_events};
+use crate::execute::{Ledger, machine_memory_bytes, machine_slots};
 use crate::explain::{self, Explanation};
 use crate::lockfile::LockFile;
 use crate::place;
@@ -20,6 +21,7 @@ use crate::plan::{Plan, Planner};
 use crate::registry::Registry;
 use crate::report::shell::quote_path;
 use crate::report::style::Style;
+use crate::schedule::Slots;
 use crate::spec::{self, LoadOptions, Numerics, Pipeline};
 
 /// Runs that are named where another was asked for.
@@ -80,6 +82,18 @@ impl Loaded {
             }
         }
         Ok(planner.plan()?)
+    }
+
+    /// Leaves out what none of the stages with these names needs; without names, nothing.
+    ///
+    /// # Errors
+    /// All names that no stage has.
+    pub(super) fn select(&mut self, names: &[String]) -> Result<(), CliError> {
+        if !names.is_empty() {
+            let targets = self.find_stages(names)?;
+            self.pipeline.restrict_to(&targets);
+        }
+        Ok(())
     }
 
     /// Positions of the stages with these names.
@@ -186,6 +200,14 @@ impl<'a> Session<'a> {
                 Err(Diagnostic::new("bad-threads", message).into())
             }
         }
+    }
+
+    /// What a run on this machine may grant, and what it must share with other runs.
+    pub(super) fn machine(&self, n_threads: usize, memory_limit: Option<u64>) -> (Slots, Ledger) {
+        let environment = &self.io.environment;
+        let slots = machine_slots(n_threads, memory_limit, environment.pretended_gpus);
+        let ledger = Ledger::new(environment.ledger.clone(), slots.gpus, machine_memory_bytes());
+        (slots, ledger)
     }
 
     pub(super) fn store_dir(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use super::session::{Loaded, Session};
 use super::{memory_limit, time_limit};
 use crate::diagnostic::Diagnostic;
 use crate::events::{Event, EventBus, Sink};
-use crate::execute::{Limits, RunEnd, execute, machine_slots};
+use crate::execute::{Limits, RunEnd, execute};
 use crate::exit_code;
 use crate::plan::Planner;
 use crate::report::verification;
@@ -19,6 +19,7 @@ use crate::verify::{Ends, Verified, Verifier, VerifyResult, Workshop};
 pub(super) fn verify(session: &mut Session<'_>, arguments: &VerifyArguments) -> Result<u8, CliError> {
     let n_threads = session.n_threads(arguments.threads.as_deref())?;
     let memory_bytes = arguments.memory.as_deref().map(memory_limit::read).transpose()?;
+    let (slots, ledger) = session.machine(n_threads, memory_bytes);
     let time_limit = arguments.time_limit.as_ref().map(|text| time_limit::read(text, session.begin)).transpose()?;
     let request = session.request_or_last(arguments.file.as_deref(), &arguments.overlay)?;
     let mut loaded = session.load(&request, Some(NumericsChoice::Exact))?;
@@ -45,8 +46,8 @@ pub(super) fn verify(session: &mut Session<'_>, arguments: &VerifyArguments) -> 
         stages: loaded.pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
     });
     (session.io.catch_signals)(&session.io.cancel);
-    let limits = Limits { cancel: &session.io.cancel, time_limit, memory_bytes };
-    let end = execute(planner, &plan, machine_slots(n_threads, memory_bytes), limits, &mut bus)?;
+    let limits = Limits { cancel: &session.io.cancel, time_limit, memory_bytes, keeps_going: false, ledger };
+    let end = execute(planner, &plan, slots, limits, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
     let duration_ms = bus.elapsed().as_millis() as u64;
     bus.emit(&Event::RunFinished { duration_ms, is_interrupted, peak_memory_bytes: None, cpu_ms: None });

@@ -8,17 +8,18 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use pipe_cache::{Divergence, Manifest};
-use pipe_contract::{CancelToken, Cpu, StageEvent};
+use pipe_contract::{CancelToken, StageEvent};
 
 use super::job::{Job, JobEnd};
+use super::ledger::{self, Answer, Ledger};
 use super::usage::Usage;
+use super::wishes;
 use crate::error::{RunnerError, chain};
 use crate::events::{Event, EventBus, Failure};
 use crate::graph::StageGraph;
 use crate::place;
 use crate::plan::{Judgement, Keys, Obstacle, Plan, Planner, Verdict};
-use crate::schedule::{Command, CpuWish, Grant, Outcome, Scheduler, SchedulerEvent, Slots, Wish};
-use crate::spec::StageSpec;
+use crate::schedule::{Command, Grant, Outcome, Scheduler, SchedulerEvent, Slots};
 
 /// How often the terminal moves and the cancel token is looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -52,7 +53,10 @@ impl RunEnd {
     }
 }
 
-/// What a user may limit a run by.
+/// How often stages that another process holds back are tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What limits a run: its user, and other runs on the machine.
 #[derive(Debug)]
 pub struct Limits<'a> {
     /// Set by the user.
@@ -61,6 +65,10 @@ pub struct Limits<'a> {
     pub time_limit: Option<TimeLimit>,
     /// Of each stage that wishes for none of its own.
     pub memory_bytes: Option<u64>,
+    /// Whether a failure stops only what needs the failed stage.
+    pub keeps_going: bool,
+    /// What other runs hold.
+    pub ledger: Ledger,
 }
 
 /// When a run has taken long enough.
@@ -91,6 +99,10 @@ pub fn execute(
         cancel: limits.cancel,
         time_limit: limits.time_limit,
         memory_limit: limits.memory_bytes,
+        keeps_going: limits.keeps_going,
+        ledger: limits.ledger,
+        told_holders: vec![Vec::new(); n_stages],
+        graph: StageGraph::new(planner.pipeline),
         bus,
         sender,
         manifests: vec![None; n_stages],
@@ -140,6 +152,11 @@ struct Coordinator<'a, 'bus, 'sinks> {
     /// `None` where there is none, or it was reached.
     time_limit: Option<TimeLimit>,
     memory_limit: Option<u64>,
+    keeps_going: bool,
+    ledger: Ledger,
+    /// For whom a stage was last said to wait.
+    told_holders: Vec<Vec<u32>>,
+    graph: StageGraph,
     bus: &'bus mut EventBus<'sinks>,
     sender: Sender<Message>,
     manifests: Vec<Option<Arc<Manifest>>>,
@@ -158,8 +175,14 @@ struct Coordinator<'a, 'bus, 'sinks> {
 
 impl<'a> Coordinator<'a, '_, '_> {
     fn run(&mut self, slots: Slots, receiver: &Receiver<Message>) -> Result<(), RunnerError> {
-        let wishes = self.planner.pipeline.stages.iter().map(wish).collect();
-        let mut scheduler = Scheduler::new(StageGraph::new(self.planner.pipeline), wishes, slots);
+        let pipeline = self.planner.pipeline;
+        let wishes = pipeline.stages.iter().map(wishes::wish).collect();
+        let weights = wishes::weights(&self.planner, self.plan)?;
+        let slots = Slots { pools: pipeline.pools.iter().map(|pool| pool.size).collect(), ..slots };
+        let mut scheduler = Scheduler::new(self.graph.clone(), wishes, slots).with_weights(&weights);
+        if self.keeps_going {
+            scheduler = scheduler.keep_going();
+        }
         thread::scope(|scope| {
             let result = self.drive(&mut scheduler, receiver, scope);
             // The scope waits for its threads: with the store unusable, they need not go on.
@@ -182,6 +205,7 @@ impl<'a> Coordinator<'a, '_, '_> {
         let mut is_interrupted = false;
         self.measure();
         let mut measured_at = Instant::now();
+        let mut retried_at = Instant::now();
         let mut commands = VecDeque::from(scheduler.on(SchedulerEvent::Begin));
         loop {
             while let Some(command) = commands.pop_front() {
@@ -211,6 +235,10 @@ impl<'a> Coordinator<'a, '_, '_> {
             if measured_at.elapsed() >= USAGE_INTERVAL {
                 measured_at = Instant::now();
                 self.measure();
+            }
+            if scheduler.has_refused() && retried_at.elapsed() >= RETRY_INTERVAL {
+                retried_at = Instant::now();
+                commands.extend(scheduler.on(SchedulerEvent::Retry));
             }
             self.keep_time_limit();
             if self.cancel.is_cancelled() && !is_interrupted {
@@ -298,6 +326,7 @@ impl<'a> Coordinator<'a, '_, '_> {
     where
         'a: 'scope,
     {
+        let Some(gpus) = self.ask_ledger(stage, &grant) else { return Some(SchedulerEvent::Refused(stage)) };
         let keys = self.prepared[stage].take().expect("a stage is examined before it starts");
         let manifests = self.manifests_for(stage);
         // A wish for all there is would be no limit to the stage.
@@ -306,7 +335,7 @@ impl<'a> Coordinator<'a, '_, '_> {
         let (n_threads, n_gpus) = (grant.threads, grant.gpus);
         let job = Job { planner: self.planner, stage, keys, manifests, grant, memory_bytes, cancel: self.cancel };
         self.started_at[stage] = Some(Instant::now());
-        self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads, n_gpus });
+        self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads, n_gpus, gpus });
         let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;
         if n_gpus < n_wanted {
             let line = match n_gpus {
@@ -327,6 +356,27 @@ impl<'a> Coordinator<'a, '_, '_> {
         let failure = Failure { slug: "threads".into(), message, help, is_bug: false };
         self.finish(stage, Outcome::Failed, Some(failure));
         Some(SchedulerEvent::Ended(stage, Outcome::Failed))
+    }
+
+    /// The numbers of the GPUs it gets; `None` where it must wait for other processes, and then says so, once for each set of them.
+    fn ask_ledger(&mut self, stage: usize, grant: &Grant) -> Option<Vec<usize>> {
+        match self.ledger.ask(stage, grant.gpus, grant.memory_bytes) {
+            Ok(Answer::Granted(gpus)) => Some(gpus),
+            Ok(Answer::HeldBy(holders)) => {
+                if self.told_holders[stage] != holders {
+                    let line = ledger::waits_for(&holders, grant);
+                    self.bus.emit(&Event::Log { stage: self.name(stage), line });
+                    self.told_holders[stage] = holders;
+                }
+                None
+            }
+            Err(error) => {
+                self.ledger.forget_others();
+                let line = format!("other runs on this machine may take the same GPUs and memory: {}", chain(&error));
+                self.bus.emit(&Event::Warning { stage: None, line });
+                self.ask_ledger(stage, grant)
+            }
+        }
     }
 
     fn tell(&mut self, stage: usize, event: StageEvent) {
@@ -384,18 +434,32 @@ impl<'a> Coordinator<'a, '_, '_> {
 
     /// A stage that does not run any more, and why.
     fn close(&mut self, stage: usize, outcome: Outcome) {
-        let failed = self.first_failed.filter(|_| outcome == Outcome::Skipped);
-        let failure = failed.map(|failed| {
-            let failed_name = &self.planner.pipeline.stages[failed].name;
-            let is_dependent = StageGraph::new(self.planner.pipeline).descendants(failed).contains(&stage);
-            let message = if is_dependent {
-                format!("it needs `{failed_name}`, which failed")
-            } else {
-                format!("nothing new was started after `{failed_name}` failed")
-            };
-            Failure { slug: "skipped".into(), message, help: None, is_bug: false }
-        });
+        let name = |stage: usize| &self.planner.pipeline.stages[stage].name;
+        let message = match (self.failed_need(stage), self.first_failed) {
+            (Some(failed), _) => Some(format!("it needs `{}`, which failed", name(failed))),
+            (None, failed) => failed.map(|failed| format!("nothing new was started after `{}` failed", name(failed))),
+        };
+        let message = message.filter(|_| outcome == Outcome::Skipped);
+        let failure = message.map(|message| Failure { slug: "skipped".into(), message, help: None, is_bug: false });
         self.finish(stage, outcome, failure);
+    }
+
+    /// The first failed stage among those that a stage needs, directly or not.
+    fn failed_need(&self, stage: usize) -> Option<usize> {
+        let mut seen = vec![false; self.outcomes.len()];
+        let mut open = vec![stage];
+        let mut found = None;
+        while let Some(stage) = open.pop() {
+            for need in self.graph.predecessors(stage) {
+                if self.outcomes[need] == Some(Outcome::Failed) && found.is_none_or(|found| need < found) {
+                    found = Some(need);
+                }
+                if !std::mem::replace(&mut seen[need], true) {
+                    open.push(need);
+                }
+            }
+        }
+        found
     }
 
     fn finish(&mut self, stage: usize, outcome: Outcome, failure: Option<Failure>) {
@@ -408,6 +472,7 @@ impl<'a> Coordinator<'a, '_, '_> {
             self.has_bug |= failure.as_ref().is_some_and(|failure| failure.is_bug);
         }
         self.outcomes[stage] = Some(outcome);
+        self.ledger.give_back(stage);
         // 0 stands for a stage that never started, so one that did took at least 1 ms.
         let duration_ms = self.started_at[stage].take().map_or(0, |begin| (begin.elapsed().as_millis() as u64).max(1));
         let fingerprint = self.manifests[stage].as_ref().map(|manifest| manifest.fingerprint.clone());
@@ -464,14 +529,4 @@ fn drifted(lock: &Path) -> Failure {
         help: Some("`pipe verify` says what differs; run without `--locked` to accept it".into()),
         is_bug: false,
     }
-}
-
-fn wish(spec: &StageSpec) -> Wish {
-    let cpu = match (spec.resources.cpu, spec.stage.cpu()) {
-        (Some(threads), _) => CpuWish::Exactly(threads),
-        (None, Cpu::One) => CpuWish::One,
-        (None, Cpu::Share) => CpuWish::Share,
-        (None, Cpu::All) => CpuWish::All,
-    };
-    Wish { cpu, memory_bytes: spec.resources.memory_bytes.unwrap_or(0), gpus: spec.resources.gpu, pools: Vec::new() }
 }

@@ -11,6 +11,8 @@
 //! - *Interrupt.* The cancel token is set by a signal, or by the time limit; running stages stop at their next check, nothing new starts, and what
 //!   is finished stays. Nothing has to be cleaned up for the next run.
 //! - *Panic.* Caught at the border of the stage: an outcome like any failure, marked as a bug.
+//! - *Several runs.* What stages ask for of GPUs and memory is in a ledger of the machine; one that does not get it waits and lets
+//!   others pass.
 //! - *Pools.* rayon runs a stage, never the stages among each other: pools do not steal, so a waiting stage cannot pick up
 //!   the work of another one.
 //!
@@ -18,10 +20,13 @@
 
 mod coordinator;
 mod job;
+mod ledger;
 mod panics;
 mod slots;
 mod usage;
+mod wishes;
 
 pub use coordinator::{Limits, RunEnd, TimeLimit, execute};
-pub use slots::machine_slots;
+pub use ledger::Ledger;
+pub use slots::{machine_memory_bytes, machine_slots};
 pub use usage::Usage;

@@ -4,18 +4,19 @@ use std::fs;
 
 use crate::schedule::Slots;
 
-/// The slots of a run with `n_threads`: `memory_limit` or all memory of the machine, and its GPUs if this build can use them.
-pub fn machine_slots(n_threads: usize, memory_limit: Option<u64>) -> Slots {
+/// The slots of a run with `n_threads`: `memory_limit` or all memory of the machine, and its GPUs if this build can use them, or
+/// `pretended_gpus`.
+pub fn machine_slots(n_threads: usize, memory_limit: Option<u64>, pretended_gpus: Option<usize>) -> Slots {
     Slots {
         threads: n_threads.max(1),
-        memory_bytes: memory_limit.unwrap_or_else(memory_bytes),
-        gpus: n_gpus(),
+        memory_bytes: memory_limit.unwrap_or_else(machine_memory_bytes),
+        gpus: pretended_gpus.unwrap_or_else(n_gpus),
         pools: Vec::new(),
     }
 }
 
-/// From `/proc/meminfo`; without limit where there is none.
-fn memory_bytes() -> u64 {
+/// All memory of this machine, from `/proc/meminfo`; without limit where there is none.
+pub fn machine_memory_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     parse_memory_total(&text).unwrap_or(u64::MAX)
 }

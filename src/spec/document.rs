@@ -8,19 +8,21 @@ use serde_yaml::Value;
 use super::findings::{Findings, nearest_or_list};
 use super::keys::{self, Keys};
 use super::node::{Body, Entry, Node, Span};
+use super::pools::DeclaredPools;
 use super::set::{self, SetArgument};
 use super::{LoadOptions, Numerics, vars};
 
 /// The only version of the file format there is.
 const VERSION: u64 = 1;
 
-const TOP_KEYS: &[&str] = &["version", "name", "numerics", "vars", "profiles", "stages"];
+const TOP_KEYS: &[&str] = &["version", "name", "numerics", "pools", "vars", "profiles", "stages"];
 const PROFILE_KEYS: &[&str] = &["vars", "stages"];
 
 /// A document with its layers merged.
 pub(super) struct Document {
     pub(super) name: Option<String>,
     pub(super) numerics: Option<Numerics>,
+    pub(super) pools: DeclaredPools,
     /// In file order; those that a profile adds come last.
     pub(super) stages: Vec<Entry>,
 }
@@ -38,6 +40,7 @@ pub(super) fn read(file: Node, options: &LoadOptions, findings: &mut Findings) -
     }
     let name = top.take_text("name", findings).map(|(name, _)| name);
     let numerics = top.take("numerics").and_then(|entry| numerics(&entry.value, findings));
+    let pools = top.take("pools");
     top.refuse_not_built("matrix", findings);
     let file_vars = top.take("vars");
     let profiles = top.take("profiles");
@@ -53,6 +56,9 @@ pub(super) fn read(file: Node, options: &LoadOptions, findings: &mut Findings) -
     vars.entries().iter().for_each(|entry| keys::name(&entry.key, "var", entry.key_span, findings));
     sets_of_vars.into_iter().for_each(|set| set.apply(&mut vars, "var", findings));
     vars::refuse_in_vars(&vars, findings);
+    let mut pools = block(pools, "pools", findings);
+    vars::substitute(&mut pools, &vars, findings);
+    let pools = DeclaredPools::read(pools, findings);
 
     let Some(stages) = stages else {
         findings.error("missing-key", start, "the pipeline file has no `stages`").help = Some(SKELETON.into());
@@ -74,7 +80,7 @@ pub(super) fn read(file: Node, options: &LoadOptions, findings: &mut Findings) -
         findings.error("missing-key", stages_span, "`stages` is empty").help =
             Some("a pipeline has at least one stage".into());
     }
-    Some(Document { name, numerics, stages })
+    Some(Document { name, numerics, pools, stages })
 }
 
 const SKELETON: &str = "a pipeline file begins with `version: 1` and has `stages: { NAME: { uses: KIND } }`";

@@ -37,6 +37,7 @@ mod node;
 mod order;
 mod parse;
 mod places;
+mod pools;
 mod resources;
 mod restrict;
 mod set;
@@ -68,10 +69,23 @@ pub struct Pipeline {
     pub name: String,
     /// `numerics:`, where the file has it.
     pub numerics: Option<Numerics>,
+    /// `pools:`, in file order.
+    pub pools: Vec<Pool>,
     /// In file order; those that the profile adds come last.
     pub stages: Vec<StageSpec>,
     /// Every stage after those it waits for; in file order among equals.
     pub order: Vec<usize>,
+    /// Whether stages of the file were left out.
+    pub is_part: bool,
+}
+
+/// A pool of `pools:`: something the file names, of which stages take some and there is so much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its key.
+    pub name: String,
+    /// How much there is, at least 1.
+    pub size: usize,
 }
 
 /// Which artifacts may be reused: those of the same compute class, or those of any.
@@ -140,7 +154,7 @@ pub struct InputRef {
 }
 
 /// `resources:`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Threads; `None` leaves it to the stage kind.
     pub cpu: Option<usize>,
@@ -148,6 +162,8 @@ pub struct Resources {
     pub memory_bytes: Option<u64>,
     /// GPUs; a wish.
     pub gpu: usize,
+    /// How much of which pool, by its position in [`Pipeline::pools`]; each once, none of nothing.
+    pub pools: Vec<(usize, usize)>,
 }
 
 /// Reads and checks the pipeline file at `path`.
@@ -176,7 +192,7 @@ pub fn load_text(path: &Path, text: &str, options: &LoadOptions, registry: &Regi
     let Some(document) = document else { return Err(findings.into_diagnostics()) };
     let mut stages = Vec::with_capacity(document.stages.len());
     for entry in document.stages {
-        let written = stage_text::read(entry, &mut findings);
+        let written = stage_text::read(entry, &document.pools, &mut findings);
         let built = kind::build(&written, registry, &mut findings);
         stages.push(wire::Part { written, built });
     }
@@ -187,8 +203,10 @@ pub fn load_text(path: &Path, text: &str, options: &LoadOptions, registry: &Regi
             base_dir: base_dir(path),
             name: document.name.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()),
             numerics: document.numerics,
+            pools: document.pools.into_pools(),
             stages,
             order,
+            is_part: false,
         }),
         _ => Err(findings.into_diagnostics()),
     }

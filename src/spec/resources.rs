@@ -1,4 +1,4 @@
-//! `resources: { cpu: 4, memory: 4GiB, gpu: 1 }`: what a stage wishes for.
+//! `resources: { cpu: 4, memory: 4GiB, gpu: 1, pools: { hub: 1 } }`: what a stage wishes for.
 
 use serde_yaml::Value;
 
@@ -6,8 +6,9 @@ use super::Resources;
 use super::findings::Findings;
 use super::keys::{self, Keys};
 use super::node::{Body, Node};
+use super::pools::DeclaredPools;
 
-const KEYS: &[&str] = &["cpu", "memory", "gpu"];
+const KEYS: &[&str] = &["cpu", "memory", "gpu", "pools"];
 
 /// More threads or GPUs than any one machine has: beyond it, it is a typing error.
 const COUNT_MAX: u64 = 4096;
@@ -25,10 +26,9 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 /// Reads the block of the stage called `stage`.
-pub(super) fn read(node: Node, stage: &str, findings: &mut Findings) -> Resources {
+pub(super) fn read(node: Node, stage: &str, pools: &DeclaredPools, findings: &mut Findings) -> Resources {
     let owner = format!("`resources` of stage `{stage}`");
     let Some(mut keys) = Keys::new(node, owner.clone(), KEYS, findings) else { return Resources::default() };
-    keys.refuse_not_built("pools", findings);
     let mut resources = Resources::default();
     if let Some(entry) = keys.take("cpu") {
         resources.cpu = count(&entry.value, &format!("`cpu` in {owner}"), 1, findings);
@@ -39,11 +39,15 @@ pub(super) fn read(node: Node, stage: &str, findings: &mut Findings) -> Resource
     if let Some(entry) = keys.take("memory") {
         resources.memory_bytes = memory(&entry.value, &format!("`memory` in {owner}"), findings);
     }
+    if let Some(entry) = keys.take("pools") {
+        resources.pools = pools.wishes(entry.value, stage, findings);
+    }
     keys.finish(findings);
     resources
 }
 
-fn count(node: &Node, what: &str, min: u64, findings: &mut Findings) -> Option<usize> {
+/// A whole number from `min` on; `None` for nothing, and for what is reported.
+pub(super) fn count(node: &Node, what: &str, min: u64, findings: &mut Findings) -> Option<usize> {
     match &node.body {
         Body::Scalar(Value::Null) | Body::Unknown => None,
         Body::Scalar(Value::Number(number)) => {

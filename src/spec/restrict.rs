@@ -14,6 +14,7 @@ impl Pipeline {
         while let Some(stage) = open.pop() {
             open.extend(self.stages[stage].waits_for().filter(|&before| kept.insert(before)));
         }
+        self.is_part |= kept.len() < self.stages.len();
         let mut position = vec![usize::MAX; self.stages.len()];
         kept.iter().enumerate().for_each(|(new, &old)| position[old] = new);
         let mut stages = Vec::with_capacity(kept.len());

@@ -6,6 +6,7 @@ use super::Resources;
 use super::findings::Findings;
 use super::keys::{self, Keys};
 use super::node::{Body, Entry, Node, Span};
+use super::pools::DeclaredPools;
 use super::resources;
 
 const STAGE_KEYS: &[&str] = &["uses", "with", "inputs", "needs", "resources", "to"];
@@ -50,7 +51,7 @@ pub(super) struct InputText {
 }
 
 /// Reads one entry of `stages`.
-pub(super) fn read(entry: Entry, findings: &mut Findings) -> StageText {
+pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings) -> StageText {
     let Entry { key: name, key_span: name_span, value } = entry;
     keys::name(&name, "stage", name_span, findings);
     let Some(mut keys) = Keys::new(value, format!("stage `{name}`"), STAGE_KEYS, findings) else {
@@ -74,8 +75,9 @@ pub(super) fn read(entry: Entry, findings: &mut Findings) -> StageText {
     let inputs_span = inputs.as_ref().map(|entry| entry.key_span);
     let inputs = inputs.map_or_else(Vec::new, |entry| read_inputs(entry.value, &name, findings));
     let needs = keys.take("needs").map_or_else(Vec::new, |entry| read_needs(entry.value, &name, findings));
-    let resources =
-        keys.take("resources").map_or_else(Resources::default, |entry| resources::read(entry.value, &name, findings));
+    let resources = keys
+        .take("resources")
+        .map_or_else(Resources::default, |entry| resources::read(entry.value, &name, pools, findings));
     let to = keys.take("to").filter(|entry| !entry.value.is_null());
     let to = to
         .and_then(|entry| keys::text(entry.value, &format!("`to` of stage `{name}`"), findings))

@@ -75,6 +75,8 @@ fn help_of_run() {
                                as it is
           --numerics <WHICH>   Reuse artifacts of any compute class, or of this one exactly: any, exact
           --force <STAGE>      Run this stage although it was made before; can be given again
+          --until <STAGE>      Make only this stage and what it needs; can be given again
+          --keep-going         After a failure, go on with the stages that do not need the failed one
           --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
           --memory <SIZE>      Memory for all stages together, and for each [default: what is free]
           --json               Write events as JSON Lines to standard output
@@ -198,6 +200,7 @@ fn help_of_the_others() {
           --set <KEY=VALUE>   Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
           --locked            Fail where the lock file does not fit the pipeline
           --numerics <WHICH>  Reuse artifacts of any compute class, or of this one exactly: any, exact
+          --until <STAGE>     Only this stage and what it needs; can be given again
           --why               Say below each stage what changed since the last run
           --json              Write JSON
           --store <DIR>       The store's folder [env: PIPE_STORE] [default: .pipe]

@@ -198,6 +198,11 @@ impl Stage for Fake {
                 wait_until(|| ctx.cancel.is_cancelled());
                 ctx.check_cancelled()?;
             }
+            "hold" => {
+                ctx.log("waiting");
+                let path = ctx.base_dir.join(format!("{}.mode", self.label));
+                wait_until(|| fs::read_to_string(&path).is_ok_and(|mode| mode == "well"));
+            }
             "deaf" => {
                 ctx.log("waiting");
                 wait_until(|| ctx.cancel.is_cancelled());

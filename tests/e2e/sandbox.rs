@@ -91,7 +91,7 @@ impl Sandbox {
         let mut of_plan = vec!["plan", "--why"];
         while let Some(word) = words.next() {
             match word {
-                "--json" => {}
+                "--json" | "--keep-going" => {}
                 "--threads" | "--memory" | "--time-limit" | "--force" => drop(words.next()),
                 word => of_plan.push(word),
             }

@@ -27,7 +27,7 @@ fn child() {
 }
 
 /// A running command, once its stage `slow` has said `waiting`.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStderr>>,
 }
@@ -38,25 +38,44 @@ impl Running {
     }
 
     fn start_until(sandbox: &Sandbox, line: &str) -> Self {
+        let mut running = Running::spawn(sandbox, &[]);
+        running.wait_for(line);
+        running
+    }
+
+    /// With further environment variables, at its beginning.
+    pub(crate) fn spawn(sandbox: &Sandbox, environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", "signals::child", "--nocapture"])
             .env(ARGUMENTS, "run p.yaml --threads 2")
+            .envs(environment.iter().copied())
             .current_dir(sandbox.path(""))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("this binary starts");
         let stderr = child.stderr.take().expect("it is piped");
-        let mut running = Running { child, lines: BufReader::new(stderr).lines() };
-        running.wait_for(line);
-        running
+        Running { child, lines: BufReader::new(stderr).lines() }
     }
 
-    fn wait_for(&mut self, wanted: &str) {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn wait_for(&mut self, wanted: &str) {
+        self.wait_until(wanted, |line| line == wanted);
+    }
+
+    /// For a line that begins so.
+    pub(crate) fn wait_for_start(&mut self, wanted: &str) {
+        self.wait_until(wanted, |line| line.starts_with(wanted));
+    }
+
+    fn wait_until(&mut self, wanted: &str, is_it: impl Fn(&str) -> bool) {
         let mut seen = Vec::new();
         for line in &mut self.lines {
             let line = line.expect("readable");
-            if line == wanted {
+            if is_it(&line) {
                 return;
             }
             seen.push(line);
@@ -64,15 +83,23 @@ impl Running {
         panic!("it ended without `{wanted}`:\n{}", seen.join("\n"));
     }
 
-    fn send(&self, signal: &str) {
+    pub(crate) fn send(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(status.expect("there is a `kill`").success());
     }
 
     /// The exit code and the rest of stderr.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let rest: Vec<String> = (&mut self.lines).map(|line| line.expect("readable")).collect();
         (self.child.wait().expect("it ends").code(), rest.join("\n"))
+    }
+}
+
+impl Drop for Running {
+    /// A failed test leaves no process behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
