@@ -92,6 +92,12 @@ pub enum CacheError {
         /// The file.
         path: PathBuf,
     },
+    /// A pin that does not say what it keeps: nothing can be removed then.
+    #[error("the pin `{}` cannot be read; remove it and pin again", path.display())]
+    BadPin {
+        /// Its file.
+        path: PathBuf,
+    },
     /// A manifest has no such port.
     #[error("the manifest of `{fingerprint}` has no output `{port}`")]
     UnknownPort {

@@ -3,6 +3,7 @@
 //! ```text
 //! idx/semantic/ab/<semantic key>   fingerprints, one per line, in the order of their publishing
 //! idx/semantic/complete            made once all manifests are listed; without it the lists are made again
+//! idx/trajectory/<trajectory>      fingerprints whose executions left its training state
 //! idx/memo/<digest of the name>    { "format_version": 1, "name": .., "value": .. }
 //! ```
 //!
@@ -76,6 +77,26 @@ impl Store {
         let note = Note { format_version: MEMO_VERSION, name: name.to_owned(), value: value.to_owned() };
         let text = serde_json::to_vec(&note).expect("three plain fields");
         self.write_index(&self.inner.layout.memo(name), &text)
+    }
+
+    /// Notes that an execution of `fingerprint` left the training state of `trajectory`, which is kept as long as its outputs are.
+    ///
+    /// # Errors
+    /// When the disk refuses, or one of them cannot be a key.
+    pub fn note_checkpoint(&self, trajectory: &str, fingerprint: &str) -> Result<(), CacheError> {
+        check_key(trajectory)?;
+        check_key(fingerprint)?;
+        let mut results = self.results_of(trajectory);
+        if results.iter().any(|known| known == fingerprint) {
+            return Ok(());
+        }
+        results.push(fingerprint.to_owned());
+        self.write_index(&self.inner.layout.results_of(trajectory), results.join("\n").as_bytes())
+    }
+
+    pub(crate) fn results_of(&self, trajectory: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.inner.layout.results_of(trajectory)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Lists a fingerprint under its semantic key unless it is listed. Where that fails, the lists are no longer complete,

@@ -1,13 +1,14 @@
 //! Looking over a whole store: how large it is, and whether every blob still has its bytes.
 //!
-//! It deliberately removes nothing. What is corrupt is moved to `corrupt/`, so that the next run makes it again and the
+//! It deliberately removes nothing: see `gc`. What is corrupt is moved to `corrupt/`, so that the next run makes it again and the
 //! damaged bytes can still be looked at.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::digest::is_digest;
+use crate::digest::{hash_file, is_digest};
 use crate::manifest::{Manifest, Unreadable};
 use crate::store::{entries, unique_word};
 use crate::{CacheError, Store};
@@ -84,7 +85,8 @@ impl Store {
             runs: size_below(&layout.runs())?,
             ..StoreSize::default()
         };
-        for folder in [layout.tmp(), layout.index(), layout.divergences(), layout.corrupt(), layout.locks()] {
+        let others = [layout.tmp(), layout.index(), layout.divergences(), layout.corrupt(), layout.locks()];
+        for folder in others.into_iter().chain([layout.pins(), layout.gc()]) {
             size.other.add(size_below(&folder)?);
         }
         let mut external: BTreeMap<String, u64> = BTreeMap::new();
@@ -113,7 +115,7 @@ impl Store {
             }
         }
         for path in files_below(&self.inner.layout.manifests())? {
-            let bytes = fs::read(&path).map_err(CacheError::io("read", &path))?;
+            let Some(bytes) = if_there(fs::read(&path)).map_err(CacheError::io("read", &path))? else { continue };
             // What another version of pipe wrote is not damaged.
             if Manifest::decode(&bytes).err() == Some(Unreadable::Damaged) {
                 corruptions.push(self.set_aside(CorruptionKind::Manifest, path)?);
@@ -124,8 +126,11 @@ impl Store {
 
     fn find_corruption(&self, path: &Path) -> Result<Option<CorruptionKind>, CacheError> {
         let expected = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let size_bytes = fs::metadata(path).map_err(CacheError::io("read", path))?.len();
-        let found = self.hash_now(path, size_bytes)?;
+        let found = if_there(fs::metadata(path))
+            .and_then(|metadata| if_there(metadata.map(|metadata| hash_file(path, metadata.len())).transpose()))
+            .map_err(CacheError::io("read", path))?;
+        self.inner.n_files_read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let Some(found) = found.flatten() else { return Ok(None) };
         let is_sound = is_digest(&expected) && found == expected;
         Ok((!is_sound).then_some(CorruptionKind::Blob { expected, found }))
     }
@@ -141,9 +146,17 @@ impl Store {
 }
 
 impl SizeOf {
-    fn add(&mut self, other: SizeOf) {
+    pub(crate) fn add(&mut self, other: SizeOf) {
         self.n_files += other.n_files;
         self.size_bytes += other.size_bytes;
+    }
+}
+
+/// `None` for what was removed meanwhile: by `gc`, or by another who verifies.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 
@@ -161,7 +174,7 @@ pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
 }
 
 /// A file that goes away while it is counted counts nothing.
-fn size_below(folder: &Path) -> Result<SizeOf, CacheError> {
+pub(crate) fn size_below(folder: &Path) -> Result<SizeOf, CacheError> {
     let mut size = SizeOf::default();
     for path in files_below(folder)? {
         if let Ok(metadata) = fs::symlink_metadata(&path) {

@@ -70,6 +70,19 @@ impl Layout {
         self.root.join("runs")
     }
 
+    /// The locks of collecting garbage, and `holds/`.
+    pub(crate) fn gc(&self) -> PathBuf {
+        self.root.join("gc")
+    }
+
+    pub(crate) fn holds(&self) -> PathBuf {
+        self.gc().join("holds")
+    }
+
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
     /// Everything below here may be deleted at any time.
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("idx")
@@ -81,6 +94,11 @@ impl Layout {
 
     pub(crate) fn semantic(&self) -> PathBuf {
         self.index().join("semantic")
+    }
+
+    /// The fingerprints whose executions left the training state of a trajectory.
+    pub(crate) fn results_of(&self, trajectory: &str) -> PathBuf {
+        self.index().join("trajectory").join(trajectory)
     }
 
     pub(crate) fn memo(&self, name: &str) -> PathBuf {

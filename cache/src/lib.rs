@@ -14,8 +14,8 @@
 //! `store` (opening, recovery), `attempt`, `publish`, `lookup`, and then the parts that stand alone: `stat_memo`,
 //! `lock`, `restore`, `watch`, `index`, `inspect`, `adopt`.
 //!
-//! It deliberately knows no pipelines, no stage kinds and no network, and it never decides what to keep: collecting
-//! garbage and a remote tier are separate parts that build on this one.
+//! It deliberately knows no pipelines, no stage kinds and no network, and removes nothing by itself: what `gc` may remove,
+//! its caller says. A remote tier is a separate part that builds on this one.
 
 pub mod disk;
 pub mod error;
@@ -24,11 +24,14 @@ pub mod manifest;
 mod adopt;
 mod attempt;
 mod digest;
+mod gc;
+mod hold;
 mod index;
 mod inspect;
 mod layout;
 mod lock;
 mod lookup;
+mod pin;
 mod publish;
 mod restore;
 mod stat_memo;
@@ -39,10 +42,12 @@ pub use attempt::Attempt;
 pub use digest::{FileDigest, artifact_digest};
 pub use disk::{Disk, RealDisk};
 pub use error::CacheError;
+pub use gc::{Gc, GcPlan, GcRoots, Removal, RemovalKind, Removed};
 pub use inspect::{Corruption, CorruptionKind, SizeOf, StoreSize};
 pub use lock::{FileLock, StageLock};
 pub use lookup::{MissingFile, MissingReason};
 pub use manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
+pub use pin::Pin;
 pub use publish::{Divergence, ManifestDraft, Publication};
 pub use restore::Restored;
 pub use store::Store;

@@ -87,7 +87,7 @@ impl Store {
     }
 }
 
-fn wait_for(path: &Path) -> Result<FileLock, CacheError> {
+pub(crate) fn wait_for(path: &Path) -> Result<FileLock, CacheError> {
     loop {
         if let Some(lock) = FileLock::try_new(path)? {
             return Ok(lock);
@@ -100,6 +100,7 @@ fn wait_for(path: &Path) -> Result<FileLock, CacheError> {
 pub struct FileLock {
     path: PathBuf,
     file: File,
+    is_kept: bool,
 }
 
 impl FileLock {
@@ -154,8 +155,21 @@ impl FileLock {
         if !is_at(&file, path) {
             return Ok(Taken::Removed);
         }
-        write_holder(&mut file).map_err(CacheError::io("write", path))?;
-        Ok(Taken::Held(FileLock { path: path.to_path_buf(), file }))
+        // Only for those who wait to say for whom; on a full disk it is not known.
+        let _ = write_holder(&mut file);
+        Ok(Taken::Held(FileLock { path: path.to_path_buf(), file, is_kept: false }))
+    }
+}
+
+impl FileLock {
+    /// Adds to the file behind the holder's process id.
+    pub(crate) fn append(&mut self, text: &str) -> Result<(), CacheError> {
+        self.file.write_all(text.as_bytes()).map_err(CacheError::io("write", &self.path))
+    }
+
+    /// Leaves the file there when the lock is let go.
+    pub(crate) fn keep(&mut self) {
+        self.is_kept = true;
     }
 }
 
@@ -169,7 +183,7 @@ enum Taken {
 impl Drop for FileLock {
     fn drop(&mut self) {
         // Only our own file: if someone cleared the folder, the name may already be another's.
-        if is_at(&self.file, &self.path) {
+        if !self.is_kept && is_at(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -83,10 +83,19 @@ impl Store {
         check_key(&draft.fingerprint)?;
         check_key(&draft.semantic_key)?;
         let found = self.collect(&attempt, &draft)?;
-        self.store_blobs(found.values().flat_map(BTreeMap::values))?;
-        let mut outputs = to_manifest_files(found);
+        let files: BTreeMap<&str, &Found> =
+            found.values().flat_map(BTreeMap::values).map(|file| (file.digest.as_str(), file)).collect();
+        let mut settled = BTreeSet::new();
+        for file in files.values() {
+            self.settle_unless_there(file, &mut settled)?;
+        }
+        let mut outputs = to_manifest_files(&found);
         self.add_external(&mut outputs, draft.external.iter())?;
         let manifest = to_manifest(draft, outputs)?;
+        // From finding a blob to naming it in a manifest that is held, nobody removes blobs.
+        let _shared = self.share_gc_lock()?;
+        self.hold_while_shared(&[&manifest.fingerprint], &[])?;
+        self.store_blobs(&files, &mut settled)?;
         self.commit(&attempt, manifest)
     }
 
@@ -130,20 +139,34 @@ impl Store {
         self.inner.disk.rename(&copy, path).map_err(CacheError::io("rename", path))
     }
 
-    /// Steps 2 to 4 of the drawing.
-    fn store_blobs<'a>(&self, files: impl Iterator<Item = &'a Found>) -> Result<(), CacheError> {
+    /// Step 2 of the drawing for a file that the store has not. Returns whether it has not.
+    fn settle_unless_there<'a>(&self, file: &'a Found, settled: &mut BTreeSet<&'a str>) -> Result<bool, CacheError> {
+        if self.has_blob(&file.digest, file.size_bytes)? {
+            return Ok(false);
+        }
         let disk = &self.inner.disk;
-        let by_digest: BTreeMap<&str, &Found> = files.map(|file| (file.digest.as_str(), file)).collect();
+        if settled.insert(&file.digest) {
+            disk.sync_file(&file.path).map_err(CacheError::io("sync", &file.path))?;
+            disk.seal(&file.path).map_err(CacheError::io("seal", &file.path))?;
+        }
+        Ok(true)
+    }
+
+    /// Steps 3 and 4, by digest. A blob that was there when step 2 began may have been removed since.
+    fn store_blobs<'a>(
+        &self,
+        files: &BTreeMap<&'a str, &'a Found>,
+        settled: &mut BTreeSet<&'a str>,
+    ) -> Result<(), CacheError> {
+        let disk = &self.inner.disk;
         let mut to_move = Vec::new();
-        for (digest, file) in &by_digest {
-            if !self.has_blob(digest, file.size_bytes)? {
-                disk.sync_file(&file.path).map_err(CacheError::io("sync", &file.path))?;
-                disk.seal(&file.path).map_err(CacheError::io("seal", &file.path))?;
+        for (digest, file) in files {
+            if self.settle_unless_there(file, settled)? {
                 to_move.push((&file.path, self.inner.layout.blob(digest)));
             }
         }
         let folders: BTreeSet<PathBuf> =
-            by_digest.keys().map(|digest| folder_of(&self.inner.layout.blob(digest))).collect();
+            files.keys().map(|digest| folder_of(&self.inner.layout.blob(digest))).collect();
         for folder in &folders {
             disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
         }
@@ -261,7 +284,7 @@ impl Store {
         self.write_manifest(attempt, &text, &fanned(self.inner.layout.divergences(), &name))
     }
 
-    fn write_manifest(&self, attempt: &Attempt, text: &str, to: &Path) -> Result<(), CacheError> {
+    pub(crate) fn write_manifest(&self, attempt: &Attempt, text: &str, to: &Path) -> Result<(), CacheError> {
         let disk = &self.inner.disk;
         let folder = folder_of(to);
         disk.create_folders(&folder).map_err(CacheError::io("create", &folder))?;
@@ -277,11 +300,12 @@ fn folder_of(path: &Path) -> PathBuf {
     path.parent().expect("every file and folder of the store lies below its root").to_path_buf()
 }
 
-fn to_manifest_files(found: BTreeMap<String, BTreeMap<String, Found>>) -> Outputs {
-    let to_file = |file: Found| ManifestFile { digest: file.digest, size_bytes: file.size_bytes, external: None };
+fn to_manifest_files(found: &BTreeMap<String, BTreeMap<String, Found>>) -> Outputs {
+    let to_file =
+        |file: &Found| ManifestFile { digest: file.digest.clone(), size_bytes: file.size_bytes, external: None };
     found
-        .into_iter()
-        .map(|(port, files)| (port, files.into_iter().map(|(name, file)| (name, to_file(file))).collect()))
+        .iter()
+        .map(|(port, files)| (port.clone(), files.iter().map(|(name, file)| (name.clone(), to_file(file))).collect()))
         .collect()
 }
 

@@ -5,9 +5,10 @@ use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
+use crate::hold::Hold;
 use crate::layout::Layout;
 use crate::{CacheError, Disk, RealDisk};
 
@@ -26,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) n_files_read: AtomicU64,
+    /// What is relied on through this value: not removed by `gc` while it lives.
+    pub(crate) hold: Mutex<Option<Hold>>,
     /// Whether the folder was not there: nothing is written then, not even the index.
     pub(crate) is_absent: bool,
 }
@@ -49,6 +52,7 @@ impl Store {
         let store = Store::at(root, disk, false);
         store.check_format()?;
         store.recover()?;
+        store.remove_dead_holds()?;
         Ok(store)
     }
 
@@ -71,7 +75,8 @@ impl Store {
     }
 
     fn at(root: PathBuf, disk: Arc<dyn Disk>, is_absent: bool) -> Store {
-        let inner = Inner { layout: Layout::new(root), disk, n_files_read: AtomicU64::new(0), is_absent };
+        let (layout, n_files_read, hold) = (Layout::new(root), AtomicU64::new(0), Mutex::new(None));
+        let inner = Inner { layout, disk, n_files_read, hold, is_absent };
         Store { inner: Arc::new(inner) }
     }
 

@@ -6,6 +6,7 @@ mod adopt;
 mod crash;
 mod divergence;
 mod faults;
+mod gc;
 mod inspect;
 mod lookup;
 mod opening;
