@@ -18,6 +18,12 @@ pub enum RunnerError {
         /// Where in it, and why.
         source: serde_json::Error,
     },
+    /// A lock file that another version of pipe wrote: it is not known what it keeps from being removed.
+    #[error("the lock file `{}` is of another version of pipe, so it is not known which results it keeps", path.display())]
+    ForeignLock {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("failed to {verb} `{}`", path.display())]
     Io {
@@ -42,6 +48,7 @@ impl RunnerError {
             RunnerError::LockFile { .. } => {
                 Some("repair it, or delete it: `pipe update FILE` asks for every revision again and writes it".into())
             }
+            RunnerError::ForeignLock { .. } => Some("take that version, or move the file away".into()),
             RunnerError::Store(_) | RunnerError::Io { .. } => None,
         }
     }

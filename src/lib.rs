@@ -36,6 +36,7 @@ pub mod explain;
 pub mod history;
 
 pub mod record;
+pub mod roots;
 
 pub mod execute;
 

@@ -101,6 +101,11 @@ impl LockFile {
         !self.content.outputs.is_empty()
     }
 
+    /// The fingerprints of the last complete run, and of others that were merged in.
+    pub fn fingerprints(&self) -> impl Iterator<Item = &str> {
+        self.content.outputs.keys().map(String::as_str)
+    }
+
     /// Replaces the outputs: fingerprint to digests by port.
     pub fn set_outputs(&mut self, outputs: BTreeMap<String, PortDigests>) {
         self.content.outputs = outputs;

@@ -219,8 +219,20 @@ impl Planner<'_> {
         }
         let stages = stages.into_iter().map(|stage| stage.expect("the order holds every stage")).collect();
         let mut plan = Plan { stages };
+        self.hold(&plan)?;
         self.demand_files(&mut plan)?;
         Ok(plan)
+    }
+
+    /// Tells `pipe cache gc` what is relied on from here on, before it is looked at. Where nothing runs and nothing is copied,
+    /// nothing is.
+    fn hold(&self, plan: &Plan) -> Result<(), CacheError> {
+        if plan.is_all_reuse() && self.pipeline.stages.iter().all(|stage| stage.to.is_none()) {
+            return Ok(());
+        }
+        let manifests = plan.stages.iter().filter_map(|stage| stage.manifest.as_ref());
+        let fingerprints: Vec<&str> = manifests.map(|manifest| manifest.fingerprint.as_str()).collect();
+        self.store.hold(&fingerprints, &[])
     }
 
     fn plan_stage(&self, stage: usize, earlier: &[Option<StagePlan>]) -> StagePlan {

@@ -44,6 +44,8 @@ impl Workshop {
     /// When the disk refuses.
     pub fn new(store: &Store, pipeline: &Pipeline, plan: &Plan, lock: &LockFile) -> Result<Self, CacheError> {
         let attempt = store.begin("verify")?;
+        let manifests = plan.stages.iter().filter_map(|stage| stage.manifest.as_ref());
+        store.hold(&manifests.map(|manifest| manifest.fingerprint.as_str()).collect::<Vec<_>>(), &[])?;
         let workshop = Store::open(&attempt.dir().join("store"))?;
         for manifest in plan.stages.iter().filter_map(|stage| stage.manifest.as_ref()) {
             workshop.adopt(manifest, store)?;

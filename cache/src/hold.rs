@@ -51,12 +51,12 @@ pub(crate) struct GcLock(#[expect(dead_code, reason = "the lock is released when
 impl Store {
     /// Keeps the files of the manifests with these fingerprints, and the training state of these trajectories, from being
     /// removed by `gc` for as long as this value or a clone of it lives. What is gone already stays gone: look
-    /// afterwards ([`Store::missing`]).
+    /// afterwards ([`Store::missing`]). A store that was opened to read holds nothing.
     ///
     /// # Errors
     /// When the disk refuses, or one of them cannot be a key.
     pub fn hold(&self, fingerprints: &[&str], trajectories: &[&str]) -> Result<(), CacheError> {
-        if self.inner.is_absent || self.new_lines(fingerprints, trajectories)?.is_empty() {
+        if self.inner.is_to_read || self.new_lines(fingerprints, trajectories)?.is_empty() {
             return Ok(());
         }
         let _shared = self.share_gc_lock()?;

@@ -102,6 +102,15 @@ impl Store {
         Ok(size)
     }
 
+    /// Every fingerprint that has a manifest, sorted.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn fingerprints(&self) -> Result<Vec<String>, CacheError> {
+        let files = files_below(&self.inner.layout.manifests())?;
+        Ok(files.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    }
+
     /// Reads every blob and manifest and sets aside those that are not what was published. The stages that made them
     /// run again when they are next needed.
     ///

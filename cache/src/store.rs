@@ -29,8 +29,19 @@ pub(crate) struct Inner {
     pub(crate) n_files_read: AtomicU64,
     /// What is relied on through this value: not removed by `gc` while it lives.
     pub(crate) hold: Mutex<Option<Hold>>,
+    /// Opened to look into it: nothing is held.
+    pub(crate) is_to_read: bool,
     /// Whether the folder was not there: nothing is written then, not even the index.
     pub(crate) is_absent: bool,
+}
+
+/// What a store value is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    ToWrite,
+    ToRead,
+    /// To read, where there is no store.
+    ToReadNothing,
 }
 
 impl Store {
@@ -49,7 +60,7 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_on(root: &Path, disk: Arc<dyn Disk>) -> Result<Store, CacheError> {
         let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
-        let store = Store::at(root, disk, false);
+        let store = Store::at(root, disk, Opened::ToWrite);
         store.check_format()?;
         store.recover()?;
         store.remove_dead_holds()?;
@@ -64,19 +75,20 @@ impl Store {
     pub fn open_to_read(root: &Path) -> Result<Store, CacheError> {
         let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let store = Store::at(root.clone(), disk.clone(), false);
+        let store = Store::at(root.clone(), disk.clone(), Opened::ToRead);
         if store.has_format()? {
             return Ok(store);
         }
         if !only_beginnings(&root)? && !store.has_format()? {
             return Err(CacheError::NotAStore { root });
         }
-        Ok(Store::at(root, disk, true))
+        Ok(Store::at(root, disk, Opened::ToReadNothing))
     }
 
-    fn at(root: PathBuf, disk: Arc<dyn Disk>, is_absent: bool) -> Store {
+    fn at(root: PathBuf, disk: Arc<dyn Disk>, opened: Opened) -> Store {
+        let (is_to_read, is_absent) = (opened != Opened::ToWrite, opened == Opened::ToReadNothing);
         let (layout, n_files_read, hold) = (Layout::new(root), AtomicU64::new(0), Mutex::new(None));
-        let inner = Inner { layout, disk, n_files_read, hold, is_absent };
+        let inner = Inner { layout, disk, n_files_read, hold, is_to_read, is_absent };
         Store { inner: Arc::new(inner) }
     }
 

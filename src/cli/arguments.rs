@@ -317,7 +317,7 @@ pub(super) struct CacheArguments {
     pub(super) command: CacheCommand,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
     /// Print the store's folder
     Path,
@@ -325,6 +325,43 @@ pub(super) enum CacheCommand {
     Size,
     /// Read every file of the store again; what is corrupt is set aside and made again by the next run
     Verify,
+    /// Remove what no lock file, recent run or pin keeps; without --yes only say what would be removed
+    Gc(GcArguments),
+    /// Keep the artifacts of a run, or of one fingerprint, from gc; without an argument, list the pins
+    Pin(PinArguments),
+    /// Remove a pin
+    Unpin(UnpinArguments),
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Kept are the artifacts that a lock file beside the pipeline file of any run names, those of the newest runs, those that are \
+                  pinned, and what running pipelines use. Manifests stay: what is removed is made again only when a stage that runs needs it."
+)]
+pub(super) struct GcArguments {
+    /// Keep the artifacts of the newest N runs
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(super) keep_runs: usize,
+    /// Remove the longest unused first, and only until the store is no larger than this, such as 20GB
+    #[arg(long, value_name = "SIZE")]
+    pub(super) max_size: Option<String>,
+    /// Remove it
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PinArguments {
+    /// The id of the run, or the fingerprint, or how it begins
+    #[arg(value_name = "RUN|FINGERPRINT")]
+    pub(super) target: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UnpinArguments {
+    /// What was pinned, or how it begins
+    #[arg(value_name = "RUN|FINGERPRINT")]
+    pub(super) target: String,
 }
 
 #[derive(Args, Debug)]

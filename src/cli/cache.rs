@@ -1,4 +1,4 @@
-//! `pipe cache path | size | verify`: looks after the store.
+//! `pipe cache path | size | verify`: looks after the store. `gc` and `pin` have files of their own.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,18 @@ use pipe_cache::CorruptionKind;
 use super::arguments::{CacheArguments, CacheCommand};
 use super::failure::CliError;
 use super::session::Session;
+use super::{gc, pin};
 use crate::exit_code;
 use crate::report::numbers::{bytes, plural};
 
 pub(super) fn cache(session: &mut Session<'_>, arguments: &CacheArguments) -> Result<u8, CliError> {
-    match arguments.command {
+    match &arguments.command {
         CacheCommand::Path => path(session),
         CacheCommand::Size => size(session),
         CacheCommand::Verify => verify(session),
+        CacheCommand::Gc(arguments) => gc::gc(session, arguments),
+        CacheCommand::Pin(arguments) => pin::pin(session, arguments),
+        CacheCommand::Unpin(arguments) => pin::unpin(session, arguments),
     }
 }
 

@@ -84,7 +84,7 @@ impl From<RunnerError> for CliError {
     fn from(error: RunnerError) -> Self {
         let slug = match &error {
             RunnerError::Store(_) => "store",
-            RunnerError::LockFile { .. } => "lock-file",
+            RunnerError::LockFile { .. } | RunnerError::ForeignLock { .. } => "lock-file",
             RunnerError::Io { .. } => "io",
         };
         with_help(Diagnostic::new(slug, chain(&error)), error.help()).into()

@@ -281,6 +281,9 @@ impl<'a> Coordinator<'a, '_, '_> {
         }
         match self.planner.judge(stage, &self.manifests_for(stage), None) {
             Ok(Judgement::Keyed(keys, found)) => {
+                if let Some(manifest) = &found {
+                    self.planner.store.hold(&[&manifest.fingerprint], &[])?;
+                }
                 let is_forced = self.planner.forced.contains(&stage);
                 let is_demanded = is_forced || self.is_remade[stage] || matches!(planned.verdict, Verdict::Run(_));
                 if let Some(manifest) = found.filter(|_| !is_demanded)

@@ -163,6 +163,7 @@ impl Job<'_> {
         let _lock = store
             .stage_lock_unless(&keys.fingerprint, &mut say_who, &|| self.cancel.is_cancelled())?
             .ok_or_else(StageError::cancelled)?;
+        store.hold(&[&keys.fingerprint], &[&keys.trajectory])?;
         if !is_forced
             && let Some(manifest) = store.lookup(&keys.fingerprint)?
             && store.missing(&manifest)?.is_empty()
@@ -181,6 +182,9 @@ impl Job<'_> {
         let publication = pool.install(|| store.publish(attempt, draft))?;
         if !keys.keeps_checkpoints {
             store.remove_checkpoint(&keys.trajectory);
+        } else if store.checkpoint_dir(&keys.trajectory).exists() {
+            // Where it cannot be noted, the training state counts by its age: it is scratch.
+            let _ = store.note_checkpoint(&keys.trajectory, &keys.fingerprint);
         }
         Ok(Done { divergence: publication.divergence, manifest: Arc::new(publication.manifest), is_new: true })
     }

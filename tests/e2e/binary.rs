@@ -329,12 +329,42 @@ fn help_of_the_others() {
       size    Print how large the store is, by what is in it
       verify  Read every file of the store again; what is corrupt is set aside and made again by the
               next run
+      gc      Remove what no lock file, recent run or pin keeps; without --yes only say what would be
+              removed
+      pin     Keep the artifacts of a run, or of one fingerprint, from gc; without an argument, list the
+              pins
+      unpin   Remove a pin
       help    Print this message or the help of the given subcommand(s)
 
     Options:
           --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>  When to use colours: auto, always, never
       -h, --help          Print help
+    ----- stderr
+    ");
+}
+
+#[test]
+fn gc_says_what_it_keeps() {
+    insta::assert_snapshot!(pipe("cache gc --help"), @r"
+    exit code: 0
+    ----- stdout
+    Remove what no lock file, recent run or pin keeps; without --yes only say what would be removed
+
+    Usage: pipe cache gc [OPTIONS]
+
+    Options:
+          --keep-runs <N>    Keep the artifacts of the newest N runs [default: 10]
+          --max-size <SIZE>  Remove the longest unused first, and only until the store is no larger than
+                             this, such as 20GB
+          --yes              Remove it
+          --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
+          --color <WHEN>     When to use colours: auto, always, never
+      -h, --help             Print help
+
+    Kept are the artifacts that a lock file beside the pipeline file of any run names, those of the
+    newest runs, those that are pinned, and what running pipelines use. Manifests stay: what is removed
+    is made again only when a stage that runs needs it.
     ----- stderr
     ");
 }

@@ -25,9 +25,11 @@ use pipe_contract::{
     Artifact, ArtifactKind, Context, Cpu, ExternalFile, Figure, InputPort, KeySettings, OutputPort, Reader, Resolved,
     Source, Stage, StageError, StageKind, Unit,
 };
+use pipe_lm::cli::Environment;
 use pipe_lm::registry::Registry;
 
 use crate::figures;
+use crate::sandbox::execute_in;
 
 pub(crate) fn registry() -> Registry {
     Registry::new(vec![&MAKE, &CHANGE, &GROW, &JOIN, &MEET, &FILES, &REFER, &REMOTE, &CLASSY])
@@ -193,6 +195,11 @@ impl Stage for Fake {
                 edit(&path, &before);
             }
             "empty" => return Ok(()),
+            // As another process, which reads the roots while this one uses what is none.
+            "gc" => {
+                let output = execute_in(&ctx.base_dir, "cache gc --keep-runs 0 --yes", Environment::default());
+                assert_eq!(output.code, 0, "{}", output.err);
+            }
             "wait" => {
                 ctx.log("waiting");
                 wait_until(|| ctx.cancel.is_cancelled());

@@ -14,6 +14,7 @@ mod check;
 mod explain;
 mod failures;
 mod force;
+mod gc;
 mod get;
 mod graph;
 mod keep_going;

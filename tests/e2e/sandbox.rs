@@ -101,25 +101,7 @@ impl Sandbox {
     }
 
     fn execute(&self, arguments: &str, environment: Environment) -> Output {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let words = std::iter::once("pipe").chain(arguments.split_whitespace()).map(OsString::from);
-        let io = Io {
-            out: &mut out,
-            err: &mut err,
-            is_out_terminal: false,
-            is_err_terminal: false,
-            err_columns: None,
-            environment,
-            current_dir: self.folder.path().to_path_buf(),
-            cancel: CancelToken::default(),
-            catch_signals: |_| {},
-        };
-        let code = run_with(&kinds::registry(), words, io);
-        let text = |bytes: Vec<u8>| {
-            let text = String::from_utf8(bytes).expect("output is UTF-8");
-            text.replace(&self.folder.path().display().to_string(), "[dir]")
-        };
-        Output { code, out: text(out), err: text(err) }
+        execute_in(self.folder.path(), arguments, environment)
     }
 
     /// Runs the pipeline, which must succeed, and says of each stage whether it ran: `rows ran, text reused`.
@@ -144,6 +126,29 @@ impl Sandbox {
         assert_eq!(found.len(), 1, "blobs with the text {text:?}");
         fs::remove_file(&found[0]).expect("a blob can be removed by its owner");
     }
+}
+
+/// Runs `pipe ARGUMENTS` in a folder, in this process.
+pub(crate) fn execute_in(folder: &Path, arguments: &str, environment: Environment) -> Output {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let words = std::iter::once("pipe").chain(arguments.split_whitespace()).map(OsString::from);
+    let io = Io {
+        out: &mut out,
+        err: &mut err,
+        is_out_terminal: false,
+        is_err_terminal: false,
+        err_columns: None,
+        environment,
+        current_dir: folder.to_path_buf(),
+        cancel: CancelToken::default(),
+        catch_signals: |_| {},
+    };
+    let code = run_with(&kinds::registry(), words, io);
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).expect("output is UTF-8");
+        text.replace(&folder.display().to_string(), "[dir]")
+    };
+    Output { code, out: text(out), err: text(err) }
 }
 
 impl Output {
