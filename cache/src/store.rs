@@ -37,11 +37,11 @@ pub(crate) struct Inner {
 
 /// What a store value is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Opened {
-    ToWrite,
-    ToRead,
-    /// To read, where there is no store.
-    ToReadNothing,
+enum Purpose {
+    Write,
+    Read,
+    /// Read, where there is no store.
+    ReadNothing,
 }
 
 impl Store {
@@ -60,7 +60,7 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_on(root: &Path, disk: Arc<dyn Disk>) -> Result<Store, CacheError> {
         let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
-        let store = Store::at(root, disk, Opened::ToWrite);
+        let store = Store::at(root, disk, Purpose::Write);
         store.check_format()?;
         store.recover()?;
         store.remove_dead_holds()?;
@@ -75,18 +75,18 @@ impl Store {
     pub fn open_to_read(root: &Path) -> Result<Store, CacheError> {
         let root = std::path::absolute(root).map_err(CacheError::io("find", root))?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let store = Store::at(root.clone(), disk.clone(), Opened::ToRead);
+        let store = Store::at(root.clone(), disk.clone(), Purpose::Read);
         if store.has_format()? {
             return Ok(store);
         }
         if !only_beginnings(&root)? && !store.has_format()? {
             return Err(CacheError::NotAStore { root });
         }
-        Ok(Store::at(root, disk, Opened::ToReadNothing))
+        Ok(Store::at(root, disk, Purpose::ReadNothing))
     }
 
-    fn at(root: PathBuf, disk: Arc<dyn Disk>, opened: Opened) -> Store {
-        let (is_to_read, is_absent) = (opened != Opened::ToWrite, opened == Opened::ToReadNothing);
+    fn at(root: PathBuf, disk: Arc<dyn Disk>, purpose: Purpose) -> Store {
+        let (is_to_read, is_absent) = (purpose != Purpose::Write, purpose == Purpose::ReadNothing);
         let (layout, n_files_read, hold) = (Layout::new(root), AtomicU64::new(0), Mutex::new(None));
         let inner = Inner { layout, disk, n_files_read, hold, is_to_read, is_absent };
         Store { inner: Arc::new(inner) }

@@ -1,9 +1,12 @@
 //! `pipe cache gc`, `pin` and `unpin`: what nobody keeps is removed, and made again only where it is needed.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::sandbox::Sandbox;
+use pipe_lm::cli::Environment;
+
+use crate::sandbox::{Sandbox, execute_in};
 
 const STAGES: &str = "
   rows: { uses: make, with: { value: hello } }
@@ -277,4 +280,47 @@ fn it_makes_no_store() {
     ----- stderr
     ");
     assert!(!sandbox.path(".pipe").exists());
+}
+
+/// Runs of each thread.
+const N_RUNS: usize = 12;
+
+#[test]
+fn runs_beside_it_never_miss_what_they_found() {
+    let sandbox = Sandbox::new();
+    let pipeline = format!("version: 1\nstages:\n{STAGES}");
+    let files = ["a.yaml", "b.yaml"];
+    files.iter().for_each(|file| sandbox.write(file, &pipeline));
+    let folder = sandbox.path("");
+    let is_done = AtomicBool::new(false);
+    let execute = |arguments: &str| execute_in(&folder, arguments, Environment::default());
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            let mut n_removed = 0;
+            while !is_done.load(Ordering::SeqCst) {
+                for file in ["a.lock", "b.lock"] {
+                    let _ = fs::remove_file(folder.join(file));
+                }
+                let output = execute("cache gc --keep-runs 0 --yes");
+                assert_eq!(output.code, 0, "{}", output.err);
+                n_removed += usize::from(output.out.starts_with("removed"));
+            }
+            n_removed
+        });
+        let runs = files.map(|file| {
+            scope.spawn(move || {
+                for round in 0..N_RUNS {
+                    let suffix = format!("stages.text.with.suffix=s{}", round % 3);
+                    let more = format!("stages.more.with.suffix=m{}", round % 4);
+                    let output = execute(&format!("run {file} --set {suffix} --set {more}"));
+                    assert_eq!(output.code, 0, "{file}, round {round}: {}", output.err);
+                }
+            })
+        });
+        let ended = runs.map(|thread| thread.join());
+        is_done.store(true, Ordering::SeqCst);
+        assert!(ended.iter().all(Result::is_ok));
+        assert!(collector.join().expect("no panic") > 2, "too little was removed to test anything");
+    });
+    assert_eq!(execute("cache verify").code, 0);
 }
