@@ -204,8 +204,11 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 fn write_holder(file: &mut File) -> io::Result<()> {
-    file.rewind()?;
-    file.set_len(0)?;
+    // Not of a new file: ext4 starts to write a truncated file when it is closed, which takes milliseconds.
+    if file.metadata()?.len() > 0 {
+        file.rewind()?;
+        file.set_len(0)?;
+    }
     file.write_all(std::process::id().to_string().as_bytes())
 }
 
