@@ -8,7 +8,7 @@ use super::session::Session;
 
 #[cfg(feature = "stages")]
 pub(super) fn bench(session: &mut Session<'_>, arguments: &BenchArguments) -> Result<u8, CliError> {
-    use super::arguments::BenchCommand;
+    use super::arguments::bench::BenchCommand;
     match &arguments.command {
         BenchCommand::Peak(arguments) => measure::peak(session, arguments),
         BenchCommand::Gemm(arguments) => measure::gemm(session, arguments),
@@ -31,7 +31,7 @@ mod measure {
     use rayon::ThreadPool;
     use serde::Serialize;
 
-    use super::super::arguments::{BenchGemmArguments, BenchOptions, BenchPeakArguments, BenchTrainArguments};
+    use super::super::arguments::bench::{BenchGemmArguments, BenchOptions, BenchPeakArguments, BenchTrainArguments};
     use super::super::memory_limit;
     use super::{CliError, Session};
     use crate::diagnostic::Diagnostic;

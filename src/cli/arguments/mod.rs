@@ -1,8 +1,14 @@
-//! The arguments as the user writes them.
+//! The arguments as the user writes them: each command here, but those of `bench` and `cache`, which have commands of their own.
+
+pub(super) mod bench;
+mod cache;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(super) use bench::BenchArguments;
+pub(super) use cache::{CacheArguments, CacheCommand, GcArguments, PinArguments, UnpinArguments};
 
 /// A declarative pipeline runner for fine-tuning language models.
 #[derive(Debug, Parser)]
@@ -309,156 +315,4 @@ pub(super) struct UpdateArguments {
     pub(super) file: PathBuf,
     #[command(flatten)]
     pub(super) overlay: Overlay,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct CacheArguments {
-    #[command(subcommand)]
-    pub(super) command: CacheCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum CacheCommand {
-    /// Print the store's folder
-    Path,
-    /// Print how large the store is, by what is in it
-    Size,
-    /// Read every file of the store again; what is corrupt is set aside and made again by the next run
-    Verify,
-    /// Remove what no lock file, recent run or pin keeps; without --yes only say what would be removed
-    Gc(GcArguments),
-    /// Keep the artifacts of a run, or of one fingerprint, from gc; without an argument, list the pins
-    Pin(PinArguments),
-    /// Remove a pin
-    Unpin(UnpinArguments),
-}
-
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Kept are the artifacts that a lock file beside the pipeline file of any run names, those of the newest runs, those that are \
-                  pinned, and what running pipelines use. Manifests stay: what is removed is made again only when a stage that runs needs it."
-)]
-pub(super) struct GcArguments {
-    /// Keep the artifacts of the newest N runs
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub(super) keep_runs: usize,
-    /// Remove the longest unused first, and only until the store is no larger than this, such as 20GB
-    #[arg(long, value_name = "SIZE")]
-    pub(super) max_size: Option<String>,
-    /// Remove it
-    #[arg(long)]
-    pub(super) yes: bool,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct PinArguments {
-    /// The id of the run, or the fingerprint, or how it begins
-    #[arg(value_name = "RUN|FINGERPRINT")]
-    pub(super) target: Option<String>,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct UnpinArguments {
-    /// What was pinned, or how it begins
-    #[arg(value_name = "RUN|FINGERPRINT")]
-    pub(super) target: String,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct BenchArguments {
-    #[command(subcommand)]
-    pub(super) command: BenchCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum BenchCommand {
-    /// Multiply and add as fast as the machine can: its f32 peak, on one thread and on all
-    Peak(BenchPeakArguments),
-    /// Multiply with each matrix of a model: forward, gradient in the input, gradient of the weight
-    Gemm(BenchGemmArguments),
-    /// Take optimizer steps on random tokens, by the code of the stage kind `train`
-    Train(Box<BenchTrainArguments>),
-}
-
-/// How every measurement runs.
-#[derive(Args, Debug)]
-pub(super) struct BenchOptions {
-    /// Threads [env: PIPE_THREADS] [default: all]
-    #[arg(long, value_name = "N")]
-    pub(super) threads: Option<String>,
-    /// Write one JSON object
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct BenchPeakArguments {
-    #[command(flatten)]
-    pub(super) options: BenchOptions,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct BenchGemmArguments {
-    /// The model: a folder with config.json and *.safetensors
-    #[arg(long, value_name = "DIR")]
-    pub(super) model: PathBuf,
-    /// Rows that are multiplied with; fewer where the product would be larger than 64 MiB
-    #[arg(long, value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    pub(super) length: u32,
-    #[command(flatten)]
-    pub(super) options: BenchOptions,
-}
-
-#[derive(Args, Debug)]
-#[command(
-    after_help = "One optimizer step warms up and is not counted; times and rates are medians of the others.\nExit codes: 0 ok, 1 an optimizer step failed, 2 nothing could be measured, 130 interrupted"
-)]
-pub(super) struct BenchTrainArguments {
-    /// The model: a folder with config.json and *.safetensors
-    #[arg(long, value_name = "DIR")]
-    pub(super) model: PathBuf,
-    /// Packs of an optimizer step
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub(super) batch: u64,
-    /// Tokens of a pack [default: 1024, or what the file of --ids has]
-    #[arg(long, value_name = "TOKENS")]
-    pub(super) length: Option<usize>,
-    /// Optimizer steps that count
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(super) steps: u16,
-    /// Rank of a fresh adapter, alpha is twice that [default: 16]
-    #[arg(long, value_name = "R", conflicts_with = "full")]
-    pub(super) lora_r: Option<u64>,
-    /// Modules with an adapter, commas between them, or all-linear [default: q_proj,v_proj]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "full")]
-    pub(super) target_modules: Option<Vec<String>>,
-    /// Probability of dropout on the adapter's input [default: 0]
-    #[arg(long, value_name = "P", conflicts_with = "full")]
-    pub(super) lora_dropout: Option<f64>,
-    /// Start from the adapter in this folder
-    #[arg(long, value_name = "DIR", conflicts_with = "full")]
-    pub(super) adapter: Option<PathBuf>,
-    /// Train every weight instead of an adapter
-    #[arg(long)]
-    pub(super) full: bool,
-    /// Tokens of a document; documents do not see each other [default: one document a pack]
-    #[arg(long, value_name = "TOKENS")]
-    pub(super) documents: Option<usize>,
-    /// Share of the tokens that are supervised, at the end of each document [default: 1]
-    #[arg(long, value_name = "SHARE")]
-    pub(super) supervised: Option<f64>,
-    /// Take packs from a safetensors file: input_ids (N, T), and labels, position_ids, doc_ids, attention_mask if they are there
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["documents", "supervised"])]
-    pub(super) ids: Option<PathBuf>,
-    /// Seed of random tokens, of a fresh adapter and of dropout
-    #[arg(long, value_name = "SEED", default_value_t = 42)]
-    pub(super) seed: u64,
-    /// native or candle [default: auto, as the stage kind `train`]
-    #[arg(long, value_name = "ENGINE")]
-    pub(super) engine: Option<String>,
-    /// Most memory to take, such as 900MiB: more is recomputed then [default: what is free]
-    #[arg(long, value_name = "SIZE")]
-    pub(super) memory: Option<String>,
-    #[command(flatten)]
-    pub(super) options: BenchOptions,
 }
