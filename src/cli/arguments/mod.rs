@@ -1,6 +1,6 @@
 //! The arguments as the user writes them: each command here, but those of `bench` and `cache`, which have commands of their own.
 
-pub(super) mod bench;
+pub(crate) mod bench;
 mod cache;
 
 use std::path::PathBuf;
