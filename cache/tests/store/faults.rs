@@ -14,13 +14,13 @@ use crate::sandbox::*;
 const FILES: [(&str, &str); 3] = [("a", "first file"), ("b", "second file"), ("more/c", "third file")];
 
 /// `ENOSPC`: the disk is full.
-const FULL: i32 = 28;
+pub(crate) const FULL: i32 = 28;
 /// `EIO`: the disk is broken.
-const BROKEN: i32 = 5;
+pub(crate) const BROKEN: i32 = 5;
 
 /// What the disk refuses, counted from the first operation.
 #[derive(Clone, Copy, Debug)]
-enum Refuses {
+pub(crate) enum Refuses {
     /// This operation alone.
     Only(usize),
     /// From this operation on, all that need space.
@@ -29,15 +29,21 @@ enum Refuses {
 
 /// A disk that refuses; a refused write has written half.
 #[derive(Debug)]
-struct FaultyDisk {
+pub(crate) struct FaultyDisk {
     refuses: Refuses,
     errno: i32,
     n_done: AtomicUsize,
+    n_refused: AtomicUsize,
 }
 
 impl FaultyDisk {
-    fn new(refuses: Refuses, errno: i32) -> Arc<Self> {
-        Arc::new(FaultyDisk { refuses, errno, n_done: AtomicUsize::new(0) })
+    pub(crate) fn new(refuses: Refuses, errno: i32) -> Arc<Self> {
+        Arc::new(FaultyDisk { refuses, errno, n_done: AtomicUsize::new(0), n_refused: AtomicUsize::new(0) })
+    }
+
+    /// Whether it has refused anything.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.n_refused.load(Ordering::SeqCst) > 0
     }
 
     fn ask(&self, needs_space: bool) -> io::Result<()> {
@@ -46,6 +52,7 @@ impl FaultyDisk {
             Refuses::Only(wanted) => number == wanted,
             Refuses::SpaceFrom(first) => needs_space && number >= first,
         };
+        self.n_refused.fetch_add(usize::from(is_refused), Ordering::SeqCst);
         if is_refused { Err(io::Error::from_raw_os_error(self.errno)) } else { Ok(()) }
     }
 }

@@ -17,11 +17,11 @@ use crate::power_cut::{Recording, UnsyncedDisk, fast_folder, find_false_file, fi
 use crate::sandbox::*;
 use crate::simulated_disk::Forgets;
 
-fn roots(fingerprints: &[&str]) -> GcRoots {
+pub(crate) fn roots(fingerprints: &[&str]) -> GcRoots {
     GcRoots { fingerprints: fingerprints.iter().map(|&f| f.to_owned()).collect(), ..GcRoots::default() }
 }
 
-fn collect(store: &Store, roots: &GcRoots, max_bytes: Option<u64>) -> (GcPlan, Removed) {
+pub(crate) fn collect(store: &Store, roots: &GcRoots, max_bytes: Option<u64>) -> (GcPlan, Removed) {
     let gc = store.begin_gc().expect("begun");
     let plan = store.plan_gc(roots, max_bytes).expect("planned");
     let removed = gc.remove(&plan).expect("removed");
@@ -332,7 +332,7 @@ fn nobody_comes_between_looking_at_holds_and_removing() {
     come_between(|store| Some(publish(store, FINGERPRINT_2, &[("a", "found")]).expect("published").manifest));
 }
 
-fn three_manifests(root: &Path) {
+pub(crate) fn three_manifests(root: &Path) {
     let store = Store::open(root).expect("a new store");
     publish(&store, FINGERPRINT, &[("a", "shared"), ("b", "rooted")]).expect("published");
     publish(&store, FINGERPRINT_2, &[("a", "shared"), ("c", "garbage"), ("d", "more")]).expect("published");
@@ -344,13 +344,13 @@ fn three_manifests(root: &Path) {
 }
 
 /// Roots of [`three_manifests`]; all training state is old.
-fn its_roots() -> GcRoots {
+pub(crate) fn its_roots() -> GcRoots {
     let since = SystemTime::now() + Duration::from_secs(3600);
     GcRoots { checkpoints_since: Some(since), ..roots(&[FINGERPRINT]) }
 }
 
 /// Whatever was removed when it ended: roots are whole, every manifest is there, and all can be made again.
-fn assert_sound(store: &Store, clean: &[(std::path::PathBuf, Vec<u8>)], when: &str) {
+pub(crate) fn assert_sound(store: &Store, clean: &[(std::path::PathBuf, Vec<u8>)], when: &str) {
     assert_eq!(find_lie(store, &[FINGERPRINT, "dd01"]), None, "{when}");
     let other = store.lookup(FINGERPRINT_2).expect("looked up");
     assert!(other.is_some() && store.lookup(FINGERPRINT).expect("looked up").is_some(), "{when}: a manifest is gone");

@@ -7,6 +7,7 @@ mod crash;
 mod divergence;
 mod faults;
 mod gc;
+mod gc_crash;
 mod inspect;
 mod lookup;
 mod opening;
