@@ -1,5 +1,7 @@
 //! Reads model and adapter, checks that they belong together, writes what was asked for.
 
+use std::collections::BTreeMap;
+
 use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError};
 use pipe_llm::{Adapter, ModelConfig, Program, load};
 
@@ -21,6 +23,16 @@ impl Stage for Export {
             Format::Merged => OutputPort { name: "merged", kind: ArtifactKind::Model },
         };
         self.settings.formats.iter().map(port).collect()
+    }
+
+    /// A merged model is as large as the model, as long as it keeps the dtypes; an adapter as large as the adapter.
+    fn predict_bytes(&self, inputs: &BTreeMap<String, u64>) -> Option<u64> {
+        let bytes = |format: &Format| match format {
+            Format::Adapter => Some(inputs.get("adapter").copied().unwrap_or(0)),
+            Format::Merged if self.settings.dtype.is_some() => None,
+            Format::Merged => inputs.get("model").copied(),
+        };
+        self.settings.formats.iter().map(bytes).sum()
     }
 
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
@@ -102,4 +114,26 @@ fn check_same(ours: &Adapter, back: &Adapter) -> Result<(), ExportError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn predict(yaml: &str, inputs: &[(&str, u64)]) -> Option<u64> {
+        let (settings, _, problems) = pipe_contract::read_yaml(yaml, crate::settings::read);
+        assert!(problems.is_empty(), "{problems:?}");
+        Export { settings }.predict_bytes(&inputs.iter().map(|&(port, bytes)| (port.to_string(), bytes)).collect())
+    }
+
+    #[test]
+    fn what_it_writes_is_as_large_as_what_it_reads() {
+        let inputs = [("model", 14_000), ("adapter", 20)];
+        assert_eq!(predict("{}", &inputs), Some(14_020));
+        assert_eq!(predict("{ formats: [merged] }", &inputs), Some(14_000));
+        assert_eq!(predict("{ formats: [adapter] }", &inputs), Some(20));
+        assert_eq!(predict("{}", &inputs[..1]), Some(14_000));
+        assert_eq!(predict("{}", &inputs[1..]), None);
+        assert_eq!(predict("{ dtype: float32 }", &inputs), None, "what is in the files is not known here");
+    }
 }

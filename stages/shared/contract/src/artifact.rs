@@ -38,17 +38,10 @@ pub enum ArtifactKind {
 
 impl ArtifactKind {
     /// Every kind, in the order of the data path.
-    pub const ALL: [ArtifactKind; 9] = [
-        ArtifactKind::Rows,
-        ArtifactKind::Examples,
-        ArtifactKind::Lengths,
-        ArtifactKind::Packed,
-        ArtifactKind::Model,
-        ArtifactKind::Adapter,
-        ArtifactKind::Metrics,
-        ArtifactKind::Scores,
-        ArtifactKind::Samples,
-    ];
+    pub const ALL: [ArtifactKind; 9] = {
+        use ArtifactKind::*;
+        [Rows, Examples, Lengths, Packed, Model, Adapter, Metrics, Scores, Samples]
+    };
 
     /// The word used in pipeline files, tables and messages.
     pub fn name(self) -> &'static str {

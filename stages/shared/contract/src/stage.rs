@@ -1,5 +1,6 @@
 //! The two traits: a [`StageKind`] reads settings, a [`Stage`] runs with them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,11 @@ pub trait Stage: Send + Sync {
 
     /// `key` without the settings that only extend a run: it names checkpoints that outlive the outputs. `None`: nothing does.
     fn trajectory(&self, _key: &KeySettings) -> Option<KeySettings> {
+        None
+    }
+
+    /// Bytes of its outputs, from those of the artifacts on its ports as far as they are known; `None` where they do not say.
+    fn predict_bytes(&self, _inputs: &BTreeMap<String, u64>) -> Option<u64> {
         None
     }
 
