@@ -1,7 +1,8 @@
-//! How long stages took in earlier runs: weights for the scheduler, and what a plan can predict.
+//! How long stages took in earlier runs, and what they gave last: weights for the scheduler, and what a plan can predict.
 //!
 //! ```text
 //! runs/, newest first --stage_finished: ran, duration--> up to 5 durations per stage --median--> 21.4 s
+//!                                      \-fingerprint---> that of the newest
 //! ```
 //!
 //! A stage is the same where its pipeline file, its name and its stage kind are; its settings may have changed, so a duration is a guess and
@@ -31,6 +32,8 @@ pub const BYTES_MAX: u64 = 32 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct History {
     durations_ms: BTreeMap<String, Vec<u64>>,
+    /// Of the newest run in which it ran.
+    fingerprints: BTreeMap<String, String>,
 }
 
 impl History {
@@ -80,9 +83,12 @@ impl History {
                 Some((_, Event::RunStarted { request, .. })) if is_first && request.file == file => {}
                 _ if is_first => return,
                 Some((_, Event::StagePlanned { stage, kind, .. })) => drop(kinds.insert(stage, kind)),
-                Some((_, Event::StageFinished { stage, outcome: Outcome::Ran, duration_ms, .. }))
+                Some((_, Event::StageFinished { stage, outcome: Outcome::Ran, duration_ms, fingerprint, .. }))
                     if wanted.get(&stage).is_some_and(|kind| kinds.get(&stage) == Some(kind)) =>
                 {
+                    if let Some(fingerprint) = fingerprint {
+                        self.fingerprints.entry(stage.clone()).or_insert(fingerprint);
+                    }
                     self.durations_ms.entry(stage).or_default().push(duration_ms);
                 }
                 _ => {}
@@ -96,6 +102,11 @@ impl History {
         let mut durations_ms = self.durations_ms.get(stage)?.clone();
         durations_ms.sort_unstable();
         Some(Duration::from_millis(durations_ms[(durations_ms.len() - 1) / 2]))
+    }
+
+    /// What the outputs of its newest execution are stored under; `None` where it never ran.
+    pub fn fingerprint(&self, stage: &str) -> Option<&str> {
+        self.fingerprints.get(stage).map(String::as_str)
     }
 }
 

@@ -40,6 +40,9 @@ pub mod roots;
 
 pub mod execute;
 
+pub mod predict;
+pub mod room;
+
 pub mod compare;
 pub mod diff;
 pub mod verify;

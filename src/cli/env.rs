@@ -6,6 +6,7 @@
 //! | `PIPE_THREADS` | threads of a run or a measurement, where `--threads` is not given; default: all of the machine |
 //! | `PIPE_LEDGER` | the folder in which runs tell each other the GPUs and memory they hold; for tests. Default: `pipe` in `XDG_RUNTIME_DIR`, else `pipe-UID` in the system's temporary folder (`TMPDIR`) |
 //! | `PIPE_PRETEND_GPUS` | so many GPUs are granted, whatever there is; for tests |
+//! | `PIPE_PRETEND_FREE` | so many bytes are free on every disk, whatever is; for tests |
 //! | `CI` | `true`: `numerics: exact`, unless the file or `--numerics` says otherwise |
 //! | `NO_COLOR` | not empty: no colours (no-color.org), unless `--color always` |
 //! | `CLICOLOR_FORCE` | not empty and not `0`: colours also where there is no terminal (bixense.com/clicolors) |
@@ -28,6 +29,8 @@ pub struct Environment {
     pub ledger: Option<PathBuf>,
     /// `PIPE_PRETEND_GPUS`, where it is a number.
     pub pretended_gpus: Option<usize>,
+    /// `PIPE_PRETEND_FREE`, where it is a number.
+    pub pretended_free_bytes: Option<u64>,
     /// `CI` is `true`.
     pub is_ci: bool,
     /// `NO_COLOR` is set.
@@ -56,6 +59,7 @@ impl Environment {
                 })
                 .map(PathBuf::from),
             pretended_gpus: get("PIPE_PRETEND_GPUS").and_then(|value| value.to_str()?.parse().ok()),
+            pretended_free_bytes: get("PIPE_PRETEND_FREE").and_then(|value| value.to_str()?.parse().ok()),
             is_ci: get("CI").is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1"),
             is_colour_unwanted: get("NO_COLOR").is_some(),
             is_colour_forced: get("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
@@ -79,6 +83,7 @@ mod tests {
         assert_eq!(with("XDG_RUNTIME_DIR", "r"), Environment { ledger: Some("r/pipe".into()), ..empty.clone() });
         assert_eq!(with("PIPE_PRETEND_GPUS", "2"), Environment { pretended_gpus: Some(2), ..empty.clone() });
         assert_eq!(with("PIPE_PRETEND_GPUS", "many"), empty);
+        assert_eq!(with("PIPE_PRETEND_FREE", "7"), Environment { pretended_free_bytes: Some(7), ..empty.clone() });
         assert_eq!(with("CI", "true"), Environment { is_ci: true, ..empty.clone() });
         assert_eq!(with("CI", "false"), empty);
         assert_eq!(with("NO_COLOR", "1"), Environment { is_colour_unwanted: true, ..empty.clone() });

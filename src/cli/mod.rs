@@ -27,6 +27,7 @@ mod memory_limit;
 mod pin;
 mod plan;
 mod report;
+mod room;
 mod run;
 mod runs;
 mod screen;

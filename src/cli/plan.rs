@@ -1,4 +1,4 @@
-//! `pipe plan [FILE]`: a verdict per stage, with the reason; `--why` adds what changed since the last run.
+//! `pipe plan [FILE]`: a verdict per stage, with the reason and the predicted cost; `--why` adds what changed since the last run.
 
 use super::arguments::PlanArguments;
 use super::failure::CliError;
@@ -6,6 +6,7 @@ use super::session::Session;
 use crate::exit_code;
 use crate::explain::Explanation;
 use crate::plan::Plan;
+use crate::predict::{Amount, Prediction, StagePrediction, predict};
 use crate::report::plan_table;
 use crate::spec::Pipeline;
 
@@ -17,19 +18,52 @@ pub(super) fn plan(session: &mut Session<'_>, arguments: &PlanArguments) -> Resu
         loaded.lock_down(arguments.numerics, &request, &session.io.current_dir)?;
     }
     let plan = loaded.plan(&session.io.current_dir)?;
+    let (slots, _) = session.machine(session.n_threads(None)?, None);
+    let prediction = predict(&loaded.planner(&session.io.current_dir), &plan, slots)?;
     let why = if arguments.why { Some(loaded.explain(&plan, &request)?) } else { None };
     let text = if arguments.json {
-        format!("{}\n", to_json(&loaded.pipeline, &plan, why.as_deref()))
+        format!("{}\n", to_json(&loaded.pipeline, &plan, &prediction, why.as_deref()))
     } else {
-        plan_table::render(&loaded.pipeline, &plan, why.as_deref(), session.out_style)
+        plan_table::render(&loaded.pipeline, &plan, &prediction, why.as_deref(), session.out_style)
     };
     session.write(&text)?;
     Ok(exit_code::OK)
 }
 
-fn to_json(pipeline: &Pipeline, plan: &Plan, why: Option<&[Explanation]>) -> serde_json::Value {
-    let stages = (0..plan.stages.len()).map(|stage| stage_to_json(pipeline, plan, stage, why));
-    serde_json::json!({ "format_version": 1, "pipeline": pipeline.name, "stages": stages.collect::<Vec<_>>() })
+fn to_json(
+    pipeline: &Pipeline,
+    plan: &Plan,
+    prediction: &Prediction,
+    why: Option<&[Explanation]>,
+) -> serde_json::Value {
+    let stage = |stage: usize| {
+        let mut json = stage_to_json(pipeline, plan, stage, why);
+        if let Some(predicted) = &prediction.stages[stage] {
+            json["predicted"] = stage_prediction_to_json(predicted);
+        }
+        json
+    };
+    serde_json::json!({
+        "format_version": 1,
+        "pipeline": pipeline.name,
+        "predicted": {
+            "duration_ms": prediction.makespan_ms.map(amount_to_json),
+            "bytes": prediction.bytes.map(amount_to_json),
+        },
+        "stages": (0..plan.stages.len()).map(stage).collect::<Vec<_>>(),
+    })
+}
+
+/// Null is what is not known.
+fn stage_prediction_to_json(predicted: &StagePrediction) -> serde_json::Value {
+    serde_json::json!({
+        "duration_ms": predicted.duration.map(|duration| duration.as_millis() as u64),
+        "bytes": predicted.size.as_ref().map(|size| amount_to_json(size.stored)),
+    })
+}
+
+fn amount_to_json(amount: Amount) -> serde_json::Value {
+    serde_json::json!({ "value": amount.value, "is_at_least": amount.is_at_least })
 }
 
 /// A stage with its verdict, and what changed where that was asked.

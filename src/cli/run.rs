@@ -9,13 +9,15 @@ use pipe_contract::Source;
 use super::arguments::{NumericsChoice, RunArguments};
 use super::failure::CliError;
 use super::memory_limit;
+use super::room;
 use super::screen::Screen;
 use super::session::{Loaded, Request, Session};
 use super::time_limit;
 use crate::error::chain;
 use crate::events::{self, Event, EventBus, Recorder, Sink};
-use crate::execute::{Limits, RunEnd, Usage, execute};
+use crate::execute::{Limits, RunEnd, Usage, execute, read_history};
 use crate::exit_code;
+use crate::history::History;
 use crate::lockfile::LockFile;
 use crate::plan::Plan;
 use crate::report::json::JsonLines;
@@ -39,6 +41,13 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
         loaded.lock_down(arguments.numerics, &request, &current_dir)?;
     }
     let plan = loaded.plan(&current_dir)?;
+    let history = match plan.is_all_reuse() {
+        true => History::default(),
+        false => read_history(&loaded.planner(&current_dir), &plan)?,
+    };
+    if !plan.is_all_reuse() && !arguments.no_space_check {
+        room::check(session, &loaded.planner(&current_dir), &plan, &history)?;
+    }
     let run_id = events::new_run_id();
     let run_dir = loaded.store.run_dir(&run_id);
     let mut recorder = Recorder::new(run_dir);
@@ -58,8 +67,14 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     if !plan.is_all_reuse() {
         (session.io.catch_signals)(&session.io.cancel);
     }
-    let limits =
-        Limits { cancel: &session.io.cancel, time_limit, memory_bytes, keeps_going: arguments.keep_going, ledger };
+    let limits = Limits {
+        cancel: &session.io.cancel,
+        time_limit,
+        memory_bytes,
+        keeps_going: arguments.keep_going,
+        ledger,
+        history: &history,
+    };
     let end = execute(loaded.planner(&current_dir), &plan, slots, limits, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
     if !arguments.locked

@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::events::{Event, EventBus, Sink};
 use crate::execute::{Limits, RunEnd, execute};
 use crate::exit_code;
+use crate::history::History;
 use crate::plan::Planner;
 use crate::report::verification;
 use crate::schedule::Outcome;
@@ -46,7 +47,10 @@ pub(super) fn verify(session: &mut Session<'_>, arguments: &VerifyArguments) -> 
         stages: loaded.pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
     });
     (session.io.catch_signals)(&session.io.cancel);
-    let limits = Limits { cancel: &session.io.cancel, time_limit, memory_bytes, keeps_going: false, ledger };
+    // The store that stages run in knows no earlier run.
+    let history = History::default();
+    let cancel = &session.io.cancel;
+    let limits = Limits { cancel, time_limit, memory_bytes, keeps_going: false, ledger, history: &history };
     let end = execute(planner, &plan, slots, limits, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
     let duration_ms = bus.elapsed().as_millis() as u64;

@@ -17,6 +17,7 @@ use super::wishes;
 use crate::error::{RunnerError, chain};
 use crate::events::{Event, EventBus, Failure};
 use crate::graph::StageGraph;
+use crate::history::History;
 use crate::place;
 use crate::plan::{Judgement, Keys, Obstacle, Plan, Planner, Verdict};
 use crate::schedule::{Command, Grant, Outcome, Scheduler, SchedulerEvent, Slots};
@@ -69,6 +70,8 @@ pub struct Limits<'a> {
     pub keeps_going: bool,
     /// What other runs hold.
     pub ledger: Ledger,
+    /// What stages took in earlier runs.
+    pub history: &'a History,
 }
 
 /// When a run has taken long enough.
@@ -101,6 +104,7 @@ pub fn execute(
         memory_limit: limits.memory_bytes,
         keeps_going: limits.keeps_going,
         ledger: limits.ledger,
+        history: limits.history,
         told_holders: vec![Vec::new(); n_stages],
         graph: StageGraph::new(planner.pipeline),
         bus,
@@ -154,6 +158,7 @@ struct Coordinator<'a, 'bus, 'sinks> {
     memory_limit: Option<u64>,
     keeps_going: bool,
     ledger: Ledger,
+    history: &'a History,
     /// For whom a stage was last said to wait.
     told_holders: Vec<Vec<u32>>,
     graph: StageGraph,
@@ -177,7 +182,7 @@ impl<'a> Coordinator<'a, '_, '_> {
     fn run(&mut self, slots: Slots, receiver: &Receiver<Message>) -> Result<(), RunnerError> {
         let pipeline = self.planner.pipeline;
         let wishes = pipeline.stages.iter().map(wishes::wish).collect();
-        let weights = wishes::weights(&self.planner, self.plan)?;
+        let weights = wishes::weights(&self.planner, self.plan, self.history);
         let slots = Slots { pools: pipeline.pools.iter().map(|pool| pool.size).collect(), ..slots };
         let mut scheduler = Scheduler::new(self.graph.clone(), wishes, slots).with_weights(&weights);
         if self.keeps_going {

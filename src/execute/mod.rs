@@ -30,3 +30,4 @@ pub use coordinator::{Limits, RunEnd, TimeLimit, execute};
 pub use ledger::Ledger;
 pub use slots::{machine_memory_bytes, machine_slots};
 pub use usage::Usage;
+pub use wishes::{history_of, read_history, wish};

@@ -79,6 +79,7 @@ fn help_of_run() {
           --keep-going         After a failure, go on with the stages that do not need the failed one
           --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
           --memory <SIZE>      Memory for all stages together, and for each [default: what is free]
+          --no-space-check     Start although the disk will not hold what the run is predicted to write
           --json               Write events as JSON Lines to standard output
           --store <DIR>        The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>       When to use colours: auto, always, never

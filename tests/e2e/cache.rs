@@ -102,6 +102,7 @@ fn looking_makes_no_store() {
     text  change  pending  depends on what `rows` gives
     copy  files   run      never made with these settings and inputs
     3 stages: 2 run, 1 pending
+    how long this takes and how much it adds to the store is not known: none of it ran here before
     ----- stderr
     ");
     screen!(sandbox.pipe("cache verify"), @r"

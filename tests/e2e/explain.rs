@@ -41,14 +41,15 @@ fn a_setting_is_named_with_both_values_and_its_place() {
     ----- stdout
     rows  make    reuse
           nothing in its key changed since run [run]
-    text  change  run      never made with these settings and inputs
+    text  change  run      ~ [time], 6 B  never made with these settings and inputs
           since run [run]:
             `first` (none) -> 3, [dir]/p.yaml:5:77
             `suffix` "!" -> "?", [dir]/p.yaml:5:65
-    last  join    pending  depends on what `text` gives
+    last  join    pending  ~ [time], 11 B  depends on what `text` gives
           since run [run]:
             `rows` is known when `text.rows` is made
     3 stages: 1 reuse, 1 run, 1 pending
+    what runs takes [time] and adds 17 B to the store
     ----- stderr
     "#);
     sandbox.write_stages(&STAGES.replace("suffix: '!'", ""));
@@ -92,14 +93,15 @@ fn an_input_is_named_with_the_stage_it_came_from() {
     rows  make    reuse
           since run [run]:
             `value` "hello" -> "bye", [dir]/p.yaml:4:38
-    text  change  run    never made with these settings and inputs
+    text  change  run    ~ [time], 6 B  never made with these settings and inputs
           since run [run]:
             `rows` from `rows.rows` has other content, fc534959fc24 -> 768e8eedd34c
-    last  join    run    never made with these settings and inputs
+    last  join    run    ~ [time], 11 B  never made with these settings and inputs
           since run [run]:
             `rows` from `rows.rows` has other content, f7e323518cc9 -> 768e8eedd34c
             nothing is connected to `more` any more
     3 stages: 1 reuse, 2 run
+    what runs takes [time] and adds 17 B to the store
     ----- stderr
     "#);
     screen!(sandbox.pipe("explain p.yaml last --json"), @r#"

@@ -23,6 +23,7 @@ mod locked;
 mod place;
 mod plan;
 mod pools;
+mod predictions;
 mod report;
 mod run;
 mod runs;

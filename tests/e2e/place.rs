@@ -96,8 +96,9 @@ fn a_deleted_folder_whose_blobs_are_gone_is_made_again() {
     exit code: 0
     ----- stdout
     rows  make    reuse
-    text  change  run    a file that `to:` needs is gone or changed
+    text  change  run    ~ [time], 6 B  a file that `to:` needs is gone or changed
     2 stages: 1 reuse, 1 run
+    what runs takes [time] and adds 6 B to the store
     ----- stderr
     ");
     assert_eq!(sandbox.outcomes("run p.yaml"), "rows reused, text ran");

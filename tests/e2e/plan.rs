@@ -22,6 +22,7 @@ fn verdicts_before_and_after_a_run() {
     text  change  pending  depends on what `rows` gives
     last  join    pending  depends on what `far` and `text` give
     4 stages: 2 run, 2 pending
+    how long this takes and how much it adds to the store is not known: none of it ran here before
     ----- stderr
     ");
     sandbox.pipe("run p.yaml --set stages.far.uses=make");
@@ -29,10 +30,11 @@ fn verdicts_before_and_after_a_run() {
     exit code: 0
     ----- stdout
     rows  make    reuse
-    far   remote  run      the revision of `things/never-asked@main` is not known yet
+    far   remote  run      ~ time and size unknown  the revision of `things/never-asked@main` is not known yet
     text  change  reuse
-    last  join    pending  depends on what `far` gives
+    last  join    pending  ~ [time], 16 B  depends on what `far` gives
     4 stages: 2 reuse, 1 run, 1 pending
+    what runs takes at least [time] and adds at least 16 B to the store
     ----- stderr
     ");
 }
@@ -58,7 +60,7 @@ fn without_a_file_it_is_that_of_the_last_run() {
     screen!(sandbox.pipe("plan --json"), @r#"
     exit code: 0
     ----- stdout
-    {"format_version":1,"pipeline":"p","stages":[{"fingerprint":"1ef59e58a6dd6c4762e19dbbb1b8a06012bd8f967e82a052555a4508690e1a79","kind":"make","reason":"","stage":"rows","verdict":"reuse"}]}
+    {"format_version":1,"pipeline":"p","predicted":{"bytes":null,"duration_ms":null},"stages":[{"fingerprint":"1ef59e58a6dd6c4762e19dbbb1b8a06012bd8f967e82a052555a4508690e1a79","kind":"make","reason":"","stage":"rows","verdict":"reuse"}]}
     ----- stderr
     "#);
 }

@@ -119,10 +119,11 @@ fn a_missing_blob_is_made_again_when_a_stage_needs_it() {
     screen!(sandbox.pipe("plan p.yaml"), @r"
     exit code: 0
     ----- stdout
-    rows  make    run  a file that `last` needs is gone or changed
-    text  change  run  a file that `last` needs is gone or changed
-    last  join    run  never made with these settings and inputs
+    rows  make    run  ~ [time], 5 B  a file that `last` needs is gone or changed
+    text  change  run  ~ [time], 6 B  a file that `last` needs is gone or changed
+    last  join    run  ~ [time], 11 B  never made with these settings and inputs
     3 stages: 3 run
+    what runs takes [time] and adds 22 B to the store
     ----- stderr
     ");
     assert_eq!(sandbox.outcomes("run p.yaml"), "last ran, rows ran, text ran");

@@ -21,7 +21,8 @@ macro_rules! screen {
 /// Durations, run ids, and the padding that depends on how long a duration is.
 pub(crate) const FILTERS: &[(&str, &str)] = &[
     (r"(?m)^(\w+) +(reused|ran|failed|skipped|cancelled) *( \d+(\.\d)? (ms|s))?(  |$)", "$1  $2$6"),
-    (r"\b(in|after) \d+(\.\d)? (ms|s)\b", "$1 [time]"),
+    (r"\b(in|after|takes) (at least )?\d+(\.\d)? (ms|s)\b", "$1 $2[time]"),
+    (r"~ \d+(\.\d)? (ms|s), ((at least )?\d+(\.\d)? \w+|size unknown) *", "~ [time], $3  "),
     (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[run]"),
 ];
 

@@ -20,6 +20,7 @@ fn only_what_the_stage_needs_runs_and_no_key_changes() {
     rows   make    run      never made with these settings and inputs
     early  make    run      never made with these settings and inputs
     3 stages: 2 run, 1 pending
+    how long this takes and how much it adds to the store is not known: none of it ran here before
     ----- stderr
     ");
     assert_eq!(sandbox.outcomes("run p.yaml --until text"), "early ran, rows ran, text ran");

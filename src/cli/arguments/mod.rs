@@ -127,6 +127,9 @@ pub(super) struct RunArguments {
     /// Memory for all stages together, and for each [default: what is free]
     #[arg(long, value_name = "SIZE")]
     pub(super) memory: Option<String>,
+    /// Start although the disk will not hold what the run is predicted to write
+    #[arg(long)]
+    pub(super) no_space_check: bool,
     /// Write events as JSON Lines to standard output
     #[arg(long)]
     pub(super) json: bool,
