@@ -113,10 +113,10 @@ fn device_of(folder: &Path) -> Option<u64> {
 #[cfg(target_os = "linux")]
 fn copies_take_room(folder: &Path) -> bool {
     /// ext2 to ext4, and tmpfs: statfs(2).
-    const WITHOUT_SHARING: [i64; 2] = [0xEF53, 0x0102_1994];
+    const WITHOUT_SHARING: [i128; 2] = [0xEF53, 0x0102_1994];
     existing(folder)
         .and_then(|folder| rustix::fs::statfs(folder).ok())
-        .is_some_and(|stat| WITHOUT_SHARING.contains(&(stat.f_type as i64)))
+        .is_some_and(|stat| WITHOUT_SHARING.contains(&i128::from(stat.f_type)))
 }
 
 #[cfg(not(target_os = "linux"))]
