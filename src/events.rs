@@ -116,6 +116,19 @@ pub enum Event {
         /// Time on all processors since the process began, in milliseconds.
         cpu_ms: u64,
     },
+    /// A stage failed, and is tried again: it has no outcome yet.
+    StageRetried {
+        /// The stage.
+        stage: String,
+        /// How often it has failed in this run.
+        n_failures: usize,
+        /// How often it is tried at most.
+        n_tries_max: usize,
+        /// After how long, in milliseconds.
+        delay_ms: u64,
+        /// Why it failed.
+        failure: Failure,
+    },
     /// A stage has an outcome.
     StageFinished {
         /// The stage.
@@ -372,12 +385,17 @@ impl Recorder {
             Event::StageFinished { stage, failure: Some(failure), outcome: Outcome::Failed, .. } => {
                 self.log(stage, &format!("error[{}]: {}", failure.slug, failure.message))?;
             }
+            Event::StageRetried { stage, n_failures, n_tries_max, failure, .. } => {
+                self.log(stage, &format!("error[{}]: {}", failure.slug, failure.message))?;
+                self.log(stage, &format!("try {} of {n_tries_max}", n_failures + 1))?;
+            }
             _ => {}
         }
         // What is planned and reused is written in one piece; as soon as something runs, each event is written as it comes.
         let is_running = matches!(
             event,
             Event::StageStarted { .. }
+                | Event::StageRetried { .. }
                 | Event::Log { .. }
                 | Event::Progress { .. }
                 | Event::Warning { .. }

@@ -132,6 +132,7 @@ impl Sink for RunRecord {
             }
             Event::Progress { .. }
             | Event::Log { .. }
+            | Event::StageRetried { .. }
             | Event::Warning { .. }
             | Event::Usage { .. }
             | Event::Placed { .. } => {}

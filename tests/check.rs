@@ -707,6 +707,64 @@ fn unsupported_key() {
 }
 
 #[test]
+fn bad_tries() {
+    let shown = screen_of_stages(&[
+        "a: { uses: model, timeout: 30, retries: -1 }",
+        "b: { uses: model, timeout: soon, retries: { delay: 10 } }",
+        "c: { uses: model, timeout: [1h], retries: { max: 2, dely: 1s } }",
+        "d: { uses: model, timeout: 1h30m, retries: { max: 2, delay: 5m } }",
+    ]);
+    insta::assert_snapshot!(shown, @r"
+    error[wrong-type]: `timeout` of stage `a` is `30` without a unit
+     --> p.yaml:3:30
+      |
+    3 |   a: { uses: model, timeout: 30, retries: -1 }
+      |                              ^^
+    help: write `90s`, `30m`, `2h` or `1h30m`
+
+    error[out-of-range]: `retries` of stage `a` is `-1`, but must be a whole number from 0 to 4096
+     --> p.yaml:3:43
+      |
+    3 |   a: { uses: model, timeout: 30, retries: -1 }
+      |                                           ^^
+
+    error[out-of-range]: `timeout` of stage `b` is `soon`, but must be a duration of at least a second
+     --> p.yaml:4:30
+      |
+    4 |   b: { uses: model, timeout: soon, retries: { delay: 10 } }
+      |                              ^^^^
+    help: write `90s`, `30m`, `2h` or `1h30m`
+
+    error[missing-key]: `retries` of stage `b` has no `max`
+     --> p.yaml:4:45
+      |
+    4 |   b: { uses: model, timeout: soon, retries: { delay: 10 } }
+      |                                             ^^^^^^^^^^^^^^
+    help: `max` is how many further tries there are after a failure, `{ max: 3, delay: 10s }`
+
+    error[wrong-type]: `delay` in `retries` of stage `b` is `10` without a unit
+     --> p.yaml:4:54
+      |
+    4 |   b: { uses: model, timeout: soon, retries: { delay: 10 } }
+      |                                                      ^^
+    help: write `90s`, `30m`, `2h` or `1h30m`
+
+    error[wrong-type]: `timeout` of stage `c` must be a duration like `30m`, found a list
+     --> p.yaml:5:30
+      |
+    5 |   c: { uses: model, timeout: [1h], retries: { max: 2, dely: 1s } }
+      |                              ^^^^
+
+    error[unknown-key]: unknown key `dely` in `retries` of stage `c`
+     --> p.yaml:5:55
+      |
+    5 |   c: { uses: model, timeout: [1h], retries: { max: 2, dely: 1s } }
+      |                                                       ^^^^
+    help: did you mean `delay`?
+    ");
+}
+
+#[test]
 fn bad_pools() {
     let text = "version: 1
 pools: { hub: 2, disk: 0, 2fast: 1, none: }

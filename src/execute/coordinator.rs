@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use pipe_cache::{Divergence, Manifest};
 use pipe_contract::{CancelToken, StageEvent};
 
-use super::job::{Job, JobEnd};
+use super::failures::{drifted, timed_out};
+use super::job::{Done, Job, JobEnd};
 use super::ledger::{self, Answer, Ledger};
+use super::limits::{Limits, TimeLimit};
+use super::tries::StageTries;
 use super::usage::Usage;
 use super::wishes;
 use crate::error::{RunnerError, chain};
@@ -57,32 +60,6 @@ impl RunEnd {
 /// How often stages that another process holds back are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What limits a run: its user, and other runs on the machine.
-#[derive(Debug)]
-pub struct Limits<'a> {
-    /// Set by the user.
-    pub cancel: &'a CancelToken,
-    /// Sets the token itself.
-    pub time_limit: Option<TimeLimit>,
-    /// Of each stage that wishes for none of its own.
-    pub memory_bytes: Option<u64>,
-    /// Whether a failure stops only what needs the failed stage.
-    pub keeps_going: bool,
-    /// What other runs hold.
-    pub ledger: Ledger,
-    /// What stages took in earlier runs.
-    pub history: &'a History,
-}
-
-/// When a run has taken long enough.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TimeLimit {
-    /// As the user wrote it.
-    pub text: String,
-    /// The moment.
-    pub end: Instant,
-}
-
 /// Runs what the plan says and places what `to:` names.
 ///
 /// # Errors
@@ -114,6 +91,8 @@ pub fn execute(
         is_remade: vec![false; n_stages],
         prepared: (0..n_stages).map(|_| None).collect(),
         started_at: vec![None; n_stages],
+        tries: StageTries::new(n_stages),
+        last_failures: vec![None; n_stages],
         first_failed: None,
         divergences: BTreeMap::new(),
         n_drifted: 0,
@@ -171,6 +150,9 @@ struct Coordinator<'a, 'bus, 'sinks> {
     /// The keys of stages that must run; the inner `None` where they are not resolved.
     prepared: Vec<Option<Option<Box<Keys>>>>,
     started_at: Vec<Option<Instant>>,
+    tries: StageTries,
+    /// Of stages that wait for their next try.
+    last_failures: Vec<Option<Failure>>,
     first_failed: Option<usize>,
     divergences: BTreeMap<usize, Divergence>,
     n_drifted: usize,
@@ -193,6 +175,7 @@ impl<'a> Coordinator<'a, '_, '_> {
             // The scope waits for its threads: with the store unusable, they need not go on.
             if result.is_err() {
                 self.cancel.cancel();
+                self.tries.stop_all();
             }
             result
         })
@@ -231,8 +214,8 @@ impl<'a> Coordinator<'a, '_, '_> {
             match receiver.recv_timeout(TICK) {
                 Ok(Message::Told(stage, event)) => self.tell(stage, event),
                 Ok(Message::Ended(stage, end)) => {
-                    let outcome = self.end(stage, *end);
-                    commands.extend(scheduler.on(SchedulerEvent::Ended(stage, outcome)));
+                    let event = self.end(stage, *end);
+                    commands.extend(scheduler.on(event));
                 }
                 Err(RecvTimeoutError::Timeout) => self.bus.tick(),
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the coordinator holds a sender itself"),
@@ -246,10 +229,14 @@ impl<'a> Coordinator<'a, '_, '_> {
                 commands.extend(scheduler.on(SchedulerEvent::Retry));
             }
             self.keep_time_limit();
+            self.keep_timeouts();
             if self.cancel.is_cancelled() && !is_interrupted {
                 is_interrupted = true;
+                self.tries.stop_all();
                 commands.extend(scheduler.on(SchedulerEvent::Interrupt));
             }
+            let due = self.tries.take_due(Instant::now());
+            commands.extend(due.into_iter().flat_map(|stage| scheduler.on(SchedulerEvent::Due(stage))));
         }
     }
 
@@ -261,6 +248,14 @@ impl<'a> Coordinator<'a, '_, '_> {
             self.cancel.cancel();
             let line = format!("the time limit of {} is reached", limit.text);
             self.bus.emit(&Event::Warning { stage: None, line });
+        }
+    }
+
+    /// Asks stages to stop that take longer than their `timeout:`.
+    fn keep_timeouts(&mut self) {
+        for (stage, limit) in self.tries.stop_late_ones(Instant::now()) {
+            let line = format!("its timeout of {limit} is reached: waiting for it to stop");
+            self.bus.emit(&Event::Log { stage: self.name(stage), line });
         }
     }
 
@@ -341,8 +336,10 @@ impl<'a> Coordinator<'a, '_, '_> {
         let wish = self.planner.pipeline.stages[stage].resources.memory_bytes;
         let memory_bytes = wish.or(self.memory_limit);
         let (n_threads, n_gpus) = (grant.threads, grant.gpus);
-        let job = Job { planner: self.planner, stage, keys, manifests, grant, memory_bytes, cancel: self.cancel };
-        self.started_at[stage] = Some(Instant::now());
+        let begin = Instant::now();
+        let cancel = self.tries.begin(stage, &self.planner.pipeline.stages[stage].tries, self.cancel, begin);
+        let job = Job { planner: self.planner, stage, keys, manifests, grant, memory_bytes, cancel };
+        self.started_at[stage] = Some(begin);
         self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads, n_gpus, gpus });
         let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;
         if n_gpus < n_wanted {
@@ -397,26 +394,64 @@ impl<'a> Coordinator<'a, '_, '_> {
         });
     }
 
-    fn end(&mut self, stage: usize, end: JobEnd) -> Outcome {
+    /// What the scheduler is told of a try that ended.
+    fn end(&mut self, stage: usize, end: JobEnd) -> SchedulerEvent {
         self.resolutions.extend(end.resolution);
-        match end.result {
-            Ok(done) if end.outcome == Outcome::Reused => self.reuse(stage, done.manifest),
-            Ok(done) => {
-                let has_drifted = self.planner.is_locked && !self.planner.agrees_with_lock(done.made());
-                if let Some(divergence) = done.divergence {
-                    self.diverge(stage, *divergence);
-                }
-                if has_drifted {
-                    self.n_drifted += 1;
-                    self.finish(stage, Outcome::Failed, Some(drifted(self.planner.lock.path())));
-                    return Outcome::Failed;
-                }
-                self.manifests[stage] = Some(done.manifest);
-                self.finish(stage, end.outcome, None);
+        let reached = self.tries.end(stage);
+        let (failure, outcome) = match (end.result, end.outcome) {
+            (Ok(done), Outcome::Reused) => {
+                self.reuse(stage, done.manifest);
+                return SchedulerEvent::Ended(stage, Outcome::Reused);
             }
-            Err(failure) => self.finish_with(stage, end.outcome, Some(failure), end.checkpoint),
+            (Ok(done), outcome) => return SchedulerEvent::Ended(stage, self.keep(stage, done, outcome)),
+            (Err(failure), Outcome::Cancelled) => match reached.filter(|_| !self.cancel.is_cancelled()) {
+                Some(limit) => (timed_out(&limit), Outcome::Failed),
+                None => (failure, Outcome::Cancelled),
+            },
+            (Err(failure), outcome) => (failure, outcome),
+        };
+        if outcome == Outcome::Failed && self.try_again(stage, &failure) {
+            return SchedulerEvent::Deferred(stage);
         }
-        end.outcome
+        self.finish_with(stage, outcome, Some(failure), end.checkpoint);
+        SchedulerEvent::Ended(stage, outcome)
+    }
+
+    /// A stage gave outputs.
+    fn keep(&mut self, stage: usize, done: Done, outcome: Outcome) -> Outcome {
+        let has_drifted = self.planner.is_locked && !self.planner.agrees_with_lock(done.made());
+        if let Some(divergence) = done.divergence {
+            self.diverge(stage, *divergence);
+        }
+        if has_drifted {
+            self.n_drifted += 1;
+            self.finish(stage, Outcome::Failed, Some(drifted(self.planner.lock.path())));
+            return Outcome::Failed;
+        }
+        self.manifests[stage] = Some(done.manifest);
+        self.finish(stage, outcome, None);
+        outcome
+    }
+
+    /// Whether a failed stage gets another try, and then says so. A mistake in pipe would only be repeated, and after the user
+    /// stopped the run, or another failure did, nothing new starts.
+    fn try_again(&mut self, stage: usize, failure: &Failure) -> bool {
+        let is_ending = self.cancel.is_cancelled() || (self.first_failed.is_some() && !self.keeps_going);
+        if failure.is_bug || is_ending {
+            return false;
+        }
+        let tries = &self.planner.pipeline.stages[stage].tries;
+        let (n_failures, Some(delay)) = self.tries.fail(stage, tries, Instant::now()) else { return false };
+        self.ledger.give_back(stage);
+        self.last_failures[stage] = Some(failure.clone());
+        self.bus.emit(&Event::StageRetried {
+            stage: self.name(stage),
+            n_failures,
+            n_tries_max: tries.n_retries + 1,
+            delay_ms: delay.as_millis() as u64,
+            failure: failure.clone(),
+        });
+        true
     }
 
     fn diverge(&mut self, stage: usize, divergence: Divergence) {
@@ -442,6 +477,11 @@ impl<'a> Coordinator<'a, '_, '_> {
 
     /// A stage that does not run any more, and why.
     fn close(&mut self, stage: usize, outcome: Outcome) {
+        self.tries.give_up(stage);
+        if outcome == Outcome::Failed {
+            let failure = self.last_failures[stage].take();
+            return self.finish(stage, outcome, failure);
+        }
         let name = |stage: usize| &self.planner.pipeline.stages[stage].name;
         let message = match (self.failed_need(stage), self.first_failed) {
             (Some(failed), _) => Some(format!("it needs `{}`, which failed", name(failed))),
@@ -527,14 +567,5 @@ impl<'a> Coordinator<'a, '_, '_> {
 
     fn name(&self, stage: usize) -> String {
         self.planner.pipeline.stages[stage].name.clone()
-    }
-}
-
-fn drifted(lock: &Path) -> Failure {
-    Failure {
-        slug: "lock-drift".into(),
-        message: format!("it gave other bytes than `{}` says", lock.display()),
-        help: Some("`pipe verify` says what differs; run without `--locked` to accept it".into()),
-        is_bug: false,
     }
 }

@@ -36,7 +36,8 @@ pub(super) struct Job<'a> {
     pub(super) grant: Grant,
     /// Most memory it may take, where the user says.
     pub(super) memory_bytes: Option<u64>,
-    pub(super) cancel: &'a CancelToken,
+    /// Of this try of the stage.
+    pub(super) cancel: CancelToken,
 }
 
 /// How a job ended.

@@ -15,7 +15,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::numbers::{self, plural};
-use super::plain::finished_line;
+use super::plain::{finished_line, retried_line};
 use super::progress::Progress;
 use super::style::Style;
 use super::summary::pad;
@@ -121,12 +121,16 @@ impl LiveLines {
         line.bar.set_message(line.message(at));
     }
 
-    fn finish(&mut self, stage: &str) {
-        self.n_unfinished = self.n_unfinished.saturating_sub(1);
+    fn remove_line(&mut self, stage: &str) {
         if let Some(line) = self.running.remove(stage) {
             line.bar.finish_and_clear();
             self.lines.remove(&line.bar);
         }
+    }
+
+    fn finish(&mut self, stage: &str) {
+        self.n_unfinished = self.n_unfinished.saturating_sub(1);
+        self.remove_line(stage);
         if self.n_unfinished == 0
             && let Some(status) = self.status.take()
         {
@@ -191,6 +195,10 @@ impl Sink for LiveLines {
                 if let Some(line) = self.running.get_mut(stage) {
                     line.fact = Some(format!("{name} {value}"));
                 }
+            }
+            Event::StageRetried { stage, n_failures, n_tries_max, delay_ms, failure } => {
+                self.remove_line(stage);
+                self.print(stage, &retried_line(*n_failures, *n_tries_max, *delay_ms, failure));
             }
             Event::StageFinished { stage, outcome, duration_ms, .. } => {
                 self.finish(stage);

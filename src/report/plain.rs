@@ -12,7 +12,7 @@ use super::numbers::{self, plural};
 use super::progress::Progress;
 use super::style::Style;
 use super::summary::pad;
-use crate::events::{Event, Sink};
+use crate::events::{Event, Failure, Sink};
 use crate::schedule::Outcome;
 
 /// A log file should not consist of progress: a line after a tenth of the time it already takes, within these bounds.
@@ -71,6 +71,12 @@ pub(super) fn finished_line(outcome: Outcome, duration_ms: u64, style: Style) ->
     }
 }
 
+/// The line about a stage that failed and is tried again.
+pub(super) fn retried_line(n_failures: usize, n_tries_max: usize, delay_ms: u64, failure: &Failure) -> String {
+    let delay = numbers::duration(Duration::from_millis(delay_ms));
+    format!("try {n_failures} of {n_tries_max} failed: {}; again in {delay}", failure.message)
+}
+
 impl Sink for PlainLines<'_> {
     fn on(&mut self, at: Duration, event: &Event) {
         match event {
@@ -87,6 +93,9 @@ impl Sink for PlainLines<'_> {
             Event::Warning { stage, line } => {
                 let text = format!("{}: {line}", self.style.yellow("warning"));
                 self.line(stage.as_deref().unwrap_or(""), &text);
+            }
+            Event::StageRetried { stage, n_failures, n_tries_max, delay_ms, failure } => {
+                self.line(stage, &retried_line(*n_failures, *n_tries_max, *delay_ms, failure));
             }
             Event::StageFinished { stage, outcome, duration_ms, .. } => {
                 self.n_unfinished = self.n_unfinished.saturating_sub(1);

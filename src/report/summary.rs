@@ -59,6 +59,8 @@ struct StageSummary {
     name: String,
     outcome: Option<Outcome>,
     duration: Duration,
+    /// Before the last try.
+    n_failed_tries: usize,
     facts: Vec<(String, String)>,
     log: VecDeque<String>,
     failure: Option<Failure>,
@@ -223,7 +225,10 @@ impl StageSummary {
     fn shown_facts(&self) -> Vec<String> {
         match (&self.failure, self.outcome) {
             (Some(failure), Some(Outcome::Skipped)) => vec![failure.message.clone()],
-            _ => self.facts.iter().map(|(name, value)| format!("{name} {value}")).collect(),
+            _ => {
+                let tries = (self.n_failed_tries > 0).then(|| format!("{} tries", self.n_failed_tries + 1));
+                tries.into_iter().chain(self.facts.iter().map(|(name, value)| format!("{name} {value}"))).collect()
+            }
         }
     }
 }
@@ -271,6 +276,11 @@ impl Sink for Summary {
             Event::StageStarted { stage, .. } => {
                 if let Some(stage) = self.stage(stage) {
                     stage.facts.clear();
+                }
+            }
+            Event::StageRetried { stage, n_failures, .. } => {
+                if let Some(stage) = self.stage(stage) {
+                    stage.n_failed_tries = *n_failures;
                 }
             }
             Event::Log { stage, line } => {

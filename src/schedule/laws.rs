@@ -1,4 +1,4 @@
-//! The laws of the scheduler, over random graphs, wishes, failures, refusals and an interrupt.
+//! The laws of the scheduler, over random graphs, wishes, failures, refusals, further tries and an interrupt.
 
 use std::collections::VecDeque;
 
@@ -22,6 +22,8 @@ struct RandomStage {
     is_failing: bool,
     ends_first: bool,
     n_refusals: usize,
+    /// Tries that fail before the last one.
+    n_deferrals: usize,
 }
 
 fn random_stage() -> impl Strategy<Value = RandomStage> {
@@ -41,11 +43,23 @@ fn random_stage() -> impl Strategy<Value = RandomStage> {
     });
     let needs = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
     let examined = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.03));
-    let run = (prop::bool::weighted(0.05), any::<bool>(), prop_oneof![4 => Just(0usize), 1 => 1usize..4]);
+    let rarely_some = || prop_oneof![4 => Just(0usize), 1 => 1usize..4];
+    let run = (prop::bool::weighted(0.05), any::<bool>(), rarely_some(), rarely_some());
     (needs, wish, 0u64..9, examined, run).prop_map(|(needs, wish, weight, examined, run)| {
         let (is_found, asks_to_remake, is_unusable) = examined;
-        let (is_failing, ends_first, n_refusals) = run;
-        RandomStage { needs, wish, weight, is_found, asks_to_remake, is_unusable, is_failing, ends_first, n_refusals }
+        let (is_failing, ends_first, n_refusals, n_deferrals) = run;
+        RandomStage {
+            needs,
+            wish,
+            weight,
+            is_found,
+            asks_to_remake,
+            is_unusable,
+            is_failing,
+            ends_first,
+            n_refusals,
+            n_deferrals,
+        }
     })
 }
 
@@ -58,6 +72,7 @@ struct Run {
     keeps_going: bool,
     is_interrupted: bool,
     running: Vec<(usize, Grant)>,
+    deferred: Vec<usize>,
     outcomes: Vec<Option<Outcome>>,
     n_starts: Vec<usize>,
     is_finished: bool,
@@ -86,6 +101,7 @@ impl Run {
             keeps_going,
             is_interrupted: false,
             running: Vec::new(),
+            deferred: Vec::new(),
             outcomes: vec![None; n_stages],
             n_starts: vec![0; n_stages],
             is_finished: false,
@@ -108,6 +124,9 @@ impl Run {
             Command::Start { stage, grant } => self.start(stage, grant),
             Command::Close(stage, outcome) => {
                 prop_assert!(self.outcomes[stage].is_none_or(|before| before == Outcome::Reused), "closed twice");
+                let was_deferred = self.deferred.contains(&stage);
+                self.deferred.retain(|&other| other != stage);
+                prop_assert!(outcome != Outcome::Failed || was_deferred, "stage {} never failed", stage);
                 if self.keeps_going && !self.is_interrupted {
                     prop_assert_eq!(outcome, Outcome::Skipped);
                     prop_assert!(self.needs_a_failed_one(stage), "stage {} needs nothing that failed", stage);
@@ -116,7 +135,7 @@ impl Run {
                 Ok(Vec::new())
             }
             Command::Finish => {
-                prop_assert!(self.running.is_empty());
+                prop_assert!(self.running.is_empty() && self.deferred.is_empty());
                 self.is_finished = true;
                 Ok(Vec::new())
             }
@@ -140,7 +159,7 @@ impl Run {
 
     fn start(&mut self, s: usize, grant: Grant) -> Law {
         prop_assert!(self.are_needs_done(s));
-        prop_assert!(self.running.iter().all(|(other, _)| *other != s));
+        prop_assert!(self.running.iter().all(|(other, _)| *other != s) && !self.deferred.contains(&s));
         if self.stages[s].n_refusals > 0 {
             self.stages[s].n_refusals -= 1;
             return Ok(self.scheduler.on(SchedulerEvent::Refused(s)));
@@ -163,14 +182,25 @@ impl Run {
         Ok(Vec::new())
     }
 
-    /// Nothing is to be done: a stage ends, or those that were refused are tried again.
+    /// Nothing is to be done: a stage ends, one is due for its next try, or those that were refused are tried again.
     fn go_on(&mut self) -> Law {
+        let is_due = |&stage: &usize| self.running.is_empty() || self.stages[stage].ends_first;
+        if let Some(s) = self.deferred.iter().copied().find(is_due) {
+            self.deferred.retain(|&other| other != s);
+            return Ok(self.scheduler.on(SchedulerEvent::Due(s)));
+        }
         if self.running.is_empty() {
             prop_assert!(self.scheduler.has_refused(), "nothing runs, nothing is asked, and it is not finished");
             return Ok(self.scheduler.on(SchedulerEvent::Retry));
         }
         let position = if self.stages[self.running[0].0].ends_first { 0 } else { self.running.len() - 1 };
         let (s, _) = self.running.remove(position);
+        if self.stages[s].n_deferrals > 0 {
+            self.stages[s].n_deferrals -= 1;
+            self.n_starts[s] -= 1;
+            self.deferred.push(s);
+            return Ok(self.scheduler.on(SchedulerEvent::Deferred(s)));
+        }
         let outcome = if self.stages[s].is_failing { Outcome::Failed } else { Outcome::Ran };
         self.outcomes[s] = Some(outcome);
         Ok(self.scheduler.on(SchedulerEvent::Ended(s, outcome)))

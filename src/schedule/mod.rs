@@ -22,6 +22,8 @@
 //!   they go back to waiting, and so does it. A producer is remade at most once in a run.
 //! - *Failure.* After the first failure nothing new starts; what runs is finished, the rest is skipped. A run that keeps going
 //!   skips only what needs the failed stage, directly or not.
+//! - *Tries.* Whoever starts a stage may say that it failed and is to be tried again later. A deferred stage holds nothing. When it is
+//!   due it is looked at as if it were new.
 //! - *Others.* Whoever starts a stage may find that another process holds its GPU or its memory. A refused stage gives its slots
 //!   back, lets smaller ones pass, and is tried again with the next [`SchedulerEvent::Retry`].
 //!

@@ -38,6 +38,10 @@ pub enum SchedulerEvent {
     Refused(usize),
     /// Refused stages may be tried again.
     Retry,
+    /// A started stage failed and has a further try, for which it waits: it holds nothing meanwhile.
+    Deferred(usize),
+    /// A deferred stage has waited long enough.
+    Due(usize),
     /// A started stage ended with `Ran`, `Reused` (another process made it meanwhile), `Failed` or `Cancelled`.
     Ended(usize, Outcome),
     /// The user asked to stop.
@@ -49,14 +53,14 @@ pub enum SchedulerEvent {
 pub enum Command {
     /// Find out whether the stage must run, and answer with `Found`, `MustRun` or `Unusable`.
     Examine(usize),
-    /// Start the stage with these slots, and answer with `Ended`, or at once with `Refused`.
+    /// Start the stage with these slots, and answer with `Ended` or `Deferred`, or at once with `Refused`.
     Start {
         /// The stage.
         stage: usize,
         /// What it may use until it ends.
         grant: Grant,
     },
-    /// The stage will not run: `Skipped` or `Cancelled`.
+    /// The stage will not run: `Skipped` or `Cancelled`, or `Failed` where it did before and will not be tried again.
     Close(usize, Outcome),
     /// Every stage has an outcome.
     Finish,
@@ -68,6 +72,7 @@ enum State {
     Examined,
     Ready,
     Refused,
+    Deferred,
     Running,
     Ended(Outcome),
 }
@@ -169,6 +174,15 @@ impl Scheduler {
                     self.set(stage, State::Ready);
                 }
             }
+            SchedulerEvent::Deferred(stage) => {
+                self.release(stage);
+                self.set(stage, State::Deferred);
+            }
+            SchedulerEvent::Due(stage) => {
+                assert_eq!(self.states[stage], State::Deferred, "stage {stage} is due, but it waits for nothing");
+                // Looked at again: its inputs may be gone by now, or another process may have made it.
+                self.set(stage, State::Waiting);
+            }
             SchedulerEvent::Ended(stage, outcome) => {
                 self.release(stage);
                 self.end(stage, outcome);
@@ -215,7 +229,7 @@ impl Scheduler {
     fn unready_dependents(&mut self, lost: usize) {
         let dependents: Vec<usize> = self.graph.successors(lost).collect();
         for dependent in dependents {
-            if matches!(self.states[dependent], State::Ready | State::Refused) {
+            if matches!(self.states[dependent], State::Ready | State::Refused | State::Deferred) {
                 self.set(dependent, State::Waiting);
             }
         }
@@ -228,14 +242,14 @@ impl Scheduler {
             State::Ready => drop(self.ready.remove(&(Reverse(self.remaining_path[stage]), stage))),
             State::Refused => drop(self.refused.remove(&stage)),
             State::Ended(_) => self.n_open += 1,
-            State::Waiting | State::Running => {}
+            State::Waiting | State::Deferred | State::Running => {}
         }
         match state {
             State::Waiting => drop(self.to_look_at.insert(stage)),
             State::Examined => self.n_examined += 1,
             State::Ready => drop(self.ready.insert((Reverse(self.remaining_path[stage]), stage))),
             State::Refused => drop(self.refused.insert(stage)),
-            State::Running => {}
+            State::Deferred | State::Running => {}
             State::Ended(_) => {
                 self.n_open -= 1;
                 self.to_look_at.extend(self.graph.successors(stage));
@@ -266,10 +280,14 @@ impl Scheduler {
     /// Examined stages are left to their answer, running ones to their end.
     fn close_the_rest(&mut self, outcome: Outcome, commands: &mut Vec<Command>) {
         for stage in 0..self.states.len() {
-            if matches!(self.states[stage], State::Waiting | State::Ready | State::Refused) {
-                self.set(stage, State::Ended(outcome));
-                commands.push(Command::Close(stage, outcome));
-            }
+            let outcome = match self.states[stage] {
+                State::Waiting | State::Ready | State::Refused => outcome,
+                State::Deferred if outcome == Outcome::Skipped => Outcome::Failed,
+                State::Deferred => outcome,
+                State::Examined | State::Running | State::Ended(_) => continue,
+            };
+            self.set(stage, State::Ended(outcome));
+            commands.push(Command::Close(stage, outcome));
         }
     }
 
@@ -448,6 +466,34 @@ mod tests {
         let commands = scheduler.on(SchedulerEvent::Ended(1, Outcome::Ran));
         assert_eq!(run_all(&mut scheduler, commands), [(0, 2)]);
         assert_eq!(scheduler.on(SchedulerEvent::Ended(0, Outcome::Ran)), [Command::Finish]);
+    }
+
+    #[test]
+    fn a_deferred_stage_holds_nothing_and_is_looked_at_again() {
+        let mut scheduler = scheduler(&[vec![], vec![]], vec![Wish::of_threads(CpuWish::All); 2], TWO);
+        let commands = scheduler.on(SchedulerEvent::Begin);
+        assert_eq!(run_all(&mut scheduler, commands), [(0, 2)]);
+        let commands = scheduler.on(SchedulerEvent::Deferred(0));
+        assert_eq!(run_all(&mut scheduler, commands), [(1, 2)], "its threads go to another");
+        assert_eq!(scheduler.on(SchedulerEvent::Ended(1, Outcome::Ran)), [], "the run waits for the next try");
+        assert_eq!(scheduler.on(SchedulerEvent::Due(0)), [Command::Examine(0)]);
+        let commands = scheduler.on(SchedulerEvent::MustRun { stage: 0, remake: vec![] });
+        assert_eq!(run_all(&mut scheduler, commands), [(0, 2)]);
+        assert_eq!(scheduler.on(SchedulerEvent::Ended(0, Outcome::Ran)), [Command::Finish]);
+    }
+
+    #[test]
+    fn a_deferred_stage_has_failed_when_another_ends_the_run_and_is_cancelled_by_an_interrupt() {
+        for (event, outcome) in [
+            (SchedulerEvent::Ended(1, Outcome::Failed), Outcome::Failed),
+            (SchedulerEvent::Interrupt, Outcome::Cancelled),
+        ] {
+            let mut scheduler = scheduler(&[vec![], vec![]], vec![SHARE; 2], TWO);
+            let commands = scheduler.on(SchedulerEvent::Begin);
+            run_all(&mut scheduler, commands);
+            assert_eq!(scheduler.on(SchedulerEvent::Deferred(0)), []);
+            assert_eq!(scheduler.on(event)[0], Command::Close(0, outcome));
+        }
     }
 
     #[test]

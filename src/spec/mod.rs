@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pipe_contract::{ArtifactKind, KeySettings, ReadSetting, Stage, StageKind};
 
@@ -30,6 +31,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::registry::Registry;
 
 mod document;
+mod duration;
 mod findings;
 mod keys;
 mod kind;
@@ -42,9 +44,11 @@ mod resources;
 mod restrict;
 mod set;
 mod stage_text;
+mod tries;
 mod vars;
 mod wire;
 
+pub use duration::{DURATION_FORM, parse_duration};
 pub use order::{Cycles, sort_stages};
 pub(crate) use places::normalize;
 pub use resources::parse_memory;
@@ -117,6 +121,8 @@ pub struct StageSpec {
     pub needs: Vec<usize>,
     /// What it wishes for.
     pub resources: Resources,
+    /// How long it may take, and how often it is tried.
+    pub tries: Tries,
     /// Where its outputs are copied to: as written, relative to the current folder.
     pub to: Option<PathBuf>,
     /// Of its name.
@@ -164,6 +170,26 @@ pub struct Resources {
     pub gpu: usize,
     /// How much of which pool, by its position in [`Pipeline::pools`]; each once, none of nothing.
     pub pools: Vec<(usize, usize)>,
+}
+
+/// `timeout:` and `retries:`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// How long each try may take.
+    pub timeout: Option<Timeout>,
+    /// How many further tries there are after a failure.
+    pub n_retries: usize,
+    /// How long the first of them waits.
+    pub delay: Duration,
+}
+
+/// `timeout:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// As the user wrote it.
+    pub text: String,
+    /// How long that is.
+    pub limit: Duration,
 }
 
 /// Reads and checks the pipeline file at `path`.

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::Resources;
 use super::findings::Findings;
 use super::keys::{self, Keys};
 use super::node::{Body, Entry, Node, Span};
 use super::pools::DeclaredPools;
-use super::resources;
+use super::{Resources, Tries, resources, tries};
 
-const STAGE_KEYS: &[&str] = &["uses", "with", "inputs", "needs", "resources", "to"];
+const STAGE_KEYS: &[&str] = &["uses", "with", "inputs", "needs", "resources", "timeout", "retries", "to"];
 
 /// A stage as written.
 pub(super) struct StageText {
@@ -22,6 +21,7 @@ pub(super) struct StageText {
     pub(super) inputs: Vec<InputText>,
     pub(super) needs: Vec<(String, Node)>,
     pub(super) resources: Resources,
+    pub(super) tries: Tries,
     pub(super) to: Option<(PathBuf, Node)>,
 }
 
@@ -37,6 +37,7 @@ impl StageText {
             inputs: Vec::new(),
             needs: Vec::new(),
             resources: Resources::default(),
+            tries: Tries::default(),
             to: None,
         }
     }
@@ -78,12 +79,13 @@ pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings)
     let resources = keys
         .take("resources")
         .map_or_else(Resources::default, |entry| resources::read(entry.value, &name, pools, findings));
+    let tries = tries::read(keys.take("timeout"), keys.take("retries"), &name, findings);
     let to = keys.take("to").filter(|entry| !entry.value.is_null());
     let to = to
         .and_then(|entry| keys::text(entry.value, &format!("`to` of stage `{name}`"), findings))
         .map(|(to, node)| (to.into(), node));
     keys.finish(findings);
-    StageText { name, name_span, uses, with, inputs_span, inputs, needs, resources, to }
+    StageText { name, name_span, uses, with, inputs_span, inputs, needs, resources, tries, to }
 }
 
 fn read_inputs(node: Node, stage: &str, findings: &mut Findings) -> Vec<InputText> {

@@ -72,6 +72,7 @@ fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findi
         inputs,
         needs,
         resources: written.resources,
+        tries: written.tries,
         to: written.to.map(|(to, _)| to),
     })
 }

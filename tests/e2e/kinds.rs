@@ -180,6 +180,12 @@ impl Stage for Fake {
                 let cause = std::io::Error::other("row 2 is damaged");
                 return Err(StageError::user("bad-row", "failed to read the rows").because(cause).help("repair row 2"));
             }
+            // Once: the next try is well.
+            "fail once" => {
+                fs::write(ctx.base_dir.join(format!("{}.mode", self.label)), "well").expect("a file can be written");
+                ctx.log("reading row 1");
+                return Err(StageError::user("bad-row", "row 1 is not there yet"));
+            }
             "panic" => panic!("index out of rows"),
             "panic in the pool" => rayon::scope(|scope| scope.spawn(|_| panic!("index out of rows"))),
             "cancel" => {
@@ -200,9 +206,12 @@ impl Stage for Fake {
                 let output = execute_in(&ctx.base_dir, "cache gc --keep-runs 0 --yes", Environment::default());
                 assert_eq!(output.code, 0, "{}", output.err);
             }
-            "wait" => {
+            "wait" | "wait and save" => {
                 ctx.log("waiting");
                 wait_until(|| ctx.cancel.is_cancelled());
+                if mode == "wait and save" {
+                    fs::create_dir_all(&ctx.checkpoint_dir).expect("a checkpoint can be made");
+                }
                 ctx.check_cancelled()?;
             }
             "hold" => {

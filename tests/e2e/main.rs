@@ -33,6 +33,7 @@ mod signals;
 mod simulated_disk;
 mod stages;
 mod together;
+mod tries;
 mod until;
 mod update;
 mod verify;

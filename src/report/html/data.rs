@@ -86,6 +86,8 @@ pub struct StageData {
     pub facts: Vec<(String, String)>,
     /// One line each.
     pub warnings: Vec<String>,
+    /// Why it was tried again, a sentence for each time.
+    pub failed_tries: Vec<String>,
     /// Its last lines.
     pub log: VecDeque<String>,
     /// Lines of the log that came before those.
@@ -171,10 +173,15 @@ impl ReportData {
                 let fresh = StageData { name: stage.name.clone(), kind: stage.kind.clone(), ..StageData::default() };
                 let before = std::mem::replace(stage, fresh);
                 (stage.reason, stage.spec) = (before.reason, before.spec);
+                stage.failed_tries = before.failed_tries;
                 (stage.started_at, stage.n_threads, stage.n_gpus) = (Some(at), *n_threads, *n_gpus);
             }
             Event::Progress { done, total, unit, .. } => {
                 stage.progress.push(ProgressPoint { at, done: *done, total: *total, unit: *unit });
+            }
+            Event::StageRetried { n_failures, n_tries_max, failure, .. } => {
+                let line = format!("try {n_failures} of {n_tries_max} failed: {}", failure.message);
+                stage.failed_tries.push(line);
             }
             Event::Log { line, .. } => {
                 if stage.log.len() == N_LOG_LINES_MAX {
@@ -232,6 +239,7 @@ impl Sink for ReportData {
             | Event::Log { stage, .. }
             | Event::Warning { stage: Some(stage), .. }
             | Event::Fact { stage, .. }
+            | Event::StageRetried { stage, .. }
             | Event::StageFinished { stage, .. }
             | Event::Diverged { stage, .. }
             | Event::Placed { stage, .. } => self.on_stage(at, event, stage),

@@ -29,6 +29,9 @@ pub(super) fn render(stage: &StageData, data: &ReportData) -> String {
     if let Some(failure) = &stage.failure {
         html.push_str(&failed(stage, failure, data));
     }
+    for failed_try in &stage.failed_tries {
+        writeln!(html, "<p class=\"note\">{}</p>", escape(failed_try)).expect("to a String");
+    }
     for warning in &stage.warnings {
         writeln!(html, "<p class=\"warning\"><strong>Warning</strong> {}</p>", escape(warning)).expect("to a String");
     }
