@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use crate::diagnostic::Location;
 use crate::events::{Event, StageRecord, read_events};
-use crate::key::{ENCODING_VERSION, readable};
-use crate::plan::{Plan, Reason, Verdict};
+use crate::key::{ENCODING_VERSION, readable, readable_outputs};
+use crate::plan::{Plan, Reason, Verdict, declared_outputs};
 use crate::spec::{Pipeline, StageSpec};
 
 /// Runs that are looked through for a stage that the newest ones did not have.
@@ -98,6 +98,15 @@ pub enum Change {
         old: Option<String>,
         /// Digest now; none where nothing is connected.
         new: Option<String>,
+    },
+    /// An output that the pipeline file declares: its artifact kind, or the name of its file.
+    Output {
+        /// The port.
+        port: String,
+        /// Then; null where it was not declared.
+        old: Value,
+        /// Now; null where it is not declared.
+        new: Value,
     },
     /// The content on a port is known when this stage has run.
     Unknown {
@@ -224,6 +233,7 @@ fn changes(pipeline: &Pipeline, plan: &Plan, stage: usize, before: &Before) -> V
         changes.extend(source_changes(&old["source"], &source.readable()));
     }
     changes.extend(input_changes(pipeline, plan, spec, &old["inputs"]));
+    changes.extend(output_changes(&old["outputs"], &readable_outputs(&declared_outputs(spec))));
     let class = spec.stage.compute_class();
     if class != before.compute_class {
         changes.push(Change::ComputeClass { old: before.compute_class.clone(), new: class });
@@ -334,6 +344,13 @@ fn input_changes(pipeline: &Pipeline, plan: &Plan, spec: &StageSpec, old: &Value
     changes
 }
 
+fn output_changes(old: &Value, new: &Value) -> Vec<Change> {
+    let ports: BTreeSet<&String> =
+        [old, new].into_iter().flat_map(Value::as_object).flat_map(|map| map.keys()).collect();
+    let changed = ports.into_iter().filter(|port| old[*port] != new[*port]);
+    changed.map(|port| Change::Output { port: port.clone(), old: old[port].clone(), new: new[port].clone() }).collect()
+}
+
 impl Change {
     /// As a line without period.
     pub fn text(&self) -> String {
@@ -356,6 +373,9 @@ impl Change {
             Change::Input { port, from: Some(from), old, new } => {
                 format!("`{port}` from `{from}` has other content, {} -> {}", or_nothing(old), or_nothing(new))
             }
+            Change::Output { port, old: Value::Null, new } => format!("output `{port}` is new, {}", value_text(new)),
+            Change::Output { port, new: Value::Null, .. } => format!("output `{port}` is not declared any more"),
+            Change::Output { port, old, new } => format!("output `{port}` {} -> {}", value_text(old), value_text(new)),
             Change::Unknown { port, from } => format!("`{port}` is known when `{from}` is made"),
             Change::ComputeClass { old, new } => {
                 let class = |class: &Option<String>| class.as_deref().unwrap_or("none").to_string();

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! kind, version, settings, source, (port, artifact kind, content digest) of each input --BLAKE3--> semantic key
+//! (port, artifact kind, file) of each output, where the pipeline file declares them    --'
 //! semantic key + compute class --BLAKE3--> fingerprint, under which the manifest is stored
 //! the same with the settings that extend a run left out --BLAKE3--> trajectory, which names the checkpoints
 //! ```
@@ -32,6 +33,8 @@ pub struct StageKey {
     pub source: KeySource,
     /// By port.
     pub inputs: BTreeMap<String, KeyInput>,
+    /// By port, where the pipeline file declares them; else none.
+    pub outputs: BTreeMap<String, KeyOutput>,
 }
 
 /// A source as it enters the key.
@@ -52,6 +55,15 @@ pub struct KeyInput {
     pub kind: ArtifactKind,
     /// Its content digest, 64 hex digits.
     pub digest: String,
+}
+
+/// A declared output as it enters the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOutput {
+    /// Its artifact kind.
+    pub kind: ArtifactKind,
+    /// The name of its only file, where that is declared too.
+    pub file: Option<String>,
 }
 
 impl KeySource {
@@ -82,6 +94,7 @@ impl StageKey {
             encoder.text(input.kind.name());
             encoder.text(&input.digest);
         }
+        encoder.outputs(&self.outputs);
         encoder.finish()
     }
 
@@ -96,15 +109,28 @@ impl StageKey {
                 (port.clone(), serde_json::json!({ "kind": input.kind.name(), "digest": input.digest }))
             })
             .collect();
-        serde_json::json!({
+        let mut preimage = serde_json::json!({
             "encoding": ENCODING_VERSION,
             "kind": self.kind,
             "kind_version": self.kind_version,
             "settings": settings,
             "source": self.source.readable(),
             "inputs": inputs,
-        })
+        });
+        if !self.outputs.is_empty() {
+            preimage["outputs"] = readable_outputs(&self.outputs);
+        }
+        preimage
     }
+}
+
+/// As [`StageKey::preimage`] has them: port to kind, or to `{ "file": NAME }`.
+pub fn readable_outputs(outputs: &BTreeMap<String, KeyOutput>) -> serde_json::Value {
+    let readable = |output: &KeyOutput| match &output.file {
+        Some(name) => serde_json::json!({ "file": name }),
+        None => output.kind.name().into(),
+    };
+    outputs.iter().map(|(port, output)| (port.clone(), readable(output))).collect()
 }
 
 /// What a manifest is stored under: the semantic key itself, or with the compute class where the bytes depend on it.
@@ -211,6 +237,25 @@ impl Encoder {
         }
     }
 
+    /// Nothing where none are declared, so that kinds with ports of their own have the keys they had before there were others.
+    fn outputs(&mut self, outputs: &BTreeMap<String, KeyOutput>) {
+        if outputs.is_empty() {
+            return;
+        }
+        self.number(outputs.len() as u64);
+        for (port, output) in outputs {
+            self.text(port);
+            self.text(output.kind.name());
+            match &output.file {
+                None => self.ordinal(0),
+                Some(name) => {
+                    self.ordinal(1);
+                    self.text(name);
+                }
+            }
+        }
+    }
+
     fn finish(self) -> String {
         self.0.finalize().to_hex().to_string()
     }
@@ -235,6 +280,7 @@ mod tests {
                 ("model".into(), KeyInput { kind: ArtifactKind::Model, digest: "bb".into() }),
             ]
             .into(),
+            outputs: BTreeMap::new(),
         }
     }
 
@@ -245,11 +291,13 @@ mod tests {
         let files = StageKey { source: KeySource::Files(vec![("rows.jsonl".into(), "cc".into())]), ..sample() };
         let commit = StageKey { source: KeySource::Commit("0123".into()), ..sample() };
         let bare = StageKey { settings: KeySettings::new(), inputs: BTreeMap::new(), ..sample() };
+        let declared = StageKey { outputs: declare("report", ArtifactKind::File, Some("report.html")), ..sample() };
         let table = [
             (computed.semantic_key(), "c9b2512b058b1c91f199712476d01a065801eed7bc5f08f1a16d6c8cb2080dfc"),
             (files.semantic_key(), "3a364a67fa902cee7c544e32c7ce528ff52148f30a7f5b625a33312537ab659b"),
             (commit.semantic_key(), "e931a5439d723f6c67bec76ff7ae22a6f2be597000404b0397f60ead0cf6308e"),
             (bare.semantic_key(), "5baa721243181dbd96213d4cf9a698816cc6cfe4e8a445f3736774786a42c0b0"),
+            (declared.semantic_key(), "aaa34f48a4ebf9a32dedd3854e3f9f7251e9e62ef7767f42b80e2d588350088c"),
             (
                 fingerprint(&computed.semantic_key(), Some("cpu-f32/1")),
                 "a94eec6b243a1ce9da88e3f9b2cea85c03322519bdada12b805d133ef5eba1d4",
@@ -259,10 +307,14 @@ mod tests {
         assert_eq!(keys, golden);
     }
 
+    fn declare(port: &str, kind: ArtifactKind, file: Option<&str>) -> BTreeMap<String, KeyOutput> {
+        [(port.to_string(), KeyOutput { kind, file: file.map(str::to_string) })].into()
+    }
+
     #[test]
     fn each_field_alone_changes_the_key() {
         type Change = (&'static str, fn(&mut StageKey));
-        let changes: [Change; 14] = [
+        let changes: [Change; 19] = [
             ("kind", |k| k.kind = "trains".into()),
             ("version", |k| k.kind_version = 4),
             ("a float by one bit", |k| {
@@ -294,6 +346,16 @@ mod tests {
             ("an input's port", |k| {
                 let input = k.inputs.remove("data").expect("sample has it");
                 k.inputs.insert("eval".into(), input);
+            }),
+            ("an output", |k| k.outputs = declare("report", ArtifactKind::File, Some("report"))),
+            ("an output's port", |k| k.outputs = declare("summary", ArtifactKind::File, Some("report"))),
+            ("an output's kind", |k| k.outputs = declare("report", ArtifactKind::Rows, None)),
+            ("the name of an output's file", |k| {
+                k.outputs = declare("report", ArtifactKind::File, Some("report.html"))
+            }),
+            ("one more output", |k| {
+                k.outputs = declare("report", ArtifactKind::File, Some("report"));
+                k.outputs.extend(declare("summary", ArtifactKind::File, Some("report")));
             }),
         ];
         let mut seen = BTreeMap::from([(sample().semantic_key(), "nothing")]);

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipe_cache::{CacheError, Manifest, ManifestArtifact, Restored, Store};
-use pipe_contract::OutputPort;
+use pipe_contract::Output;
 
 use crate::spec::normalize;
 
@@ -71,9 +71,9 @@ pub fn place(store: &Store, manifest: &Manifest, to: &Path) -> Result<Placed, Ca
 /// to: .pipe/blobs      the store would hold what it did not make
 /// to: notes.txt        a file, or below one, or a file in the place of a port's folder
 /// ```
-pub fn find_obstacle(store: &Store, ports: &[OutputPort], to: &Path) -> Option<String> {
-    for port in ports {
-        let folder = normalize(&to.join(port.name));
+pub fn find_obstacle(store: &Store, outputs: &[Output], to: &Path) -> Option<String> {
+    for output in outputs {
+        let folder = normalize(&to.join(&output.name));
         if folder.starts_with(normalize(store.root())) {
             return Some("it lies in the store, which holds nothing but what pipe keeps there".into());
         }

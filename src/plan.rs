@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pipe_cache::{CacheError, Manifest, Store};
-use pipe_contract::{OutputPort, Source, StageError};
+use pipe_contract::{Output, Source, StageError};
 
-use crate::key::{KeyInput, KeySource, StageKey, fingerprint};
+use crate::key::{KeyInput, KeyOutput, KeySource, StageKey, fingerprint};
 use crate::lockfile::LockFile;
 use crate::place;
 use crate::spec::{InputRef, Numerics, Pipeline, StageSpec};
@@ -355,11 +355,10 @@ impl Planner<'_> {
         };
         let manifest = self.look_up(&keys).map_err(|error| store_error(&error))?;
         // A kind that gained an output without a new version: what was made before does not do.
-        let has_output = |manifest: &Manifest, output: &OutputPort| {
-            manifest.outputs.get(output.name).is_some_and(|artifact| artifact.kind == output.kind)
+        let has_output = |manifest: &Manifest, output: &Output| {
+            manifest.outputs.get(&output.name).is_some_and(|artifact| artifact.kind == output.kind)
         };
-        let manifest =
-            manifest.filter(|manifest| spec.stage.outputs().iter().all(|output| has_output(manifest, output)));
+        let manifest = manifest.filter(|manifest| spec.outputs.iter().all(|output| has_output(manifest, output)));
         Ok(Judgement::Keyed(keys, manifest.map(Arc::new)))
     }
 
@@ -419,6 +418,7 @@ fn make_keys(
         settings: spec.key_settings.clone(),
         source,
         inputs,
+        outputs: declared_outputs(spec),
     };
     let compute_class = spec.stage.compute_class();
     let semantic_key = stage_key.semantic_key();
@@ -437,6 +437,12 @@ fn make_keys(
         resolved,
         stage_key,
     }
+}
+
+/// The outputs that the file declares: those of a kind follow from its version and settings.
+pub(crate) fn declared_outputs(spec: &StageSpec) -> BTreeMap<String, KeyOutput> {
+    let declared = spec.outputs.iter().filter(|_| spec.kind.has_declared_ports());
+    declared.map(|output| (output.name.clone(), KeyOutput { kind: output.kind, file: output.file.clone() })).collect()
 }
 
 /// An error of the store, inside a stage.

@@ -35,6 +35,9 @@ impl StageKind for Fake {
     fn version(&self) -> u32 {
         1
     }
+    fn has_declared_ports(&self) -> bool {
+        self.name == "runs"
+    }
     fn inputs(&self) -> &'static [InputPort] {
         self.inputs
     }
@@ -134,6 +137,18 @@ static JOIN: Fake = Fake {
     },
 };
 
+/// Whatever the file declares.
+static RUNS: Fake = Fake {
+    name: "runs",
+    inputs: &[],
+    outputs: &[],
+    read: |reader| {
+        reader.text_list("run");
+        reader.raw("env");
+        Vec::new()
+    },
+};
+
 /// A file without problems; tests put theirs into copies of it.
 const GOOD: &str = "\
 version: 1
@@ -155,7 +170,7 @@ stages:
 ";
 
 fn load_with(text: &str, options: &LoadOptions) -> Result<Pipeline, Diagnostics> {
-    let registry = Registry::new(vec![&SOURCE, &PREPARE, &FORMAT, &MODEL, &JOIN]);
+    let registry = Registry::new(vec![&SOURCE, &PREPARE, &FORMAT, &MODEL, &JOIN, &RUNS]);
     spec::load_text(Path::new("p.yaml"), text, options, &registry)
 }
 
@@ -686,8 +701,7 @@ fn bad_name() {
 fn unsupported_key() {
     let shown = screen_of_stages(&[
         "a: { uses: model, matrix: { lr: [1, 2] } }",
-        "b: { uses: command, outputs: { report: file }, with: { run: [ls] } }",
-        "c: { uses: format, inputs: { rows: b.report } }",
+        "b: { uses: model, outputs: { report: file } }",
     ]);
     insta::assert_snapshot!(shown, @r"
     error[unsupported-key]: `matrix` in stage `a` is not built yet
@@ -697,12 +711,201 @@ fn unsupported_key() {
       |                     ^^^^^^
     help: remove `matrix`
 
-    error[unsupported-key]: stage `b` uses `command`, which is not built yet
-     --> p.yaml:4:14
+    error[unsupported-key]: stage `b`: `model` has outputs of its own, so `outputs` cannot be given
+     --> p.yaml:4:21
       |
-    4 |   b: { uses: command, outputs: { report: file }, with: { run: [ls] } }
-      |              ^^^^^^^
-    help: use one of the stage kinds that `pipe stages` lists
+    4 |   b: { uses: model, outputs: { report: file } }
+      |                     ^^^^^^^
+    help: remove `outputs`; this kind gives `model`
+    ");
+}
+
+#[test]
+fn declared_ports_become_outputs_and_take_anything() {
+    let pipeline = load(
+        "version: 1
+vars: { n: 3 }
+stages:
+  base: { uses: model }
+  a:
+    uses: runs
+    inputs: { m: base }
+    outputs: { rows: rows, page: { file: page.html }, log: file }
+    with: { run: [make, '-n${{ vars.n }}', 'in=${{inputs.m}}', '${{ outputs.page }}', '${{ outputs.log }}'], env: { TO: '${{ outputs.rows }}' } }
+  b: { uses: format, inputs: { rows: a } }
+  c: { uses: runs, inputs: { it: a.page }, outputs: { x: file }, with: { run: [cp, '${{ inputs.it }}', '${{ outputs.x }}'] } }
+",
+    )
+    .expect("it has no problems");
+    let shown = |stage: usize| -> Vec<String> {
+        let outputs = pipeline.stages[stage].outputs.iter();
+        outputs.map(|output| format!("{} {} {:?}", output.name, output.kind, output.file)).collect()
+    };
+    assert_eq!(shown(0), ["model model None"]);
+    assert_eq!(shown(1), ["rows rows None", "page file Some(\"page.html\")", "log file Some(\"log\")"]);
+    let run = KeyValue::List(
+        ["make", "-n3", "in=${{ inputs.m }}", "${{ outputs.page }}", "${{ outputs.log }}"]
+            .map(|word| KeyValue::Text(word.into()))
+            .into(),
+    );
+    assert_eq!(pipeline.stages[1].key_settings["run"], run);
+    let feeds = |stage: usize, port: &str| {
+        let input = &pipeline.stages[stage].inputs[port];
+        (pipeline.stages[input.stage].name.as_str(), input.port.as_str(), input.kind)
+    };
+    assert_eq!(feeds(1, "m"), ("base", "model", ArtifactKind::Model));
+    assert_eq!(feeds(2, "rows"), ("a", "rows", ArtifactKind::Rows));
+    assert_eq!(feeds(3, "it"), ("a", "page", ArtifactKind::File));
+}
+
+#[test]
+fn bad_declared_outputs() {
+    let shown = screen_of_stages(&[
+        "a: { uses: runs, with: { run: [ls] } }",
+        "b: { uses: runs, outputs: { }, with: { run: [ls] } }",
+        "c: { uses: runs, outputs: { 2x: fille, y: { name: z }, z: 3 }, with: { run: ['${{ outputs.y }}'] } }",
+        "d: { uses: runs, outputs: { y: { file: a/b } }, with: { run: ['${{ outputs.y }}'] } }",
+    ]);
+    insta::assert_snapshot!(shown, @r"
+    error[missing-output]: stage `a` (`runs`) declares no output
+     --> p.yaml:3:3
+      |
+    3 |   a: { uses: runs, with: { run: [ls] } }
+      |   ^
+    help: `outputs: { report: file }` declares a port and its artifact kind
+
+    error[missing-output]: stage `b` (`runs`) declares no output
+     --> p.yaml:4:20
+      |
+    4 |   b: { uses: runs, outputs: { }, with: { run: [ls] } }
+      |                    ^^^^^^^
+    help: `outputs: { report: file }` declares a port and its artifact kind
+
+    error[bad-name]: `2x` cannot be the name of a port
+     --> p.yaml:5:31
+      |
+    5 |   c: { uses: runs, outputs: { 2x: fille, y: { name: z }, z: 3 }, with: { run: ['${{ outputs.y }}'] } }
+      |                               ^^
+    help: a name is a letter or `_`, and then letters, digits, `_` and `-`
+
+    error[unknown-artifact-kind]: output `2x` of stage `c` is `fille`, but there is no such artifact kind
+     --> p.yaml:5:35
+      |
+    5 |   c: { uses: runs, outputs: { 2x: fille, y: { name: z }, z: 3 }, with: { run: ['${{ outputs.y }}'] } }
+      |                                   ^^^^^
+    help: did you mean `file`?
+
+    error[missing-key]: output `y` of stage `c` has no `file`
+     --> p.yaml:5:45
+      |
+    5 |   c: { uses: runs, outputs: { 2x: fille, y: { name: z }, z: 3 }, with: { run: ['${{ outputs.y }}'] } }
+      |                                             ^^^^^^^^^^^
+    help: name its artifact kind, `file`, or its file, `{ file: report.html }`
+
+    error[unknown-key]: unknown key `name` in output `y` of stage `c`
+     --> p.yaml:5:47
+      |
+    5 |   c: { uses: runs, outputs: { 2x: fille, y: { name: z }, z: 3 }, with: { run: ['${{ outputs.y }}'] } }
+      |                                               ^^^^
+    help: the keys here are `file`
+
+    error[wrong-type]: output `z` of stage `c` must be text, found the number `3`
+     --> p.yaml:5:61
+      |
+    5 |   c: { uses: runs, outputs: { 2x: fille, y: { name: z }, z: 3 }, with: { run: ['${{ outputs.y }}'] } }
+      |                                                             ^
+
+    error[bad-name]: `a/b` cannot be the name of the file of output `y` of stage `d`
+     --> p.yaml:6:42
+      |
+    6 |   d: { uses: runs, outputs: { y: { file: a/b } }, with: { run: ['${{ outputs.y }}'] } }
+      |                                          ^^^
+    help: it is a name without folders, `report.html`
+    ");
+}
+
+#[test]
+fn bad_expressions_for_ports() {
+    let shown = screen_of_stages(&[
+        "base: { uses: model }",
+        "a: { uses: runs, inputs: { data: base }, outputs: { report: file }, with: { run: ['x=${{ inputs.dta }}', '${{ outputs.reprt }}'] } }",
+        "b: { uses: model, with: { name: 'x ${{ inputs.data }}' } }",
+        "c: { uses: format, inputs: { rows: '${{ outputs.report }}' }, to: '${{inputs.data}}' }",
+    ]);
+    insta::assert_snapshot!(shown, @r"
+    error[unknown-port]: stage `a` has no input `dta`
+     --> p.yaml:4:92
+      |
+    4 |   a: { uses: runs, inputs: { data: base }, outputs: { report: file }, with: { run: ['x=${{ inputs.dta }}', '${{ outputs.reprt }}'] } }
+      |                                                                                            ^^^^^^^^^^
+    help: did you mean `data`?
+
+    error[unknown-port]: stage `a` has no output `reprt`
+     --> p.yaml:4:113
+      |
+    4 |   a: { uses: runs, inputs: { data: base }, outputs: { report: file }, with: { run: ['x=${{ inputs.dta }}', '${{ outputs.reprt }}'] } }
+      |                                                                                                                 ^^^^^^^^^^^^^
+    help: did you mean `report`?
+
+    error[bad-expression]: `inputs.data` cannot be used here, only `vars.NAME` can
+     --> p.yaml:5:38
+      |
+    5 |   b: { uses: model, with: { name: 'x ${{ inputs.data }}' } }
+      |                                      ^^^^^^^^^^^^^^^^^^
+    help: paths of ports stand in `with:` of a stage kind whose ports the file declares, `command`
+
+    error[bad-expression]: `outputs.report` cannot be used here, only `vars.NAME` can
+     --> p.yaml:6:39
+      |
+    6 |   c: { uses: format, inputs: { rows: '${{ outputs.report }}' }, to: '${{inputs.data}}' }
+      |                                       ^^^^^^^^^^^^^^^^^^^^^
+    help: paths of ports stand in `with:` of a stage kind whose ports the file declares, `command`
+
+    error[bad-expression]: `inputs.data` cannot be used here, only `vars.NAME` can
+     --> p.yaml:6:69
+      |
+    6 |   c: { uses: format, inputs: { rows: '${{ outputs.report }}' }, to: '${{inputs.data}}' }
+      |                                                                     ^^^^^^^^^^^^^^^^^^^
+    help: paths of ports stand in `with:` of a stage kind whose ports the file declares, `command`
+    ");
+}
+
+#[test]
+fn a_declared_input_takes_one_output() {
+    let shown = screen_of_stages(&[
+        "base: { uses: source, with: { dataset: alpaca } }",
+        "two: { uses: prepare, inputs: { rows: base }, with: { test_size: 0.5 } }",
+        "a: { uses: runs, inputs: { data: two, 2x: base, more: two.tset }, outputs: { report: file }, with: { run: ['${{ outputs.report }}'] } }",
+        "b: { uses: format, inputs: { rows: a } }",
+    ]);
+    insta::assert_snapshot!(shown, @r"
+    error[ambiguous-output]: stage `a` takes `data` from `two`, which has 2 outputs
+     --> p.yaml:5:36
+      |
+    5 |   a: { uses: runs, inputs: { data: two, 2x: base, more: two.tset }, outputs: { report: file }, with: { run: ['${{ outputs.report }}'] } }
+      |                                    ^^^
+    help: write `two.train` or `two.test`
+
+    error[bad-name]: `2x` cannot be the name of a port
+     --> p.yaml:5:41
+      |
+    5 |   a: { uses: runs, inputs: { data: two, 2x: base, more: two.tset }, outputs: { report: file }, with: { run: ['${{ outputs.report }}'] } }
+      |                                         ^^
+    help: a name is a letter or `_`, and then letters, digits, `_` and `-`
+
+    error[unknown-output]: stage `a` takes `more` from `two.tset`, but `two` has no such output
+     --> p.yaml:5:61
+      |
+    5 |   a: { uses: runs, inputs: { data: two, 2x: base, more: two.tset }, outputs: { report: file }, with: { run: ['${{ outputs.report }}'] } }
+      |                                                             ^^^^
+    help: did you mean `test`?
+
+    error[wrong-artifact-kind]: stage `b` takes `rows` (rows) from `a`, which gives `report` (file)
+     --> p.yaml:6:38
+      |
+    6 |   b: { uses: format, inputs: { rows: a } }
+      |                                      ^
+    help: rows comes from `base`, `two.train`, `two.test`
     ");
 }
 
@@ -910,7 +1113,7 @@ fn unknown_kind() {
       |
     4 |   b: { uses: deploy }
       |              ^^^^^^
-    help: the stage kinds are `source`, `prepare`, `format`, `model`, `join`
+    help: the stage kinds are `source`, `prepare`, `format`, `model`, `join`, `runs`
     ");
 }
 

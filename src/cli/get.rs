@@ -17,7 +17,7 @@ pub(super) fn get(session: &mut Session<'_>, arguments: &GetArguments) -> Result
     for port in &target.ports {
         // One port that was named lies in the folder itself, several have a folder each, as below `to:`.
         let to = if target.is_one_port { arguments.to.clone() } else { arguments.to.join(port) };
-        let artifact = &target.manifest.outputs[*port];
+        let artifact = &target.manifest.outputs[port];
         let restored = target.loaded.store.restore(artifact, &session.io.current_dir.join(&to), None)?;
         n_written += restored.written.len();
         n_unchanged += restored.unchanged.len();

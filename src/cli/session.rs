@@ -75,7 +75,7 @@ impl Loaded {
         let planner = self.planner(current_dir);
         for (stage, spec) in self.pipeline.stages.iter().enumerate() {
             let Some(to) = planner.to(stage) else { continue };
-            if let Some(why) = place::find_obstacle(&self.store, &spec.stage.outputs(), &to) {
+            if let Some(why) = place::find_obstacle(&self.store, &spec.outputs, &to) {
                 let to = spec.to.as_ref().unwrap_or(&to).display();
                 let message = format!("the outputs of stage `{}` cannot be copied to `{to}`: {why}", spec.name);
                 return Err(Diagnostic::new("bad-to", message).at(spec.location.clone()).into());

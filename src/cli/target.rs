@@ -15,7 +15,7 @@ pub(super) struct Target {
     pub(super) loaded: Loaded,
     pub(super) stage: usize,
     /// The port that was named, or all.
-    pub(super) ports: Vec<&'static str>,
+    pub(super) ports: Vec<String>,
     pub(super) manifest: Arc<Manifest>,
     /// Whether one port was named.
     pub(super) is_one_port: bool,
@@ -64,12 +64,12 @@ pub(super) fn file_and_target(words: &[String]) -> (Option<&Path>, &str) {
 }
 
 /// The port that was named, or all.
-fn find_ports(loaded: &Loaded, stage: usize, port: Option<&str>) -> Result<Vec<&'static str>, CliError> {
+fn find_ports(loaded: &Loaded, stage: usize, port: Option<&str>) -> Result<Vec<String>, CliError> {
     let spec = &loaded.pipeline.stages[stage];
-    let ports: Vec<&'static str> = spec.stage.outputs().iter().map(|output| output.name).collect();
-    let Some(wanted) = port else { return Ok(ports) };
+    let ports: Vec<&str> = spec.outputs.iter().map(|output| output.name.as_str()).collect();
+    let Some(wanted) = port else { return Ok(ports.into_iter().map(str::to_string).collect()) };
     match ports.iter().find(|name| **name == wanted) {
-        Some(name) => Ok(vec![name]),
+        Some(name) => Ok(vec![(*name).to_string()]),
         None => {
             let message = format!("stage `{}` has no output `{wanted}`", spec.name);
             Err(Diagnostic::new("unknown-output", message).help(help_for(wanted, &ports, "outputs")).into())

@@ -268,6 +268,7 @@ impl Job<'_> {
         for (port, input) in &spec.inputs {
             ctx.inputs.insert(port.clone(), self.planner.store.artifact(&self.manifests[&input.stage], &input.port)?);
         }
+        ctx.outputs.clone_from(&spec.outputs);
         ctx.resolved = keys.resolved.clone();
         ctx.base_dir = self.planner.pipeline.base_dir.clone();
         // A forced stage starts from nothing: going on from what the earlier execution left would repeat its bytes.
@@ -299,7 +300,7 @@ impl Job<'_> {
             kind_version: keys.stage_key.kind_version,
             preimage: keys.stage_key.preimage(),
             resolved: keys.resolved.clone(),
-            outputs: spec.stage.outputs().iter().map(|output| (output.name.to_string(), output.kind)).collect(),
+            outputs: spec.outputs.iter().map(|output| (output.name.clone(), output.kind)).collect(),
             external,
             facts: facts.into_inner().unwrap_or_else(PoisonError::into_inner),
         })

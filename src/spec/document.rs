@@ -58,6 +58,7 @@ pub(super) fn read(file: Node, options: &LoadOptions, findings: &mut Findings) -
     vars::refuse_in_vars(&vars, findings);
     let mut pools = block(pools, "pools", findings);
     vars::substitute(&mut pools, &vars, findings);
+    vars::refuse_ports(&mut pools, findings);
     let pools = DeclaredPools::read(pools, findings);
 
     let Some(stages) = stages else {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pipe_contract::{KeySettings, Problem, ProblemKind, ReadSetting, Reader, Stage, StageKind};
+use pipe_contract::{KeySettings, Output, OutputPort, Problem, ProblemKind, ReadSetting, Reader, Stage, StageKind};
 use serde_yaml::Value;
 
 use super::findings::{Findings, nearest_or_list};
 use super::node::{Body, Entry, Node, Span, Use};
 use super::stage_text::StageText;
+use super::{ports, vars};
 use crate::diagnostic::Location;
 use crate::registry::Registry;
 
@@ -18,12 +19,12 @@ pub(super) struct Built {
     pub(super) stage: Arc<dyn Stage>,
     pub(super) key_settings: KeySettings,
     pub(super) settings: Vec<ReadSetting>,
-    /// Whether a setting has a problem, so that the stage may not have the outputs it was meant to have.
-    pub(super) has_problems: bool,
+    /// The outputs it has; all that its kind can have where its settings are in doubt.
+    pub(super) outputs: Vec<Output>,
 }
 
 /// Reads the settings of a stage. `None` where its kind is not known.
-pub(super) fn build(written: &StageText, registry: &Registry, findings: &mut Findings) -> Option<Built> {
+pub(super) fn build(written: &mut StageText, registry: &Registry, findings: &mut Findings) -> Option<Built> {
     let (name, node) = written.uses.as_ref()?;
     let Some(kind) = registry.get(name) else {
         let help = nearest_or_list(name, &registry.names(), "stage kinds");
@@ -31,6 +32,11 @@ pub(super) fn build(written: &StageText, registry: &Registry, findings: &mut Fin
         findings.error_at_value("unknown-kind", node, message).help = Some(help);
         return None;
     };
+    if !kind.has_declared_ports()
+        && let Some(with) = &mut written.with
+    {
+        vars::refuse_ports(&mut with.value, findings);
+    }
     let with = written.with.as_ref();
     let value = with.map_or(Value::Null, |entry| entry.value.to_value());
     let mut reader = Reader::new(&value);
@@ -46,11 +52,25 @@ pub(super) fn build(written: &StageText, registry: &Registry, findings: &mut Fin
         problems.retain(|problem| problem.kind != ProblemKind::MissingSetting);
     }
     problems.into_iter().for_each(|problem| report(written, problem, findings));
-    Some(Built { kind, stage, key_settings, settings, has_problems })
+    let outputs = if kind.has_declared_ports() {
+        ports::declared(written, kind, has_unknown, findings)
+    } else {
+        ports::refuse_outputs(written, kind, findings);
+        fixed(if has_problems { kind.outputs().to_vec() } else { stage.outputs() })
+    };
+    Some(Built { kind, stage, key_settings, settings, outputs })
+}
+
+fn fixed(ports: Vec<OutputPort>) -> Vec<Output> {
+    let output = |port: OutputPort| Output { name: port.name.into(), kind: port.kind, file: None };
+    ports.into_iter().map(output).collect()
 }
 
 /// The input ports that have something on them; a misspelled one counts, as that is reported already.
-fn connected(written: &StageText, kind: &dyn StageKind) -> Vec<&'static str> {
+fn connected<'w>(written: &'w StageText, kind: &dyn StageKind) -> Vec<&'w str> {
+    if kind.has_declared_ports() {
+        return written.inputs.iter().map(|input| input.port.as_str()).collect();
+    }
     let names: Vec<&'static str> = kind.inputs().iter().map(|port| port.name).collect();
     written.inputs.iter().filter_map(|input| pipe_settings::nearest(&input.port, &names)).collect()
 }

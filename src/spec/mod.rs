@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipe_contract::{ArtifactKind, KeySettings, ReadSetting, Stage, StageKind};
+use pipe_contract::{ArtifactKind, KeySettings, Output, ReadSetting, Stage, StageKind};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::registry::Registry;
@@ -40,6 +40,7 @@ mod order;
 mod parse;
 mod places;
 mod pools;
+mod ports;
 mod resources;
 mod restrict;
 mod set;
@@ -117,6 +118,8 @@ pub struct StageSpec {
     pub setting_locations: BTreeMap<String, Location>,
     /// Port to what feeds it. Every required port is there.
     pub inputs: BTreeMap<String, InputRef>,
+    /// What it gives, by its kind and settings or as the file declares.
+    pub outputs: Vec<Output>,
     /// The stages of `needs:`, by position, each once; those of `inputs` are not repeated here.
     pub needs: Vec<usize>,
     /// What it wishes for.
@@ -218,8 +221,8 @@ pub fn load_text(path: &Path, text: &str, options: &LoadOptions, registry: &Regi
     let Some(document) = document else { return Err(findings.into_diagnostics()) };
     let mut stages = Vec::with_capacity(document.stages.len());
     for entry in document.stages {
-        let written = stage_text::read(entry, &document.pools, &mut findings);
-        let built = kind::build(&written, registry, &mut findings);
+        let mut written = stage_text::read(entry, &document.pools, &mut findings);
+        let built = kind::build(&mut written, registry, &mut findings);
         stages.push(wire::Part { written, built });
     }
     let wired = wire::wire(stages, &mut findings);

@@ -10,14 +10,14 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::findings::Findings;
-use super::wire::{Part, outputs};
+use super::wire::Part;
 
 /// Reports every stage whose folder for an output is that of an earlier stage, or lies in it or around it.
 pub(super) fn check(parts: &[Part], findings: &mut Findings) {
     let mut taken: Vec<(usize, PathBuf)> = Vec::new();
     for (position, part) in parts.iter().enumerate() {
         let (Some((to, node)), Some(built)) = (&part.written.to, &part.built) else { continue };
-        let folders = outputs(built).into_iter().map(|output| normalize(&to.join(output.name)));
+        let folders = built.outputs.iter().map(|output| normalize(&to.join(&output.name)));
         let folders: Vec<PathBuf> = folders.collect();
         let clash = folders.iter().find_map(|folder| {
             let is_same = |(_, other): &&(usize, PathBuf)| folder.starts_with(other) || other.starts_with(folder);

@@ -6,9 +6,10 @@ use super::findings::Findings;
 use super::keys::{self, Keys};
 use super::node::{Body, Entry, Node, Span};
 use super::pools::DeclaredPools;
-use super::{Resources, Tries, resources, tries};
+use super::ports::{self, OutputText};
+use super::{Resources, Tries, resources, tries, vars};
 
-const STAGE_KEYS: &[&str] = &["uses", "with", "inputs", "needs", "resources", "timeout", "retries", "to"];
+const STAGE_KEYS: &[&str] = &["uses", "with", "inputs", "outputs", "needs", "resources", "timeout", "retries", "to"];
 
 /// A stage as written.
 pub(super) struct StageText {
@@ -19,6 +20,8 @@ pub(super) struct StageText {
     /// The key `inputs`, if there is one.
     pub(super) inputs_span: Option<Span>,
     pub(super) inputs: Vec<InputText>,
+    /// Where the key `outputs` is, if it is there, and the ports that it declares.
+    pub(super) outputs: Option<(Span, Vec<OutputText>)>,
     pub(super) needs: Vec<(String, Node)>,
     pub(super) resources: Resources,
     pub(super) tries: Tries,
@@ -35,6 +38,7 @@ impl StageText {
             with: None,
             inputs_span: None,
             inputs: Vec::new(),
+            outputs: None,
             needs: Vec::new(),
             resources: Resources::default(),
             tries: Tries::default(),
@@ -53,8 +57,9 @@ pub(super) struct InputText {
 
 /// Reads one entry of `stages`.
 pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings) -> StageText {
-    let Entry { key: name, key_span: name_span, value } = entry;
+    let Entry { key: name, key_span: name_span, mut value } = entry;
     keys::name(&name, "stage", name_span, findings);
+    refuse_ports_outside_with(&mut value, findings);
     let Some(mut keys) = Keys::new(value, format!("stage `{name}`"), STAGE_KEYS, findings) else {
         return StageText::without_kind(name, name_span);
     };
@@ -64,17 +69,13 @@ pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings)
         findings.error("missing-key", name_span, format!("stage `{name}` has no `uses`")).help =
             Some("`uses` names the stage kind, `uses: train`".into());
     }
-    if let Some((_, node)) = uses.as_ref().filter(|(kind, _)| kind == "command") {
-        let message = format!("stage `{name}` uses `command`, which is not built yet");
-        findings.error_at_value("unsupported-key", node, message).help =
-            Some("use one of the stage kinds that `pipe stages` lists".into());
-        return StageText::without_kind(name, name_span);
-    }
     keys.refuse_not_built("matrix", findings);
     let with = keys.take("with");
     let inputs = keys.take("inputs");
     let inputs_span = inputs.as_ref().map(|entry| entry.key_span);
     let inputs = inputs.map_or_else(Vec::new, |entry| read_inputs(entry.value, &name, findings));
+    let outputs = keys.take("outputs");
+    let outputs = outputs.map(|entry| (entry.key_span, ports::read_outputs(entry.value, &name, findings)));
     let needs = keys.take("needs").map_or_else(Vec::new, |entry| read_needs(entry.value, &name, findings));
     let resources = keys
         .take("resources")
@@ -85,7 +86,18 @@ pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings)
         .and_then(|entry| keys::text(entry.value, &format!("`to` of stage `{name}`"), findings))
         .map(|(to, node)| (to.into(), node));
     keys.finish(findings);
-    StageText { name, name_span, uses, with, inputs_span, inputs, needs, resources, tries, to }
+    StageText { name, name_span, uses, with, inputs_span, inputs, outputs, needs, resources, tries, to }
+}
+
+/// Whether `with:` may name the paths of ports is known once its kind is.
+fn refuse_ports_outside_with(stage: &mut Node, findings: &mut Findings) {
+    match &mut stage.body {
+        Body::Mapping(entries) => {
+            let others = entries.iter_mut().filter(|entry| entry.key != "with");
+            others.for_each(|entry| vars::refuse_ports(&mut entry.value, findings));
+        }
+        _ => vars::refuse_ports(stage, findings),
+    }
 }
 
 fn read_inputs(node: Node, stage: &str, findings: &mut Findings) -> Vec<InputText> {

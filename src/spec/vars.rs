@@ -6,7 +6,8 @@
 //! "out/${{ vars.model }}"   ->  "out/karpathy/stories260K" (anything else is text)
 //! ```
 //!
-//! `vars.lora.r` goes into a mapping. Keys are not substituted, and a var cannot use another one.
+//! `vars.lora.r` goes into a mapping. Keys are not substituted, and a var cannot use another one. `${{ inputs.PORT }}` and
+//! `${{ outputs.PORT }}` stay as they are, in one way of writing: where they may stand is for [`super::ports`] to say.
 
 use serde_yaml::Value;
 
@@ -24,6 +25,60 @@ pub(super) fn substitute(node: &mut Node, vars: &Node, findings: &mut Findings) 
         Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
             let text = std::mem::take(text);
             *node = scalar(node, &text, vars, findings);
+        }
+        Body::Scalar(_) | Body::Unknown => {}
+    }
+}
+
+/// Which ports of a stage an expression means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Inputs,
+    Outputs,
+}
+
+/// `inputs.PORT` or `outputs.PORT` between brackets.
+pub(super) struct PortUse<'t> {
+    pub(super) side: Side,
+    pub(super) port: &'t str,
+}
+
+impl<'t> PortUse<'t> {
+    fn read(inner: &'t str) -> Option<Self> {
+        let (side, port) = match inner.split_once('.')? {
+            ("inputs", port) => (Side::Inputs, port),
+            ("outputs", port) => (Side::Outputs, port),
+            _ => return None,
+        };
+        Some(PortUse { side, port })
+    }
+}
+
+/// The ports that expressions in a substituted text mean.
+pub(super) fn port_uses(text: &str) -> Vec<PortUse<'_>> {
+    let expression = |piece| if let Piece::Expression(_, inner) = piece { PortUse::read(inner) } else { None };
+    split(text).unwrap_or_default().into_iter().filter_map(expression).collect()
+}
+
+/// Reports expressions for ports where they have no meaning, in `node` and below it.
+pub(super) fn refuse_ports(node: &mut Node, findings: &mut Findings) {
+    match &mut node.body {
+        Body::Sequence(items) => items.iter_mut().for_each(|item| refuse_ports(item, findings)),
+        Body::Mapping(entries) => entries.iter_mut().for_each(|entry| refuse_ports(&mut entry.value, findings)),
+        Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
+            let pieces = split(text).unwrap_or_default();
+            let Some((written, inner)) = pieces.iter().find_map(|piece| match piece {
+                Piece::Expression(written, inner) if PortUse::read(inner).is_some() => Some((written, inner)),
+                _ => None,
+            }) else {
+                return;
+            };
+            let span = findings.narrow(node.span, written);
+            findings
+                .error("bad-expression", span, format!("`{inner}` cannot be used here, only `vars.NAME` can"))
+                .help =
+                Some("paths of ports stand in `with:` of a stage kind whose ports the file declares, `command`".into());
+            node.body = Body::Unknown;
         }
         Body::Scalar(_) | Body::Unknown => {}
     }
@@ -47,7 +102,9 @@ fn scalar(node: &Node, text: &str, vars: &Node, findings: &mut Findings) -> Node
         findings.error_at_value("bad-expression", node, format!("`{OPEN}` is not closed by `{CLOSE}`"));
         return Node::new(node.span, Body::Unknown);
     };
-    if let [Piece::Expression(written, inner)] = pieces.as_slice() {
+    if let [Piece::Expression(written, inner)] = pieces.as_slice()
+        && PortUse::read(inner).is_none()
+    {
         return match look_up(node, written, inner, vars, findings) {
             Some(value) => {
                 let used = Some(Box::new(Use { expression: (*written).to_string(), span: node.span }));
@@ -92,6 +149,9 @@ fn split(text: &str) -> Option<Vec<Piece<'_>>> {
 fn piece_text(node: &Node, piece: &Piece<'_>, vars: &Node, findings: &mut Findings) -> Option<String> {
     let (written, inner) = match piece {
         Piece::Text(text) => return Some((*text).to_string()),
+        Piece::Expression(_, inner) if PortUse::read(inner).is_some() => {
+            return Some(format!("{OPEN} {inner} {CLOSE}"));
+        }
         Piece::Expression(written, inner) => (written, inner),
     };
     let value = look_up(node, written, inner, vars, findings)?;
@@ -186,6 +246,8 @@ mod tests {
             ("${{ vars.n }} ", "512 "),
             ("a }} $ {{ b", "a }} $ {{ b"),
             ("lr-${{ vars.half }}-${{ vars.on }}", "lr-0.5-true"),
+            ("${{inputs.data}}", "${{ inputs.data }}"),
+            ("--n=${{ vars.n }} ${{  outputs.report }}", "--n=512 ${{ outputs.report }}"),
         ] {
             assert_eq!(substituted(text), (Value::String(expected.into()), vec![]), "{text}");
         }

@@ -1,24 +1,32 @@
 //! `inputs:` and `needs:`: names become positions, ports are connected, and the stages are put in order.
 //!
-//! `PORT: STAGE.OUTPUT` takes that output; `PORT: STAGE` takes the only output whose artifact kind fits the port.
+//! `PORT: STAGE.OUTPUT` takes that output; `PORT: STAGE` takes the only output whose artifact kind fits the port. A port that
+//! the file declares takes any kind.
 
 use std::collections::{BTreeMap, HashMap};
 
-use pipe_contract::{ArtifactKind, InputPort, OutputPort};
+use pipe_contract::{ArtifactKind, InputPort, Output};
 
 use super::findings::{Findings, listed, nearest_or_list};
 use super::kind::{self, Built};
 use super::node::{Node, Span};
 use super::order::sort_stages;
-use super::places;
 use super::stage_text::{InputText, StageText};
-use super::{InputRef, StageSpec};
+use super::{InputRef, StageSpec, keys, places};
 
 /// A stage as written, and what its kind made of it.
 pub(super) struct Part {
     pub(super) written: StageText,
     /// `None` where the kind is not known.
     pub(super) built: Option<Built>,
+}
+
+/// An input of a stage, by its kind or as the file declares.
+#[derive(Clone, Copy)]
+struct Wanted<'p> {
+    port: &'p str,
+    /// What it takes; `None` takes any.
+    kind: Option<ArtifactKind>,
 }
 
 /// All stages, while their names are looked up.
@@ -70,6 +78,7 @@ fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findi
         key_settings: built.key_settings,
         settings: built.settings,
         inputs,
+        outputs: built.outputs,
         needs,
         resources: written.resources,
         tries: written.tries,
@@ -89,7 +98,7 @@ impl<'p> Wiring<'p> {
             {
                 inputs.insert(
                     input.port.clone(),
-                    InputRef { stage: producer, port: output.name.into(), kind: output.kind },
+                    InputRef { stage: producer, port: output.name.clone(), kind: output.kind },
                 );
             }
         }
@@ -162,73 +171,98 @@ impl<'p> Wiring<'p> {
         }
     }
 
-    /// The output of `producer` that `port` takes. `None` where it has none that fits, or none is known.
+    /// The output of `producer` that a port takes. `None` where it has none that fits, or none is known.
     fn output(
         &self,
         stage: usize,
-        port: InputPort,
+        wanted: Wanted<'_>,
         producer: usize,
-        wanted: Option<&str>,
+        named: Option<&str>,
         node: &Node,
         findings: &mut Findings,
-    ) -> Option<OutputPort> {
+    ) -> Option<&'p Output> {
+        if self.parts[producer].written.has_unreadable_output() {
+            return None;
+        }
+        match named {
+            None => self.only_output(stage, wanted, producer, node, findings),
+            Some(name) => self.named_output(stage, wanted, producer, name, node, findings),
+        }
+    }
+
+    /// The only output that fits.
+    fn only_output(
+        &self,
+        stage: usize,
+        wanted: Wanted<'_>,
+        producer: usize,
+        node: &Node,
+        findings: &mut Findings,
+    ) -> Option<&'p Output> {
         let built = self.parts[producer].built.as_ref()?;
-        let outputs = outputs(built);
         let (to, from) = (self.names[stage], self.names[producer]);
-        let Some(wanted) = wanted else {
-            let fitting: Vec<&OutputPort> = outputs.iter().filter(|output| output.kind == port.kind).collect();
-            return match fitting.as_slice() {
-                [only] => Some(**only),
-                [] => {
-                    let given: Vec<String> =
-                        outputs.iter().map(|output| format!("`{}` ({})", output.name, output.kind)).collect();
-                    let given =
-                        if given.is_empty() { "has no output".into() } else { format!("gives {}", given.join(", ")) };
-                    let message =
-                        format!("stage `{to}` takes `{}` ({}) from `{from}`, which {given}", port.name, port.kind);
-                    self.wrong_kind(stage, port.kind, message, node, findings);
-                    None
-                }
-                several => {
-                    let names: Vec<String> = several.iter().map(|output| format!("`{from}.{}`", output.name)).collect();
-                    let message = format!(
-                        "stage `{to}` takes `{}` ({}) from `{from}`, which has {} outputs of that kind",
-                        port.name,
-                        port.kind,
-                        several.len()
-                    );
-                    findings.error_at_value("ambiguous-output", node, message).help =
-                        Some(format!("write {}", names.join(" or ")));
-                    None
-                }
-            };
-        };
-        match outputs.iter().find(|output| output.name == wanted) {
-            Some(output) if output.kind == port.kind => Some(*output),
-            Some(output) => {
-                let message = format!(
-                    "stage `{to}` takes `{}` ({}) from `{from}.{wanted}`, which is {}",
-                    port.name, port.kind, output.kind
-                );
-                self.wrong_kind(stage, port.kind, message, node, findings);
-                None
+        let fitting: Vec<&Output> = built.outputs.iter().filter(|output| wanted.takes(output.kind)).collect();
+        match (fitting.as_slice(), wanted.kind) {
+            ([only], _) => return Some(only),
+            ([], Some(kind)) => {
+                let given: Vec<String> =
+                    built.outputs.iter().map(|output| format!("`{}` ({})", output.name, output.kind)).collect();
+                let given =
+                    if given.is_empty() { "has no output".into() } else { format!("gives {}", given.join(", ")) };
+                let message = format!("stage `{to}` takes {} from `{from}`, which {given}", wanted.shown());
+                self.wrong_kind(stage, kind, message, node, findings);
             }
-            None => {
-                let span = findings.narrow_after(node.span, ".", wanted);
-                let names: Vec<&str> = outputs.iter().map(|output| output.name).collect();
+            // A stage that declares nothing, which is reported.
+            ([], None) => {}
+            (several, kind) => {
+                let names: Vec<String> = several.iter().map(|output| format!("`{from}.{}`", output.name)).collect();
+                let of_kind = kind.map_or("", |_| " of that kind");
                 let message = format!(
-                    "stage `{to}` takes `{}` from `{from}.{wanted}`, but `{from}` has no such output",
-                    port.name
+                    "stage `{to}` takes {} from `{from}`, which has {} outputs{of_kind}",
+                    wanted.shown(),
+                    several.len()
                 );
-                let help = if built.kind.outputs().iter().any(|output| output.name == wanted) {
-                    format!("the settings of `{from}` leave it out; its outputs are {}", listed(&names))
-                } else {
-                    nearest_or_list(wanted, &names, &format!("outputs of `{from}`"))
-                };
-                findings.error_at_use("unknown-output", span, node.used.as_deref(), message).help = Some(help);
-                None
+                findings.error_at_value("ambiguous-output", node, message).help =
+                    Some(format!("write {}", names.join(" or ")));
             }
         }
+        None
+    }
+
+    /// The output called `name`, if it fits.
+    fn named_output(
+        &self,
+        stage: usize,
+        wanted: Wanted<'_>,
+        producer: usize,
+        name: &str,
+        node: &Node,
+        findings: &mut Findings,
+    ) -> Option<&'p Output> {
+        let built = self.parts[producer].built.as_ref()?;
+        let (to, from) = (self.names[stage], self.names[producer]);
+        match (built.outputs.iter().find(|output| output.name == name), wanted.kind) {
+            (Some(output), _) if wanted.takes(output.kind) => return Some(output),
+            (Some(output), Some(kind)) => {
+                let message =
+                    format!("stage `{to}` takes {} from `{from}.{name}`, which is {}", wanted.shown(), output.kind);
+                self.wrong_kind(stage, kind, message, node, findings);
+            }
+            _ => {
+                let span = findings.narrow_after(node.span, ".", name);
+                let names: Vec<&str> = built.outputs.iter().map(|output| output.name.as_str()).collect();
+                let port = wanted.port;
+                let message =
+                    format!("stage `{to}` takes `{port}` from `{from}.{name}`, but `{from}` has no such output");
+                let help = if built.kind.outputs().iter().any(|output| output.name == name) {
+                    format!("the settings of `{from}` leave it out; its outputs are {}", listed(&names))
+                } else {
+                    nearest_or_list(name, &names, &format!("outputs of `{from}`"))
+                };
+                findings.error_at_use("unknown-output", span, node.used.as_deref(), message).help = Some(help);
+            }
+        }
+        None
     }
 
     fn wrong_kind(&self, stage: usize, kind: ArtifactKind, message: String, node: &Node, findings: &mut Findings) {
@@ -266,8 +300,8 @@ impl<'p> Wiring<'p> {
     fn candidates(&self, stage: usize, kind: ArtifactKind) -> String {
         let mut found = Vec::new();
         for (position, part) in self.parts.iter().enumerate().filter(|(position, _)| *position != stage) {
-            let outputs = part.built.as_ref().map(outputs).unwrap_or_default();
-            let fitting: Vec<&OutputPort> = outputs.iter().filter(|output| output.kind == kind).collect();
+            let outputs = part.built.iter().flat_map(|built| &built.outputs);
+            let fitting: Vec<&Output> = outputs.filter(|output| output.kind == kind).collect();
             match fitting.as_slice() {
                 [_] => found.push(self.names[position].to_string()),
                 several => {
@@ -320,20 +354,30 @@ impl<'p> Wiring<'p> {
     }
 }
 
-/// The outputs a stage has; all that its kind can have where its settings are in doubt.
-pub(super) fn outputs(built: &Built) -> Vec<OutputPort> {
-    if built.has_problems { built.kind.outputs().to_vec() } else { built.stage.outputs() }
+impl Wanted<'_> {
+    fn takes(self, kind: ArtifactKind) -> bool {
+        self.kind.is_none_or(|wanted| wanted == kind)
+    }
+
+    /// "`rows` (rows)"; without the kind where it takes any.
+    fn shown(self) -> String {
+        self.kind.map_or(format!("`{}`", self.port), |kind| format!("`{}` ({kind})", self.port))
+    }
 }
 
-/// The port of the kind that `input` names.
-fn port(written: &StageText, built: &Built, input: &InputText, findings: &mut Findings) -> Option<InputPort> {
+/// The port that `input` names: one of the kind's, or any where the file declares them.
+fn port<'p>(written: &StageText, built: &Built, input: &'p InputText, findings: &mut Findings) -> Option<Wanted<'p>> {
+    if built.kind.has_declared_ports() {
+        keys::name(&input.port, "port", input.port_span, findings);
+        return Some(Wanted { port: &input.port, kind: None });
+    }
     let ports = built.kind.inputs();
-    let found = ports.iter().find(|port| port.name == input.port).copied();
+    let found = ports.iter().find(|port| port.name == input.port);
     if found.is_none() {
         let names: Vec<&str> = ports.iter().map(|port| port.name).collect();
         let help = nearest_or_list(&input.port, &names, &format!("inputs of `{}`", built.kind.name()));
         let message = format!("stage `{}` (`{}`) has no input `{}`", written.name, built.kind.name(), input.port);
         findings.error("unknown-port", input.port_span, message).help = Some(help);
     }
-    found
+    found.map(|port| Wanted { port: &input.port, kind: Some(port.kind) })
 }

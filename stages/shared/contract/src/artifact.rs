@@ -6,57 +6,45 @@ use std::path::{Path, PathBuf};
 
 use crate::StageError;
 
-/// The type of an artifact. A port takes exactly one kind.
-///
-/// Layout inside the artifact, per kind (a JSON file carries `format_version`, unless its form is somebody else's):
-///
-/// | kind | files |
-/// |---|---|
-/// | rows | data files as they came: `*.parquet`, `*.jsonl`, `*.json` |
-/// | examples | `examples.parquet` |
-/// | lengths | `lengths.parquet`, `summary.json`, `histogram.png`, `histogram.svg` |
-/// | packed | `packed.parquet`, `packed.json` |
-/// | model | a Hugging Face model folder: `config.json`, `*.safetensors`, `tokenizer.json`, ... |
-/// | adapter | a PEFT adapter folder: `adapter_config.json`, `adapter_model.safetensors` |
-/// | metrics | `metrics.jsonl` (a line per optimizer step), `trainer_state.json`, `checkpoints.jsonl`, `loss.svg` and more curves |
-/// | scores | `scores.json` (loss, perplexity, exact match), `examples.jsonl` (a line per example) |
-/// | samples | `samples.jsonl` (a line per prompt) |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the table above is their documentation")]
-pub enum ArtifactKind {
-    Rows,
-    Examples,
-    Lengths,
-    Packed,
-    Model,
-    Adapter,
-    Metrics,
-    Scores,
-    Samples,
+/// Kinds and their words stand in one list, below.
+macro_rules! artifact_kinds {
+    ($($kind:ident $name:literal)*) => {
+        /// The type of an artifact. A port takes exactly one kind; ports that a pipeline file declares take any.
+        ///
+        /// Layout inside the artifact, per kind (a JSON file carries `format_version`, unless its form is somebody else's):
+        ///
+        /// | kind | files |
+        /// |---|---|
+        /// | rows | data files as they came: `*.parquet`, `*.jsonl`, `*.json` |
+        /// | examples | `examples.parquet` |
+        /// | lengths | `lengths.parquet`, `summary.json`, `histogram.png`, `histogram.svg` |
+        /// | packed | `packed.parquet`, `packed.json` |
+        /// | model | a Hugging Face model folder: `config.json`, `*.safetensors`, `tokenizer.json`, ... |
+        /// | adapter | a PEFT adapter folder: `adapter_config.json`, `adapter_model.safetensors` |
+        /// | metrics | `metrics.jsonl` (a line per optimizer step), `trainer_state.json`, `checkpoints.jsonl`, `loss.svg` and more curves |
+        /// | scores | `scores.json` (loss, perplexity, exact match), `examples.jsonl` (a line per example) |
+        /// | samples | `samples.jsonl` (a line per prompt) |
+        /// | file | one file of any name and content |
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        #[expect(missing_docs, reason = "the table above is their documentation")]
+        pub enum ArtifactKind { $($kind),* }
+
+        impl ArtifactKind {
+            /// Every kind, in the order of the data path.
+            pub const ALL: &[ArtifactKind] = &[$(ArtifactKind::$kind),*];
+
+            /// The word used in pipeline files, tables and messages.
+            pub fn name(self) -> &'static str {
+                match self { $(ArtifactKind::$kind => $name),* }
+            }
+        }
+    };
 }
 
-impl ArtifactKind {
-    /// Every kind, in the order of the data path.
-    pub const ALL: [ArtifactKind; 9] = {
-        use ArtifactKind::*;
-        [Rows, Examples, Lengths, Packed, Model, Adapter, Metrics, Scores, Samples]
-    };
-
-    /// The word used in pipeline files, tables and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            ArtifactKind::Rows => "rows",
-            ArtifactKind::Examples => "examples",
-            ArtifactKind::Lengths => "lengths",
-            ArtifactKind::Packed => "packed",
-            ArtifactKind::Model => "model",
-            ArtifactKind::Adapter => "adapter",
-            ArtifactKind::Metrics => "metrics",
-            ArtifactKind::Scores => "scores",
-            ArtifactKind::Samples => "samples",
-        }
-    }
+artifact_kinds! {
+    Rows "rows" Examples "examples" Lengths "lengths" Packed "packed" Model "model" Adapter "adapter"
+    Metrics "metrics" Scores "scores" Samples "samples" File "file"
 }
 
 impl fmt::Display for ArtifactKind {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Artifact, StageError};
+use crate::{Artifact, Output, StageError};
 
 /// Set once when the user interrupts; stages look at it between pieces of work.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +84,8 @@ pub struct ExternalFile {
 pub struct Context<'a> {
     /// Port to artifact.
     pub inputs: BTreeMap<String, Artifact>,
+    /// What it must give.
+    pub outputs: Vec<Output>,
     /// What the runner resolved the stage's [`crate::Source`] to: a commit for a remote one.
     pub resolved: Option<String>,
     /// The folder of the pipeline file: base of relative paths in settings.
@@ -108,6 +110,7 @@ impl<'a> Context<'a> {
     pub fn new(work_dir: &Path, emit: &'a (dyn Fn(StageEvent) + Sync)) -> Self {
         Context {
             inputs: BTreeMap::new(),
+            outputs: Vec::new(),
             resolved: None,
             base_dir: work_dir.to_path_buf(),
             scratch_dir: work_dir.join("scratch"),

@@ -26,6 +26,17 @@ pub struct OutputPort {
     pub kind: ArtifactKind,
 }
 
+/// An output of a stage as it is in one pipeline: of its kind, or declared in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// As in `STAGE.PORT`.
+    pub name: String,
+    /// What it gives.
+    pub kind: ArtifactKind,
+    /// The name of its only file, for a declared output of kind `file`.
+    pub file: Option<String>,
+}
+
 /// How many threads a stage is best run with, where `resources.cpu` does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cpu {
@@ -74,6 +85,11 @@ pub trait StageKind: Send + Sync {
     /// The implementation version: bumped, with one line of reason beside it, when the same key would give other bytes.
     fn version(&self) -> u32;
 
+    /// Whether the pipeline file declares its ports: any inputs, and the outputs under `outputs:`.
+    fn has_declared_ports(&self) -> bool {
+        false
+    }
+
     /// The inputs it can take.
     fn inputs(&self) -> &'static [InputPort];
 
@@ -107,7 +123,7 @@ pub trait StageKind: Send + Sync {
 
 /// A stage with its settings read.
 pub trait Stage: Send + Sync {
-    /// The outputs it has with these settings.
+    /// The outputs it has with these settings; none where the pipeline file declares them.
     fn outputs(&self) -> Vec<OutputPort>;
 
     /// The class of hardware and library its bytes depend on, `candle-0.11.1/cpu-avx2`; `None` if they do not.

@@ -312,6 +312,59 @@ impl<'a> Reader<'a> {
         Some(items)
     }
 
+    /// A list of texts in which numbers, `true` and `false` stand for themselves; `None` where absent.
+    pub fn words(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let raw = self.raw(name);
+        let items = match raw {
+            Value::Null => return None,
+            Value::Sequence(items) => items,
+            _ => return self.wrong_type(name, "a list of texts", raw, None),
+        };
+        let words: Vec<Option<String>> = items.iter().map(scalar_text).collect();
+        for (idx, item) in items.iter().enumerate().filter(|(idx, _)| words[*idx].is_none()) {
+            let message = format!("`{name}` must be a list of texts, but its item {} is {}", idx + 1, describe(item));
+            self.problem_inside(name, &idx.to_string(), message);
+        }
+        let words: Vec<String> = words.into_iter().collect::<Option<_>>()?;
+        self.note(name, words.to_key());
+        self.key.insert(name.to_string(), words.to_key());
+        Some(words)
+    }
+
+    /// A mapping of names to texts, in which numbers, `true` and `false` stand for themselves; empty where absent.
+    pub fn text_map(&mut self, name: &'static str) -> BTreeMap<String, String> {
+        let raw = self.raw(name);
+        let map = match raw {
+            Value::Null => return BTreeMap::new(),
+            Value::Mapping(map) => map,
+            _ => return self.wrong_type(name, "a mapping of names to texts", raw, BTreeMap::new()),
+        };
+        let mut texts = BTreeMap::new();
+        for (key, value) in map {
+            let key = key.as_str().map_or_else(|| show(key), str::to_string);
+            match scalar_text(value) {
+                Some(text) => drop(texts.insert(key, text)),
+                None => {
+                    let message = format!("`{key}` in `{name}` must be text, found {}", describe(value));
+                    self.problem_inside(name, &key, message);
+                }
+            }
+        }
+        let key: BTreeMap<_, _> = texts.iter().map(|(key, text)| (key.clone(), text.to_key())).collect();
+        self.note(name, KeyValue::Map(key.clone()));
+        if !key.is_empty() {
+            self.key.insert(name.to_string(), KeyValue::Map(key));
+        }
+        texts
+    }
+
+    /// Records a wrong type of an item or entry of `name`.
+    fn problem_inside(&mut self, name: &str, inner: &str, message: String) {
+        self.problem(name, ProblemKind::WrongType, message, None);
+        let problem = self.problems.last_mut().expect("just recorded");
+        problem.path.push(inner.to_string());
+    }
+
     /// A nested mapping, read by `read`; its key settings are nested in ours.
     pub fn section<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Reader<'a>) -> T) -> T {
         let raw = self.raw(name);
@@ -377,6 +430,16 @@ fn quoted_list(names: &[&str]) -> String {
         "none".to_string()
     } else {
         names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A scalar as text, numbers as YAML reads them.
+fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        _ => None,
     }
 }
 
@@ -486,6 +549,32 @@ mod tests {
             "max_steps = None default".to_string(),
         ];
         assert_eq!(reader.settings().into_iter().map(told).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn numbers_are_words_and_lists_are_not() {
+        let (words, key, problems) = read("{ run: [a, 3, 0.5, true] }", |r| r.words("run"));
+        assert_eq!(words.expect("a list"), ["a", "3", "0.5", "true"]);
+        assert_eq!(
+            (key["run"].clone(), problems),
+            (["a", "3", "0.5", "true"].map(String::from).to_vec().to_key(), vec![])
+        );
+        let (words, key, problems) = read("{ run: [a, [b], ~] }", |r| r.words("run"));
+        let paths: Vec<&[String]> = problems.iter().map(|problem| problem.path.as_slice()).collect();
+        assert_eq!(
+            (words, key.len(), paths),
+            (None, 0, vec![&["run".into(), "1".into()][..], &["run".into(), "2".into()]])
+        );
+        let (texts, key, problems) = read("{ env: { B: 2, A: x, C: {} } }", |r| r.text_map("env"));
+        assert_eq!(texts, [("A".into(), "x".into()), ("B".into(), "2".into())].into());
+        assert_eq!(
+            key["env"],
+            KeyValue::Map(
+                [("A".to_string(), "x".to_string().to_key()), ("B".to_string(), "2".to_string().to_key())].into()
+            )
+        );
+        assert_eq!(problems[0].path, ["env", "C"]);
+        assert_eq!(read("{ env: {} }", |r| r.text_map("env")).1, KeySettings::new());
     }
 
     #[test]
