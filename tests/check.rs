@@ -699,22 +699,12 @@ fn bad_name() {
 
 #[test]
 fn unsupported_key() {
-    let shown = screen_of_stages(&[
-        "a: { uses: model, matrix: { lr: [1, 2] } }",
-        "b: { uses: model, outputs: { report: file } }",
-    ]);
+    let shown = screen_of_stages(&["b: { uses: model, outputs: { report: file } }"]);
     insta::assert_snapshot!(shown, @r"
-    error[unsupported-key]: `matrix` in stage `a` is not built yet
+    error[unsupported-key]: stage `b`: `model` has outputs of its own, so `outputs` cannot be given
      --> p.yaml:3:21
       |
-    3 |   a: { uses: model, matrix: { lr: [1, 2] } }
-      |                     ^^^^^^
-    help: remove `matrix`
-
-    error[unsupported-key]: stage `b`: `model` has outputs of its own, so `outputs` cannot be given
-     --> p.yaml:4:21
-      |
-    4 |   b: { uses: model, outputs: { report: file } }
+    3 |   b: { uses: model, outputs: { report: file } }
       |                     ^^^^^^^
     help: remove `outputs`; this kind gives `model`
     ");
@@ -906,6 +896,164 @@ fn a_declared_input_takes_one_output() {
     6 |   b: { uses: format, inputs: { rows: a } }
       |                                      ^
     help: rows comes from `base`, `two.train`, `two.test`
+    ");
+}
+
+#[test]
+fn bad_matrix() {
+    let text = "version: 1
+matrix: { lr: [1e-4, 2e-4], r: [8, 16], exclude: [{ lr: 3e-4 }, { rr: 8 }], include: [{ note: [x] }] }
+stages:
+  base: { uses: model, matrix: { size: [] } }
+  text: { uses: format, inputs: { rows: \"${{ matrix.lrr }}\" } }
+  adapter: { uses: join, matrix: { lr: [1] }, inputs: { data: text, model: base } }
+";
+    insta::assert_snapshot!(screen(text), @r#"
+    error[unknown-matrix-variable]: `exclude` of the pipeline file names `rr`, which its matrix does not list
+     --> p.yaml:2:67
+      |
+    2 | matrix: { lr: [1e-4, 2e-4], r: [8, 16], exclude: [{ lr: 3e-4 }, { rr: 8 }], include: [{ note: [x] }] }
+      |                                                                   ^^
+    help: did you mean `r`?
+
+    error[wrong-type]: `note` in `include` in `matrix` of the pipeline file must be text, a number, `true` or `false`, found a list
+     --> p.yaml:2:95
+      |
+    2 | matrix: { lr: [1e-4, 2e-4], r: [8, 16], exclude: [{ lr: 3e-4 }, { rr: 8 }], include: [{ note: [x] }] }
+      |                                                                                               ^^^^
+
+    error[empty-matrix]: `size` in `matrix` of stage `base` lists no value
+     --> p.yaml:4:40
+      |
+    4 |   base: { uses: model, matrix: { size: [] } }
+      |                                        ^^^
+    help: list at least one, or remove it
+
+    error[unknown-matrix-variable]: stage `text` uses `matrix.lrr`, but has no such variable
+     --> p.yaml:5:42
+      |
+    5 |   text: { uses: format, inputs: { rows: "${{ matrix.lrr }}" } }
+      |                                          ^^^^^^^^^^^^^^^^^
+    help: did you mean `lr`?
+
+    error[duplicate-variable]: stage `adapter` depends on two variables of a matrix that are called `lr`
+     --> p.yaml:6:36
+      |
+    6 |   adapter: { uses: join, matrix: { lr: [1] }, inputs: { data: text, model: base } }
+      |                                    ^^
+    help: give them different names (the other is declared at line 2)
+    "#);
+}
+
+#[test]
+fn what_instances_have_in_common_is_said_once() {
+    let text = "version: 1
+matrix: { r: [8, 128], lr: [1e-4, 2e-4] }
+stages:
+  rows: { uses: source, with: { dataset: x } }
+  text: { uses: format, inputs: { rows: rows }, with: { template: alpca } }
+  base: { uses: model, to: out }
+  adapter:
+    uses: join
+    inputs: { data: text, model: base, adaptor: base }
+    with: { lora: { r: \"${{ matrix.r }}\" }, learning_rate: \"${{ matrix.lr }}\" }
+    to: adapters
+  again: { uses: join, inputs: { data: text, model: base, adapter: adapter.metrics, }, needs: [adapter@r=8, adapterr] }
+";
+    insta::assert_snapshot!(screen(text), @r"
+    error[out-of-range]: stage `adapter@r=128,lr=0.0001`: `r` is `128`, but must be a whole number from 1 to 64
+     --> p.yaml:2:18
+      |
+    2 | matrix: { r: [8, 128], lr: [1e-4, 2e-4] }
+      |                  ^^^
+    note: used as `${{ matrix.r }}` at p.yaml:10:24
+
+    error[out-of-range]: stage `text`: `template` is `alpca`, but must be one of `alpaca`, `chatml`
+     --> p.yaml:5:67
+      |
+    5 |   text: { uses: format, inputs: { rows: rows }, with: { template: alpca } }
+      |                                                                   ^^^^^
+    help: did you mean `alpaca`?
+
+    error[unknown-port]: stage `adapter@r=8,lr=0.0001` (`join`) has no input `adaptor`
+     --> p.yaml:9:40
+      |
+    9 |     inputs: { data: text, model: base, adaptor: base }
+      |                                        ^^^^^^^
+    help: did you mean `adapter`?
+
+    error[same-to]: stages `adapter@r=8,lr=0.0001` and `adapter@r=8,lr=0.0002` would be copied over each other in `adapters/adapter`
+      --> p.yaml:11:9
+       |
+    11 |     to: adapters
+       |         ^^^^^^^^
+    help: put what tells them apart into `to`, such as `${{ matrix.lr }}`
+
+    error[wrong-artifact-kind]: stage `again@r=8,lr=0.0001` takes `adapter` (adapter) from `adapter@r=8,lr=0.0001.metrics`, which is metrics
+      --> p.yaml:12:68
+       |
+    12 |   again: { uses: join, inputs: { data: text, model: base, adapter: adapter.metrics, }, needs: [adapter@r=8, adapterr] }
+       |                                                                    ^^^^^^^^^^^^^^^
+    help: adapter comes from `adapter`
+
+    error[unknown-stage]: stage `again@r=8,lr=0.0001` needs `adapter@r=8`, but no stage has that name
+      --> p.yaml:12:96
+       |
+    12 |   again: { uses: join, inputs: { data: text, model: base, adapter: adapter.metrics, }, needs: [adapter@r=8, adapterr] }
+       |                                                                                                ^^^^^^^^^^^
+    help: did you mean `adapter@r=8,lr=0.0002`? (declared at line 7)
+
+    error[unknown-stage]: stage `again@r=8,lr=0.0001` needs `adapterr`, but no stage has that name
+      --> p.yaml:12:109
+       |
+    12 |   again: { uses: join, inputs: { data: text, model: base, adapter: adapter.metrics, }, needs: [adapter@r=8, adapterr] }
+       |                                                                                                             ^^^^^^^^
+    help: did you mean `adapter`? (declared at line 7)
+    ");
+}
+
+#[test]
+fn an_instance_is_an_ordinary_stage() {
+    let text = "version: 1
+matrix: { size: [1e-4, 0.5], name: [a/b, c] }
+profiles: { small: { matrix: { size: [1] } } }
+stages:
+  base: { uses: model, with: { name: \"m-${{ matrix.name }}\" }, to: \"out/${{ matrix.name }}\" }
+  rows: { uses: source, with: { dataset: x } }
+  text: { uses: format, inputs: { rows: rows } }
+  adapter: { uses: join, inputs: { data: text, model: base }, with: { learning_rate: \"${{ matrix.size }}\" } }
+";
+    let names = |options: &LoadOptions| -> Vec<String> {
+        let stages = load_with(text, options).unwrap_or_else(|problems| panic!("{problems}")).stages;
+        stages.into_iter().map(|stage| stage.name).collect()
+    };
+    assert_eq!(names(&LoadOptions::default())[..4], ["base@name=a%2Fb", "base@name=c", "rows", "text"]);
+    assert_eq!(
+        names(&LoadOptions::default())[4..],
+        [
+            "adapter@size=0.0001,name=a%2Fb",
+            "adapter@size=0.0001,name=c",
+            "adapter@size=0.5,name=a%2Fb",
+            "adapter@size=0.5,name=c",
+        ]
+    );
+    assert_eq!(names(&profile("small"))[4..], ["adapter@size=1,name=a%2Fb", "adapter@size=1,name=c"].map(String::from));
+    let set = sets(&["matrix.name=[d]", "stages.text.matrix={ n: [1, 2] }", "stages.adapter.with.learning_rate=0.1"]);
+    assert_eq!(
+        names(&set)[2..],
+        ["text@n=1", "text@n=2", "adapter@name=d,n=1", "adapter@name=d,n=2"].map(String::from)
+    );
+    let screen = screen_with(text, &sets(&["matrix.lr=[1]", "matrix=[1]"]));
+    insta::assert_snapshot!(screen, @r"
+    error[unknown-matrix-variable]: there is no matrix variable `lr`
+      --> --set matrix.lr=[1]
+                       ^^
+    help: the matrix variables are `size`, `name`
+
+    error[bad-set-argument]: its path is too short
+      --> --set matrix=[1]
+                ^^^^^^^^^^
+    help: the form is `vars.NAME=VALUE`, `matrix.NAME=[VALUE, ..]` or `stages.STAGE.with.SETTING=VALUE`
     ");
 }
 
@@ -1412,7 +1560,7 @@ fn bad_expression() {
       |                           ^^^^^^^^^^^^^^^^^^^
     help: write the value out, or use both vars in the stage
 
-    error[bad-expression]: `stages.base.model` cannot be used here, only `vars.NAME` can
+    error[bad-expression]: `stages.base.model` cannot be used here, only `vars.NAME` and `matrix.NAME` can
       --> p.yaml:15:26
        |
     15 |     with: { max_length: "${{ stages.base.model }}", lora: { r: 4 } }
@@ -1501,7 +1649,7 @@ fn a_profile_has_two_keys() {
       |
     5 |   laptop: { with: {}, vars: { size: 64 }, stages: { adapter: { with: { lora: { r: 2 } } } } }
       |             ^^^^
-    help: the keys here are `vars`, `stages`
+    help: the keys here are `vars`, `matrix`, `stages`
     ");
 }
 
@@ -1520,17 +1668,17 @@ fn bad_set_argument() {
     error[bad-set-argument]: there is no `=` in it
       --> --set stages.adapter.with.lora.r
                 ^^^^^^^^^^^^^^^^^^^^^^^^^^
-    help: the form is `vars.NAME=VALUE` or `stages.STAGE.with.SETTING=VALUE`
+    help: the form is `vars.NAME=VALUE`, `matrix.NAME=[VALUE, ..]` or `stages.STAGE.with.SETTING=VALUE`
 
     error[bad-set-argument]: its path is too short
       --> --set stages.adapter=8
                 ^^^^^^^^^^^^^^^^
-    help: the form is `vars.NAME=VALUE` or `stages.STAGE.with.SETTING=VALUE`
+    help: the form is `vars.NAME=VALUE`, `matrix.NAME=[VALUE, ..]` or `stages.STAGE.with.SETTING=VALUE`
 
     error[bad-set-argument]: there is an empty name in its path
       --> --set stages..with=8
                        ^
-    help: the form is `vars.NAME=VALUE` or `stages.STAGE.with.SETTING=VALUE`
+    help: the form is `vars.NAME=VALUE`, `matrix.NAME=[VALUE, ..]` or `stages.STAGE.with.SETTING=VALUE`
 
     error[bad-set-argument]: a path cannot begin with `stage`
       --> --set stage.adapter.with.lora.r=8
@@ -1540,7 +1688,7 @@ fn bad_set_argument() {
     error[bad-set-argument]: a path cannot begin with `name`
       --> --set name=x
                 ^^^^
-    help: the names it can begin with are `vars`, `stages`
+    help: the names it can begin with are `vars`, `matrix`, `stages`
 
     error[bad-set-argument]: `stages.adapter.with.lora.r` is the number `4`, so `x` in it cannot be set
       --> --set stages.adapter.with.lora.r.x=8

@@ -1,10 +1,11 @@
 //! `pipe logs STAGE`: what a stage said while it ran, in the last run that has something of it, or in one that is named.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::arguments::LogsArguments;
 use super::failure::CliError;
-use super::session::Session;
+use super::session::{Session, several_instances};
 use crate::diagnostic::Diagnostic;
 use crate::events::log_path;
 use crate::exit_code;
@@ -16,13 +17,34 @@ pub(super) fn logs(session: &mut Session<'_>, arguments: &LogsArguments) -> Resu
         None => store.list_runs()?,
     };
     // A stage that was reused said nothing: its log is in an earlier run.
-    let read = |run_id: &String| fs::read(log_path(&store.run_dir(run_id), &arguments.stage)).ok();
-    let Some(log) = run_ids.iter().rev().find_map(read) else {
-        let who = arguments.run.as_ref().map_or("no run has".into(), |run| format!("run `{run}` does not have"));
-        let message = format!("{who} a log of a stage `{}`", arguments.stage);
-        let help = "`pipe runs RUN` shows the stages of a run; one that says nothing has no log";
-        return Err(Diagnostic::new("no-log", message).help(help).into());
+    let mut found = run_ids.iter().rev().map(|run_id| logs_of(&store.run_dir(run_id), &arguments.stage));
+    let logs = found.find(|logs| !logs.is_empty()).unwrap_or_default();
+    let log = match logs.as_slice() {
+        [(path, _)] => fs::read(path).unwrap_or_default(),
+        [] => {
+            let who = arguments.run.as_ref().map_or("no run has".into(), |run| format!("run `{run}` does not have"));
+            let message = format!("{who} a log of a stage `{}`", arguments.stage);
+            let help = "`pipe runs RUN` shows the stages of a run; one that says nothing has no log";
+            return Err(Diagnostic::new("no-log", message).help(help).into());
+        }
+        several => {
+            return Err(several_instances(&arguments.stage, several.iter().map(|(_, name)| name.as_str())).into());
+        }
     };
     session.write(&String::from_utf8_lossy(&log))?;
     Ok(exit_code::OK)
+}
+
+/// The log of the stage, or that of each of its instances, with the name.
+fn logs_of(run_dir: &Path, stage: &str) -> Vec<(PathBuf, String)> {
+    let own = log_path(run_dir, stage);
+    if own.is_file() {
+        return vec![(own, stage.to_string())];
+    }
+    let entries = fs::read_dir(run_dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".log")?.to_string()));
+    let is_instance = |name: &String| name.strip_prefix(stage).is_some_and(|rest| rest.starts_with('@'));
+    let mut instances: Vec<String> = names.filter(is_instance).collect();
+    instances.sort();
+    instances.into_iter().map(|name| (log_path(run_dir, &name), name)).collect()
 }

@@ -9,6 +9,7 @@ use super::arguments::Overlay;
 use super::failure::CliError;
 use super::session::{Loaded, Session, help_for};
 use crate::diagnostic::Diagnostic;
+use crate::spec::split_reference;
 
 /// Outputs of a stage that were made with the settings as they are now, and whose files are there.
 pub(super) struct Target {
@@ -28,10 +29,7 @@ impl Target {
         let (file, target) = file_and_target(words);
         let request = session.request_or_last(file, overlay)?;
         let loaded = session.load_to_read(&request, None)?;
-        let (name, port) = match target.split_once('.') {
-            Some((name, port)) => (name, Some(port)),
-            None => (target, None),
-        };
+        let (name, port) = split_reference(target, |name| loaded.has_stage(name));
         let stage = loaded.find_stage(name)?;
         let ports = find_ports(&loaded, stage, port)?;
         let plan = loaded.plan(&session.io.current_dir)?;

@@ -7,6 +7,7 @@ use serde_yaml::Value;
 
 use super::findings::{Findings, nearest_or_list};
 use super::keys::{self, Keys};
+use super::matrix::{self, Matrix};
 use super::node::{Body, Entry, Node, Span};
 use super::pools::DeclaredPools;
 use super::set::{self, SetArgument};
@@ -15,8 +16,8 @@ use super::{LoadOptions, Numerics, vars};
 /// The only version of the file format there is.
 const VERSION: u64 = 1;
 
-const TOP_KEYS: &[&str] = &["version", "name", "numerics", "pools", "vars", "profiles", "stages"];
-const PROFILE_KEYS: &[&str] = &["vars", "stages"];
+const TOP_KEYS: &[&str] = &["version", "name", "numerics", "pools", "vars", "matrix", "profiles", "stages"];
+const PROFILE_KEYS: &[&str] = &["vars", "matrix", "stages"];
 
 /// A document with its layers merged.
 pub(super) struct Document {
@@ -41,15 +42,17 @@ pub(super) fn read(file: Node, options: &LoadOptions, findings: &mut Findings) -
     let name = top.take_text("name", findings).map(|(name, _)| name);
     let numerics = top.take("numerics").and_then(|entry| numerics(&entry.value, findings));
     let pools = top.take("pools");
-    top.refuse_not_built("matrix", findings);
     let file_vars = top.take("vars");
+    let matrix = top.take("matrix");
     let profiles = top.take("profiles");
     let stages = top.take("stages");
     top.finish(findings);
 
     let overlay = profile(profiles, options.profile.as_deref(), findings);
     let sets: Vec<SetArgument> = options.sets.iter().filter_map(|argument| set::read(argument, findings)).collect();
-    let (sets_of_vars, sets_of_stages): (Vec<_>, Vec<_>) = sets.into_iter().partition(|set| set.path[0].0 == "vars");
+    let (sets_of_vars, sets): (Vec<_>, Vec<_>) = sets.into_iter().partition(|set| set.path[0].0 == "vars");
+    let (sets_of_matrix, sets_of_stages): (Vec<_>, Vec<_>) =
+        sets.into_iter().partition(|set| set.path[0].0 == "matrix");
 
     let mut vars = block(file_vars, "vars", findings);
     overlay_with(&mut vars, overlay.vars);
@@ -59,7 +62,9 @@ pub(super) fn read(file: Node, options: &LoadOptions, findings: &mut Findings) -
     let mut pools = block(pools, "pools", findings);
     vars::substitute(&mut pools, &vars, findings);
     vars::refuse_ports(&mut pools, findings);
+    matrix::refuse(&pools, "a pool", findings);
     let pools = DeclaredPools::read(pools, findings);
+    let matrix = read_matrix(matrix, overlay.matrix, sets_of_matrix, &vars, findings);
 
     let Some(stages) = stages else {
         findings.error("missing-key", start, "the pipeline file has no `stages`").help = Some(SKELETON.into());
@@ -81,7 +86,29 @@ pub(super) fn read(file: Node, options: &LoadOptions, findings: &mut Findings) -
         findings.error("missing-key", stages_span, "`stages` is empty").help =
             Some("a pipeline has at least one stage".into());
     }
+    let stages = matrix::expand(stages, matrix, findings);
     Some(Document { name, numerics, pools, stages })
+}
+
+/// The matrix at the top of the file, with what is laid over it.
+fn read_matrix(
+    entry: Option<Entry>,
+    over: Option<Node>,
+    sets: Vec<SetArgument>,
+    vars: &Node,
+    findings: &mut Findings,
+) -> Matrix {
+    let key_span = entry.as_ref().map(|entry| entry.key_span);
+    let is_there = entry.is_some() || over.is_some();
+    let mut node = block(entry, "matrix", findings);
+    overlay_with(&mut node, over);
+    sets.into_iter().for_each(|set| set.apply(&mut node, "matrix variable", findings));
+    if !is_there {
+        return Matrix::default();
+    }
+    vars::substitute(&mut node, vars, findings);
+    let key_span = key_span.unwrap_or(node.span);
+    matrix::read(Entry { key: "matrix".into(), key_span, value: node }, "the pipeline file", findings)
 }
 
 const SKELETON: &str = "a pipeline file begins with `version: 1` and has `stages: { NAME: { uses: KIND } }`";
@@ -127,6 +154,7 @@ fn numerics(node: &Node, findings: &mut Findings) -> Option<Numerics> {
 #[derive(Default)]
 struct Overlay {
     vars: Option<Node>,
+    matrix: Option<Node>,
     stages: Option<Node>,
 }
 
@@ -169,7 +197,8 @@ fn read_profile(name: &str, node: Node, findings: &mut Findings) -> Overlay {
         let entries = keys::mapping(entry.value, &format!("`{key}` of {owner}"), findings)?;
         Some(Node::new(span, Body::Mapping(entries)))
     };
-    let overlay = Overlay { vars: part("vars", findings), stages: part("stages", findings) };
+    let overlay =
+        Overlay { vars: part("vars", findings), matrix: part("matrix", findings), stages: part("stages", findings) };
     keys.finish(findings);
     overlay
 }

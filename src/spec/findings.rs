@@ -1,5 +1,6 @@
 //! Collects problems during a pass, and the texts they point into.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::node::{Node, Span, Use};
@@ -58,6 +59,15 @@ impl Findings {
         self.list.last_mut().expect("just pushed")
     }
 
+    /// Keeps one of the problems that instances of a stage have in common.
+    pub(super) fn merge_instances(&mut self) {
+        let mut seen = HashSet::new();
+        self.list.retain(|one| {
+            let place = one.location.as_ref().map(ToString::to_string);
+            seen.insert((one.slug, place, without_combinations(&one.message), one.notes.len()))
+        });
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -106,6 +116,14 @@ impl Findings {
             None => span,
         }
     }
+}
+
+/// A message in which names of instances are names of stages: what stands from `@` to the next backtick is left out.
+fn without_combinations(message: &str) -> String {
+    let mut parts = message.split('@');
+    let mut text = parts.next().unwrap_or_default().to_string();
+    parts.for_each(|part| text.push_str(part.find('`').map_or(part, |end| &part[end..])));
+    text
 }
 
 fn count(n: usize) -> u32 {

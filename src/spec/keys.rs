@@ -42,16 +42,6 @@ impl Keys {
         text(entry.value, &format!("`{key}` of {}", self.owner), findings)
     }
 
-    /// Refuses a key that is planned, but not built.
-    pub(super) fn refuse_not_built(&mut self, key: &str, findings: &mut Findings) {
-        if let Some(position) = self.entries.iter().position(|entry| entry.key == key) {
-            let entry = self.entries.remove(position);
-            findings
-                .error("unsupported-key", entry.key_span, format!("`{key}` in {} is not built yet", self.owner))
-                .help = Some(format!("remove `{key}`"));
-        }
-    }
-
     /// Reports what nobody took.
     pub(super) fn finish(self, findings: &mut Findings) {
         for entry in self.entries {

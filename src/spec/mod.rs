@@ -1,7 +1,7 @@
 //! A pipeline file to a checked [`Pipeline`], or to all that is wrong with it.
 //!
 //! ```text
-//! text --parse--> nodes with places --document--> layers merged, ${{ }} replaced --stage_text--> keys, types
+//! text --parse--> nodes with places --document--> layers merged, ${{ }} replaced --matrix--> instances --stage_text--> keys, types
 //!                                                                                                  |
 //!           Pipeline <--order-- stages in order <--wire-- ports connected <--kind-- settings read by stage kinds
 //! ```
@@ -32,15 +32,18 @@ use crate::registry::Registry;
 
 mod document;
 mod duration;
+mod expression;
 mod findings;
 mod keys;
 mod kind;
+mod matrix;
 mod node;
 mod order;
 mod parse;
 mod places;
 mod pools;
 mod ports;
+mod reference;
 mod resources;
 mod restrict;
 mod set;
@@ -52,6 +55,7 @@ mod wire;
 pub use duration::{DURATION_FORM, parse_duration};
 pub use order::{Cycles, sort_stages};
 pub(crate) use places::normalize;
+pub use reference::split_reference;
 pub use resources::parse_memory;
 
 /// What is laid over the file.
@@ -104,7 +108,7 @@ pub enum Numerics {
 /// A stage with its settings read and its inputs connected.
 #[derive(Clone)]
 pub struct StageSpec {
-    /// Its key in `stages:`.
+    /// Its key in `stages:`; of an instance, `@` and its combination behind that: `adapter@lr=0.0001,r=8`.
     pub name: String,
     /// What `uses:` selects.
     pub kind: &'static dyn StageKind,
@@ -133,6 +137,11 @@ pub struct StageSpec {
 }
 
 impl StageSpec {
+    /// Its key in `stages:`, which instances of a matrix share.
+    pub fn declared_name(&self) -> &str {
+        self.name.split_once('@').map_or(&self.name, |(declared, _)| declared)
+    }
+
     /// The stages it waits for, by position: those of its inputs, then those of `needs:`. One may come twice.
     pub fn waits_for(&self) -> impl Iterator<Item = usize> {
         self.inputs.values().map(|input| input.stage).chain(self.needs.iter().copied())
@@ -226,6 +235,7 @@ pub fn load_text(path: &Path, text: &str, options: &LoadOptions, registry: &Regi
         stages.push(wire::Part { written, built });
     }
     let wired = wire::wire(stages, &mut findings);
+    findings.merge_instances();
     match wired {
         Some((stages, order)) if findings.is_empty() => Ok(Pipeline {
             path: path.to_path_buf(),

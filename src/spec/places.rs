@@ -31,14 +31,27 @@ pub(super) fn check(parts: &[Part], findings: &mut Findings) {
                 part.written.name,
                 folder_as_written(to, folder)
             );
-            findings.error_at_value("same-to", node, message).help = Some(format!(
-                "give each a `to` of its own (`{}` is at {})",
-                first.name,
-                findings.place(first.name_span)
-            ));
+            let help = match differing_variable(&first.name, &part.written.name) {
+                Some(variable) => {
+                    format!("put what tells them apart into `to`, such as `${{{{ matrix.{variable} }}}}`")
+                }
+                None => {
+                    let place = findings.place(first.name_span);
+                    format!("give each a `to` of its own (`{}` is at {place})", first.name)
+                }
+            };
+            findings.error_at_value("same-to", node, message).help = Some(help);
         }
         taken.extend(folders.into_iter().map(|folder| (position, folder)));
     }
+}
+
+/// The first variable whose values differ, of two instances of a stage.
+fn differing_variable<'n>(first: &'n str, second: &'n str) -> Option<&'n str> {
+    let ((stage, first), (other, second)) = (first.split_once('@')?, second.split_once('@')?);
+    let differing = first.split(',').zip(second.split(',')).find(|(first, second)| first != second);
+    let (first, _) = differing.filter(|_| stage == other)?;
+    first.split('=').next()
 }
 
 /// `to` and the port.
@@ -63,6 +76,13 @@ pub(crate) fn normalize(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instances_of_a_stage_are_told_apart_by_a_variable() {
+        assert_eq!(differing_variable("a@lr=1,r=8", "a@lr=1,r=16"), Some("r"));
+        assert_eq!(differing_variable("a@lr=1", "b@lr=2"), None);
+        assert_eq!(differing_variable("a", "a@lr=2"), None);
+    }
 
     #[test]
     fn two_ways_of_writing_a_path_are_one() {

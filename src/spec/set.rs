@@ -13,7 +13,7 @@ const PREFIX: &str = "--set ";
 
 /// A `--set` argument that could be read.
 pub(super) struct SetArgument {
-    /// The keys before `=`, the first one being `vars` or `stages`.
+    /// The keys before `=`, the first one being `vars`, `matrix` or `stages`.
     pub(super) path: Vec<(String, Span)>,
     pub(super) value: Node,
 }
@@ -40,10 +40,10 @@ pub(super) fn read(argument: &str, findings: &mut Findings) -> Option<SetArgumen
     }
     let (root, root_span) = &path[0];
     let n_keys_min = match root.as_str() {
-        "vars" => 2,
+        "vars" | "matrix" => 2,
         "stages" => 3,
         _ => {
-            let help = nearest_or_list(root, &["vars", "stages"], "names it can begin with");
+            let help = nearest_or_list(root, &["vars", "matrix", "stages"], "names it can begin with");
             findings.error("bad-set-argument", *root_span, format!("a path cannot begin with `{root}`")).help =
                 Some(help);
             return None;
@@ -58,7 +58,7 @@ pub(super) fn read(argument: &str, findings: &mut Findings) -> Option<SetArgumen
     Some(SetArgument { path, value })
 }
 
-const FORM: &str = "the form is `vars.NAME=VALUE` or `stages.STAGE.with.SETTING=VALUE`";
+const FORM: &str = "the form is `vars.NAME=VALUE`, `matrix.NAME=[VALUE, ..]` or `stages.STAGE.with.SETTING=VALUE`";
 
 fn span(source: u32, column_idx: usize, length: usize) -> Span {
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -77,7 +77,11 @@ impl SetArgument {
                 None if names.is_empty() => format!("the file has no {what}s"),
                 None => format!("the {what}s are {}", listed(&names)),
             };
-            let slug = if what == "var" { "unknown-var" } else { "unknown-stage" };
+            let slug = match what {
+                "var" => "unknown-var",
+                "stage" => "unknown-stage",
+                _ => "unknown-matrix-variable",
+            };
             findings.error(slug, *name_span, format!("there is no {what} `{name}`")).help = Some(help);
             return;
         }

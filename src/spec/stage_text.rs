@@ -9,7 +9,9 @@ use super::pools::DeclaredPools;
 use super::ports::{self, OutputText};
 use super::{Resources, Tries, resources, tries, vars};
 
-const STAGE_KEYS: &[&str] = &["uses", "with", "inputs", "outputs", "needs", "resources", "timeout", "retries", "to"];
+/// `matrix` is taken before a stage is read.
+const STAGE_KEYS: &[&str] =
+    &["uses", "with", "inputs", "outputs", "needs", "resources", "timeout", "retries", "matrix", "to"];
 
 /// A stage as written.
 pub(super) struct StageText {
@@ -55,10 +57,9 @@ pub(super) struct InputText {
     pub(super) reference: Option<(String, Node)>,
 }
 
-/// Reads one entry of `stages`.
+/// Reads one entry of `stages`, whose name is checked.
 pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings) -> StageText {
     let Entry { key: name, key_span: name_span, mut value } = entry;
-    keys::name(&name, "stage", name_span, findings);
     refuse_ports_outside_with(&mut value, findings);
     let Some(mut keys) = Keys::new(value, format!("stage `{name}`"), STAGE_KEYS, findings) else {
         return StageText::without_kind(name, name_span);
@@ -69,7 +70,6 @@ pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings)
         findings.error("missing-key", name_span, format!("stage `{name}` has no `uses`")).help =
             Some("`uses` names the stage kind, `uses: train`".into());
     }
-    keys.refuse_not_built("matrix", findings);
     let with = keys.take("with");
     let inputs = keys.take("inputs");
     let inputs_span = inputs.as_ref().map(|entry| entry.key_span);

@@ -6,16 +6,15 @@
 //! "out/${{ vars.model }}"   ->  "out/karpathy/stories260K" (anything else is text)
 //! ```
 //!
-//! `vars.lora.r` goes into a mapping. Keys are not substituted, and a var cannot use another one. `${{ inputs.PORT }}` and
-//! `${{ outputs.PORT }}` stay as they are, in one way of writing: where they may stand is for [`super::ports`] to say.
+//! `vars.lora.r` goes into a mapping. Keys are not substituted, and a var cannot use another one. `${{ matrix.NAME }}` is left as it
+//! is, for `matrix`, and so are `${{ inputs.PORT }}` and `${{ outputs.PORT }}`, in one way of writing: where they may stand is for
+//! [`super::ports`] to say.
 
 use serde_yaml::Value;
 
+use super::expression::{CLOSE, MATRIX, OPEN, Piece, split};
 use super::findings::{Findings, listed, nearest_or_list};
 use super::node::{Body, Node, Use};
-
-const OPEN: &str = "${{";
-const CLOSE: &str = "}}";
 
 /// Replaces every expression in `node` and below it.
 pub(super) fn substitute(node: &mut Node, vars: &Node, findings: &mut Findings) {
@@ -105,6 +104,9 @@ fn scalar(node: &Node, text: &str, vars: &Node, findings: &mut Findings) -> Node
     if let [Piece::Expression(written, inner)] = pieces.as_slice()
         && PortUse::read(inner).is_none()
     {
+        if inner.starts_with(MATRIX) {
+            return Node { body: Body::Scalar(Value::String(text.into())), ..node.clone() };
+        }
         return match look_up(node, written, inner, vars, findings) {
             Some(value) => {
                 let used = Some(Box::new(Use { expression: (*written).to_string(), span: node.span }));
@@ -121,37 +123,13 @@ fn scalar(node: &Node, text: &str, vars: &Node, findings: &mut Findings) -> Node
     Node::new(node.span, body)
 }
 
-enum Piece<'t> {
-    Text(&'t str),
-    /// As written with its brackets, and what is between them.
-    Expression(&'t str, &'t str),
-}
-
-/// `None` where an expression is not closed.
-fn split(text: &str) -> Option<Vec<Piece<'_>>> {
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while let Some(open) = rest.find(OPEN) {
-        let length = rest[open..].find(CLOSE)? + CLOSE.len();
-        if open > 0 {
-            pieces.push(Piece::Text(&rest[..open]));
-        }
-        let written = &rest[open..open + length];
-        pieces.push(Piece::Expression(written, written[OPEN.len()..written.len() - CLOSE.len()].trim()));
-        rest = &rest[open + length..];
-    }
-    if !rest.is_empty() {
-        pieces.push(Piece::Text(rest));
-    }
-    Some(pieces)
-}
-
 fn piece_text(node: &Node, piece: &Piece<'_>, vars: &Node, findings: &mut Findings) -> Option<String> {
     let (written, inner) = match piece {
         Piece::Text(text) => return Some((*text).to_string()),
         Piece::Expression(_, inner) if PortUse::read(inner).is_some() => {
             return Some(format!("{OPEN} {inner} {CLOSE}"));
         }
+        Piece::Expression(written, inner) if inner.starts_with(MATRIX) => return Some((*written).to_string()),
         Piece::Expression(written, inner) => (written, inner),
     };
     let value = look_up(node, written, inner, vars, findings)?;
@@ -179,8 +157,13 @@ fn look_up<'v>(node: &Node, written: &str, inner: &str, vars: &'v Node, findings
             format!("there is {}", listed(&names))
         };
         let span = findings.narrow(node.span, written);
-        findings.error("bad-expression", span, format!("`{inner}` cannot be used here, only `vars.NAME` can")).help =
-            Some(help);
+        findings
+            .error(
+                "bad-expression",
+                span,
+                format!("`{inner}` cannot be used here, only `vars.NAME` and `matrix.NAME` can"),
+            )
+            .help = Some(help);
         return None;
     };
     let mut value = vars;
@@ -248,6 +231,8 @@ mod tests {
             ("lr-${{ vars.half }}-${{ vars.on }}", "lr-0.5-true"),
             ("${{inputs.data}}", "${{ inputs.data }}"),
             ("--n=${{ vars.n }} ${{  outputs.report }}", "--n=512 ${{ outputs.report }}"),
+            ("${{ matrix.lr }}", "${{ matrix.lr }}"),
+            ("${{ vars.name }}/${{matrix.lr}}", "a/b/${{matrix.lr}}"),
         ] {
             assert_eq!(substituted(text), (Value::String(expected.into()), vec![]), "{text}");
         }

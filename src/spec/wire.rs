@@ -11,6 +11,7 @@ use super::findings::{Findings, listed, nearest_or_list};
 use super::kind::{self, Built};
 use super::node::{Node, Span};
 use super::order::sort_stages;
+use super::reference::split_reference;
 use super::stage_text::{InputText, StageText};
 use super::{InputRef, StageSpec, keys, places};
 
@@ -131,10 +132,7 @@ impl<'p> Wiring<'p> {
         findings: &mut Findings,
     ) -> Option<(usize, Option<&'p str>, &'p Node)> {
         let (reference, node) = input.reference.as_ref()?;
-        let (name, output) = match reference.split_once('.') {
-            Some((name, output)) => (name, Some(output)),
-            None => (reference.as_str(), None),
-        };
+        let (name, output) = split_reference(reference, |name| self.positions.contains_key(name));
         let what = format!("stage `{}` takes `{}` from `{name}`", self.names[stage], input.port);
         let from = self.look_up(stage, name, node, &what, findings)?;
         self.edges.push(Edge { from, to: stage, port: Some(&input.port), span: node.span });
@@ -157,12 +155,16 @@ impl<'p> Wiring<'p> {
             Some(&position) => Some(position),
             None => {
                 let span = findings.narrow(node.span, name);
-                let others: Vec<&str> =
-                    self.names.iter().copied().filter(|other| *other != self.names[stage]).collect();
+                // Who names no instance means a stage as declared.
+                let as_meant = |other: &'p str| if name.contains('@') { other } else { declared(other) };
+                let mut others: Vec<&str> = self.names.iter().map(|other| as_meant(other)).collect();
+                others.dedup();
+                others.retain(|other| *other != as_meant(self.names[stage]));
                 let mut help = nearest_or_list(name, &others, "other stages");
                 if let Some(near) = pipe_settings::nearest(name, &others) {
-                    let declared = self.parts[self.positions[near]].written.name_span;
-                    help.push_str(&format!(" (declared at {})", findings.place(declared)));
+                    let part = self.parts.iter().find(|part| as_meant(&part.written.name) == near);
+                    let span = part.expect("it is the name of one").written.name_span;
+                    help.push_str(&format!(" (declared at {})", findings.place(span)));
                 }
                 let message = format!("{what}, but no stage has that name");
                 findings.error_at_use("unknown-stage", span, node.used.as_deref(), message).help = Some(help);
@@ -299,16 +301,19 @@ impl<'p> Wiring<'p> {
     /// Which outputs of other stages have this kind.
     fn candidates(&self, stage: usize, kind: ArtifactKind) -> String {
         let mut found = Vec::new();
-        for (position, part) in self.parts.iter().enumerate().filter(|(position, _)| *position != stage) {
+        for (position, part) in self.parts.iter().enumerate() {
+            let name = declared(self.names[position]);
+            if name == declared(self.names[stage]) {
+                continue;
+            }
             let outputs = part.built.iter().flat_map(|built| &built.outputs);
             let fitting: Vec<&Output> = outputs.filter(|output| output.kind == kind).collect();
             match fitting.as_slice() {
-                [_] => found.push(self.names[position].to_string()),
-                several => {
-                    found.extend(several.iter().map(|output| format!("{}.{}", self.names[position], output.name)))
-                }
+                [_] => found.push(name.to_string()),
+                several => found.extend(several.iter().map(|output| format!("{name}.{}", output.name))),
             }
         }
+        found.dedup();
         let found: Vec<&str> = found.iter().map(String::as_str).collect();
         if found.is_empty() {
             format!("no other stage gives {kind}")
@@ -363,6 +368,11 @@ impl Wanted<'_> {
     fn shown(self) -> String {
         self.kind.map_or(format!("`{}`", self.port), |kind| format!("`{}` ({kind})", self.port))
     }
+}
+
+/// The name of a stage in the file, without the combination of an instance.
+fn declared(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(declared, _)| declared)
 }
 
 /// The port that `input` names: one of the kind's, or any where the file declares them.

@@ -16,7 +16,7 @@ use crate::markdown::Block;
 use crate::root;
 
 /// Keys at the top of a pipeline file. A part that has others is entries of `stages:`.
-const TOP_KEYS: [&str; 5] = ["name", "numerics", "vars", "profiles", "stages"];
+const TOP_KEYS: [&str; 6] = ["name", "numerics", "vars", "matrix", "profiles", "stages"];
 
 /// How many blocks were of which sort.
 #[derive(Debug, Default)]

@@ -20,6 +20,7 @@ mod graph;
 mod keep_going;
 mod lock;
 mod locked;
+mod matrix;
 mod place;
 mod plan;
 mod pools;
