@@ -18,6 +18,8 @@ pub mod registry;
 
 pub mod spec;
 
+pub mod schema;
+
 pub mod graph;
 
 pub mod key;

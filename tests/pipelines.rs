@@ -55,6 +55,58 @@ fn every_pipeline_file_is_valid_with_each_of_its_profiles() {
 }
 
 #[test]
+fn an_editor_underlines_nothing_in_a_pipeline_file_and_each_mistake_in_one() {
+    let schema = pipe_lm::schema::schema(&builtin());
+    let validator = jsonschema::validator_for(&schema).expect("a JSON Schema");
+    for path in pipeline_files() {
+        let text = std::fs::read_to_string(&path).expect("the file can be read");
+        let value: serde_json::Value = serde_yaml::from_str(&text).expect("it is YAML");
+        let wrong: Vec<String> =
+            validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", path.display());
+    }
+    let text = std::fs::read_to_string(root().join("pipelines/alpaca.yaml")).expect("the file can be read");
+    let mistakes = [
+        ("learning_rate:", "learning_rat:"),
+        ("learning_rate: 2.0e-4", "learning_rate: 20"),
+        ("learning_rate: 2.0e-4", "learning_rate: fast"),
+        ("r: 16", "r: 0"),
+        ("r: 16", "r: many"),
+        ("lr_scheduler_type: linear", "lr_scheduler_type: linaer"),
+        ("uses: train", "uses: trian"),
+        ("data: packed", "dat: packed"),
+        ("lora: {", "lora: [1, {"),
+    ];
+    for (right, wrong) in mistakes {
+        let changed = text.replacen(right, wrong, 1).replacen("lora: [1, {", "lora: 3 # {", 1);
+        assert_ne!(changed, text, "`{right}` stands in alpaca.yaml");
+        let value: serde_json::Value = serde_yaml::from_str(&changed).expect("still YAML");
+        assert!(!validator.is_valid(&value), "`{wrong}` for `{right}` is a mistake");
+    }
+}
+
+#[test]
+fn every_setting_that_a_kind_reads_is_listed() {
+    // What turns up only behind a choice, what has another number for nothing, and what lies in a section.
+    let registry = builtin();
+    let settings = |kind: &str| pipe_lm::schema::declared_settings(registry.get(kind).expect("a kind of this build"));
+    let train = settings("train");
+    let max_steps = train.iter().find(|setting| setting.name == "max_steps").expect("a setting of train");
+    assert_eq!(max_steps.form_text(), "a whole number from 1 to 1000000000, or -1 for nothing");
+    for name in ["freeze", "lora", "eval_steps", "optim"] {
+        assert!(train.iter().any(|setting| setting.name == name), "{name}");
+    }
+    // A setting without a row in its kind's README has no meaning to a user.
+    for kind in registry.kinds() {
+        let readme = root().join("stages").join(kind.name()).join("README.md");
+        let readme = std::fs::read_to_string(&readme).expect("a kind has a README");
+        for setting in settings(kind.name()) {
+            assert!(readme.contains(&format!("`{}", setting.name)), "{}: `{}`", kind.name(), setting.name);
+        }
+    }
+}
+
+#[test]
 fn every_pipeline_file_opens_with_its_command_and_its_cost() {
     for path in pipeline_files() {
         let text = std::fs::read_to_string(&path).expect("the file can be read");

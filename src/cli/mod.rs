@@ -30,6 +30,7 @@ mod report;
 mod room;
 mod run;
 mod runs;
+mod schema;
 mod screen;
 mod session;
 mod show;
@@ -116,6 +117,7 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
         Command::Check(arguments) => check::check(&mut session, arguments),
         Command::Graph(arguments) => graph::graph(&mut session, arguments),
         Command::Stages(arguments) => stages::stages(&mut session, arguments),
+        Command::Schema => schema::schema_of_files(&mut session),
         Command::Report(arguments) => report::report(&mut session, arguments),
         Command::Runs(arguments) => runs::runs(&mut session, arguments),
         Command::Diff(arguments) => diff::diff(&mut session, arguments),

@@ -1,9 +1,9 @@
-//! `pipe stages [KIND]`: what `uses:` can name.
+//! `pipe stages [KIND]`: what `uses:` can name, and what `with:` can say.
 
 use std::fmt::Write as _;
 
 use pipe_contract::StageKind;
-use pipe_settings::nearest;
+use pipe_settings::{Declared, Form, nearest};
 
 use super::arguments::StagesArguments;
 use super::failure::CliError;
@@ -12,6 +12,7 @@ use crate::diagnostic::Diagnostic;
 use crate::exit_code;
 use crate::registry::Registry;
 use crate::report::style::Style;
+use crate::schema::declared_settings;
 
 pub(super) fn stages(session: &mut Session<'_>, arguments: &StagesArguments) -> Result<u8, CliError> {
     let text = match &arguments.kind {
@@ -57,10 +58,25 @@ fn describe(kind: &dyn StageKind, style: Style) -> String {
     let mut text = format!("{}, version {}: {}\n", style.bold(kind.name()), kind.version(), kind.summary());
     for port in kind.inputs() {
         let optional = if port.is_required { "" } else { ", optional" };
-        writeln!(text, "  input   {}: {}{optional}", port.name, port.kind).expect("to a String");
+        writeln!(text, "  input    {}: {}{optional}", port.name, port.kind).expect("to a String");
     }
     for port in kind.outputs() {
-        writeln!(text, "  output  {}: {}", port.name, port.kind).expect("to a String");
+        writeln!(text, "  output   {}: {}", port.name, port.kind).expect("to a String");
     }
+    describe_settings("", &declared_settings(kind), &mut text);
     text
+}
+
+/// `setting  lora.r: a whole number from 1 to 1024; default 8`.
+fn describe_settings(prefix: &str, settings: &[Declared], text: &mut String) {
+    for setting in settings {
+        let name = format!("{prefix}{}", setting.name);
+        if let Form::Section(nested) = &setting.form {
+            describe_settings(&format!("{name}."), nested, text);
+            continue;
+        }
+        let default = setting.default_text().filter(|default| !default.is_empty());
+        let default = default.map(|default| format!("; default {default}")).unwrap_or_default();
+        writeln!(text, "  setting  {name}: {}{default}", setting.form_text()).expect("to a String");
+    }
 }

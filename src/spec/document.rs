@@ -16,8 +16,8 @@ use super::{LoadOptions, Numerics, vars};
 /// The only version of the file format there is.
 const VERSION: u64 = 1;
 
-const TOP_KEYS: &[&str] = &["version", "name", "numerics", "pools", "vars", "matrix", "profiles", "stages"];
-const PROFILE_KEYS: &[&str] = &["vars", "matrix", "stages"];
+pub(crate) const TOP_KEYS: &[&str] = &["version", "name", "numerics", "pools", "vars", "matrix", "profiles", "stages"];
+pub(crate) const PROFILE_KEYS: &[&str] = &["vars", "matrix", "stages"];
 
 /// A document with its layers merged.
 pub(super) struct Document {

@@ -52,11 +52,14 @@ mod tries;
 mod vars;
 mod wire;
 
+pub(crate) use document::{PROFILE_KEYS, TOP_KEYS};
 pub use duration::{DURATION_FORM, parse_duration};
 pub use order::{Cycles, sort_stages};
 pub(crate) use places::normalize;
 pub use reference::split_reference;
 pub use resources::parse_memory;
+pub(crate) use resources::{COUNT_MAX, KEYS as RESOURCE_KEYS, UNITS as MEMORY_UNITS};
+pub(crate) use stage_text::STAGE_KEYS;
 
 /// What is laid over the file.
 #[derive(Clone, Debug, Default)]

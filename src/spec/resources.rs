@@ -8,13 +8,13 @@ use super::keys::{self, Keys};
 use super::node::{Body, Node};
 use super::pools::DeclaredPools;
 
-const KEYS: &[&str] = &["cpu", "memory", "gpu", "pools"];
+pub(crate) const KEYS: &[&str] = &["cpu", "memory", "gpu", "pools"];
 
 /// More threads or GPUs than any one machine has: beyond it, it is a typing error.
-const COUNT_MAX: u64 = 4096;
+pub(crate) const COUNT_MAX: u64 = 4096;
 
 /// Units of memory and their bytes.
-const UNITS: &[(&str, u64)] = &[
+pub(crate) const UNITS: &[(&str, u64)] = &[
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),

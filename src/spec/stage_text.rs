@@ -10,7 +10,7 @@ use super::ports::{self, OutputText};
 use super::{Resources, Tries, resources, tries, vars};
 
 /// `matrix` is taken before a stage is read.
-const STAGE_KEYS: &[&str] =
+pub(crate) const STAGE_KEYS: &[&str] =
     &["uses", "with", "inputs", "outputs", "needs", "resources", "timeout", "retries", "matrix", "to"];
 
 /// A stage as written.

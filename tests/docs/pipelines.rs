@@ -6,7 +6,9 @@
 //! | has none | a part: keys of the file (`vars:`, `profiles:`), or else entries of `stages:`; laid over pipelines/alpaca.yaml with its profile `laptop`, where a stage with `uses:` replaces the one of its name |
 //! | `yaml other` | the YAML of another program: only its form is checked |
 //!
-//! A name behind the fence that ends with `.yaml` is a file for the commands (`commands`), and changes nothing here.
+//! Each must also pass the schema that `pipe schema` gives to editors. A name behind the fence that ends with `.yaml` is a file for the commands (`commands`), and changes nothing here.
+
+use std::sync::LazyLock;
 
 use pipe_lm::registry::builtin;
 use pipe_lm::spec::{self, LoadOptions};
@@ -115,6 +117,13 @@ fn load(text: &str, profile: Option<&str>, place: &str) {
     let options = LoadOptions { profile: profile.map(str::to_string), sets: Vec::new() };
     if let Err(diagnostics) = spec::load(&path, &options, &builtin()) {
         panic!("{place}: {profile:?}\n{}", diagnostics.render(pipe_lm::diagnostic::Colour::Off));
+    }
+    // As an editor sees it.
+    static SCHEMA: LazyLock<jsonschema::Validator> =
+        LazyLock::new(|| jsonschema::validator_for(&pipe_lm::schema::schema(&builtin())).expect("a JSON Schema"));
+    let value: serde_json::Value = serde_yaml::from_str(text).expect("it was read");
+    if let Err(error) = SCHEMA.validate(&value) {
+        panic!("{place}: `pipe schema` refuses {}: {error}", error.instance_path());
     }
 }
 

@@ -31,6 +31,7 @@ fn help() {
       check    Check pipeline files
       graph    Draw the stages and what flows between them
       stages   List the stage kinds, or describe one
+      schema   Print a JSON Schema of pipeline files, for editors
       show     Look into the outputs of a stage
       get      Copy the outputs of a stage out of the store
       logs     Print what a stage said while it ran

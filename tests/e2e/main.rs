@@ -28,6 +28,7 @@ mod predictions;
 mod report;
 mod run;
 mod runs;
+mod schema;
 mod show;
 mod signals;
 #[path = "../../cache/tests/store/simulated_disk.rs"]

@@ -23,9 +23,15 @@ fn the_table_and_one_kind() {
     exit code: 0
     ----- stdout
     join, version 1: joins two texts
-      input   rows: rows
-      input   more: rows, optional
-      output  rows: rows
+      input    rows: rows
+      input    more: rows, optional
+      output   rows: rows
+      setting  value: text
+      setting  suffix: text
+      setting  first: a whole number from 0 to 100
+      setting  room: text
+      setting  class: text; default fake-1
+      setting  label: text
     ----- stderr
     ");
     screen!(sandbox.pipe("stages joint"), @r"

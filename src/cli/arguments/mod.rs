@@ -59,6 +59,8 @@ pub(super) enum Command {
     Graph(GraphArguments),
     /// List the stage kinds, or describe one
     Stages(StagesArguments),
+    /// Print a JSON Schema of pipeline files, for editors
+    Schema,
     /// Look into the outputs of a stage
     Show(ShowArguments),
     /// Copy the outputs of a stage out of the store

@@ -275,7 +275,7 @@ fn read_warmup(reader: &mut Reader, schedule_type: ScheduleType) -> Warmup {
 
 /// -1, Hugging Face's default, stands for none.
 fn read_max_steps(reader: &mut Reader) -> Option<u64> {
-    if reader.raw("max_steps").as_i64() == Some(-1) {
+    if reader.is_number("max_steps", -1) {
         return None;
     }
     reader.optional_integer("max_steps", 1..=1_000_000_000)

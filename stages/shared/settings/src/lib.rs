@@ -5,8 +5,10 @@
 //!
 //! It deliberately knows nothing of stages, files or lines.
 
+pub mod declared;
 pub mod key;
 pub mod reader;
 
+pub use declared::{Declared, Form};
 pub use key::{KeySettings, KeyValue};
 pub use reader::{Problem, ProblemKind, ReadSetting, Reader, nearest, read_yaml};

@@ -20,6 +20,7 @@ use std::ops::RangeInclusive;
 
 use serde_yaml::Value;
 
+use crate::declared::{Declared, Form, merge};
 use crate::key::{KeySettings, KeyValue, ToKey};
 
 /// A setting as a stage kind read it, for whoever shows what a stage was run with.
@@ -80,6 +81,8 @@ pub struct Reader<'a> {
     key: KeySettings,
     problems: Vec<Problem>,
     settings: Vec<ReadSetting>,
+    /// Kept only where somebody asks for it.
+    declared: Option<Vec<Declared>>,
 }
 
 static NULL: Value = Value::Null;
@@ -98,6 +101,7 @@ impl<'a> Reader<'a> {
             key: KeySettings::new(),
             problems: Vec::new(),
             settings: Vec::new(),
+            declared: None,
         };
         if !matches!(value, Value::Mapping(_) | Value::Null) {
             reader.problems.push(Problem {
@@ -113,10 +117,34 @@ impl<'a> Reader<'a> {
 
     /// The raw value of `name`, marked as known; null where absent.
     pub fn raw(&mut self, name: &'static str) -> &'a Value {
+        self.take(name, || Form::Any)
+    }
+
+    /// Whether `name` is this number, which stands for nothing.
+    pub fn is_number(&mut self, name: &'static str, none: i64) -> bool {
+        let value = self.take(name, || Form::Any);
+        if let Some(declared) = &mut self.declared {
+            merge(declared, vec![Declared { name, form: Form::Any, none: Some(none) }]);
+        }
+        value.as_i64() == Some(none)
+    }
+
+    /// The value of `name`; from here on it is known, and declared to be of this form.
+    fn take(&mut self, name: &'static str, form: impl FnOnce() -> Form) -> &'a Value {
+        if let Some(declared) = &mut self.declared {
+            merge(declared, vec![Declared { name, form: form(), none: None }]);
+        }
         if !self.known.contains(&name) {
             self.known.push(name);
         }
         self.value.as_mapping().and_then(|map| map.get(name)).unwrap_or(&NULL)
+    }
+
+    /// Every setting that `read` reads of `value`, as it is declared.
+    pub(crate) fn declared_by(value: &'a Value, read: impl FnOnce(&mut Reader<'a>)) -> Vec<Declared> {
+        let mut reader = Reader { declared: Some(Vec::new()), ..Reader::new(value) };
+        read(&mut reader);
+        reader.declared.unwrap_or_default()
     }
 
     /// Whether `name` is given, and not null. Does not mark it as known.
@@ -184,7 +212,7 @@ impl<'a> Reader<'a> {
 
     /// `true` or `false`.
     pub fn bool(&mut self, name: &'static str, default: bool) -> bool {
-        let value = match self.raw(name) {
+        let value = match self.take(name, || Form::Bool { default }) {
             Value::Null => default,
             Value::Bool(value) => *value,
             other => self.wrong_type(name, "`true` or `false`", other, default),
@@ -195,6 +223,7 @@ impl<'a> Reader<'a> {
 
     /// A whole number in `range`. YAML's `1e3` and `8.0` are taken as the whole numbers they are.
     pub fn integer(&mut self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.take(name, || Form::Integer { default: Some(default), min: *range.start(), max: *range.end() });
         let value = self.optional_integer(name, range).unwrap_or(default);
         self.key.remove(name);
         self.record(name, &value, &default);
@@ -203,7 +232,7 @@ impl<'a> Reader<'a> {
 
     /// A whole number in `range`, or nothing.
     pub fn optional_integer(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        let raw = self.raw(name);
+        let raw = self.take(name, || Form::Integer { default: None, min: *range.start(), max: *range.end() });
         let value = match raw {
             Value::Null => return None,
             Value::Number(number) => number
@@ -233,7 +262,7 @@ impl<'a> Reader<'a> {
     /// A number in `range`; NaN and infinities are refused. Text such as `2e-4`, which YAML 1.2 core readers take as text
     /// where there is no dot, is read as the number it is.
     pub fn float(&mut self, name: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
-        let raw = self.raw(name);
+        let raw = self.take(name, || Form::Float { default, min: *range.start(), max: *range.end() });
         let value = match raw {
             Value::Null => {
                 self.note(name, default.to_key());
@@ -256,7 +285,7 @@ impl<'a> Reader<'a> {
 
     /// Text, or nothing.
     pub fn optional_text(&mut self, name: &'static str) -> Option<String> {
-        let value = match self.raw(name) {
+        let value = match self.take(name, || Form::Text { default: None }) {
             Value::Null => return None,
             Value::String(value) => value.clone(),
             other => return self.wrong_type(name, "text", other, None),
@@ -268,6 +297,7 @@ impl<'a> Reader<'a> {
 
     /// Text with a default.
     pub fn text(&mut self, name: &'static str, default: &str) -> String {
+        self.take(name, || Form::Text { default: Some(default.to_string()) });
         let value = self.optional_text(name).unwrap_or_else(|| default.to_string());
         self.key.remove(name);
         self.record(name, &value, &default.to_string());
@@ -276,7 +306,7 @@ impl<'a> Reader<'a> {
 
     /// One of `choices`; the first is not special, `default` is.
     pub fn choice(&mut self, name: &'static str, default: &'static str, choices: &[&'static str]) -> &'static str {
-        let raw = self.raw(name);
+        let raw = self.take(name, || Form::Choice { default, choices: choices.to_vec() });
         let found = match raw {
             Value::Null => Some(default),
             Value::String(text) => choices.iter().copied().find(|choice| choice == text),
@@ -299,7 +329,7 @@ impl<'a> Reader<'a> {
 
     /// A list of texts, or one text as a list of one; `None` where absent.
     pub fn text_list(&mut self, name: &'static str) -> Option<Vec<String>> {
-        let raw = self.raw(name);
+        let raw = self.take(name, || Form::TextList);
         let items: Option<Vec<String>> = match raw {
             Value::Null => return None,
             Value::String(text) => Some(vec![text.clone()]),
@@ -367,13 +397,16 @@ impl<'a> Reader<'a> {
 
     /// A nested mapping, read by `read`; its key settings are nested in ours.
     pub fn section<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Reader<'a>) -> T) -> T {
-        let raw = self.raw(name);
+        let raw = self.take(name, || Form::Section(Vec::new()));
         let mut path = self.path.clone();
         path.push(name.to_string());
-        let mut inner = Reader::at(raw, path);
+        let mut inner = Reader { declared: self.declared.as_ref().map(|_| Vec::new()), ..Reader::at(raw, path) };
         let result = read(&mut inner);
         let nested = inner.settings().into_iter();
         self.settings.extend(nested.map(|setting| ReadSetting { name: format!("{name}.{}", setting.name), ..setting }));
+        if let (Some(declared), Some(nested)) = (&mut self.declared, inner.declared.take()) {
+            merge(declared, vec![Declared { name, form: Form::Section(nested), none: None }]);
+        }
         let (key, problems) = inner.finish();
         self.problems.extend(problems);
         if !key.is_empty() {
