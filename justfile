@@ -21,7 +21,7 @@ tidy:
 
 # The runner alone, without the stage crates: about 50 crates instead of 180
 quick:
-    cargo test -p pipe-lm -p pipe-cache -p pipe-contract -p pipe-settings --no-default-features
+    cargo test -p pipe-lm -p pipe-cache -p pipe-contract -p pipe-settings -p pipe-stage-command --no-default-features
 
 # All tests; with PIPE_TEST_DATA set, those on real data too
 test:

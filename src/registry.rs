@@ -1,7 +1,7 @@
 //! The stage kinds a pipeline can name: the word after `uses:` to its [`StageKind`].
 //!
 //! This is the only file that names stage crates; everything else sees the contract. Without the feature `stages` the
-//! registry is empty, which is how the runner is built and tested alone.
+//! registry has `command` alone, which is how the runner is built and tested.
 
 use std::path::Path;
 
@@ -74,10 +74,11 @@ pub fn builtin() -> Registry {
             &pipe_stage_evaluate::KIND,
             &pipe_stage_generate::KIND,
             &pipe_stage_export::KIND,
+            &pipe_stage_command::KIND,
         ])
     };
     #[cfg(not(feature = "stages"))]
-    Registry::new(vec![])
+    Registry::new(vec![&pipe_stage_command::KIND])
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(super) fn bench(session: &mut Session<'_>, arguments: &BenchArguments) -> Re
 
 #[cfg(not(feature = "stages"))]
 pub(super) fn bench(_: &mut Session<'_>, _: &BenchArguments) -> Result<u8, CliError> {
-    let message = "this build of pipe has no stage kinds: there is nothing to measure";
+    let message = "this build of pipe has no stage kind that trains: there is nothing to measure";
     Err(crate::diagnostic::Diagnostic::new("no-stages", message).help("build it with its default features").into())
 }
 

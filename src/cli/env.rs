@@ -12,8 +12,9 @@
 //! | `CLICOLOR_FORCE` | not empty and not `0`: colours also where there is no terminal (bixense.com/clicolors) |
 //! | `COLUMNS` | width of help texts where there is no terminal; read by clap |
 //! | `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` | as in huggingface_hub; read by the stage kind `download` |
+//! | `PATH`, `HOME`, what `secrets:` names | for commands; read by the stage kind `command` |
 //!
-//! None of them can change the bytes of an artifact.
+//! None of them is in a key.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

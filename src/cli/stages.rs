@@ -34,7 +34,7 @@ fn find(registry: &Registry, name: &str) -> Result<&'static dyn StageKind, CliEr
     })
 }
 
-/// `format    rows -> examples`, an optional input with `?`.
+/// `format    rows -> examples`, an optional input with `?`, and `declared` where the pipeline file says.
 fn table(registry: &Registry, style: Style) -> String {
     let ports: Vec<String> = registry.kinds().iter().map(|kind| ports(*kind)).collect();
     let name_width = registry.kinds().iter().map(|kind| kind.name().len()).max().unwrap_or(0);
@@ -48,6 +48,9 @@ fn table(registry: &Registry, style: Style) -> String {
 }
 
 fn ports(kind: &dyn StageKind) -> String {
+    if kind.has_declared_ports() {
+        return "declared -> declared".into();
+    }
     let inputs: Vec<String> =
         kind.inputs().iter().map(|port| format!("{}{}", port.name, if port.is_required { "" } else { "?" })).collect();
     let outputs: Vec<&str> = kind.outputs().iter().map(|port| port.name).collect();
@@ -59,6 +62,9 @@ fn describe(kind: &dyn StageKind, style: Style) -> String {
     for port in kind.inputs() {
         let optional = if port.is_required { "" } else { ", optional" };
         writeln!(text, "  input    {}: {}{optional}", port.name, port.kind).expect("to a String");
+    }
+    if kind.has_declared_ports() {
+        text.push_str("  inputs and outputs as the pipeline file declares them\n");
     }
     for port in kind.outputs() {
         writeln!(text, "  output   {}: {}", port.name, port.kind).expect("to a String");

@@ -11,8 +11,9 @@
 //! | `refer` | publishes a local file by reference |
 //! | `remote` | a file that depends on the commit that `name@main` stands for |
 //! | `classy` | its bytes are said to depend on a compute class |
+//! | `command` | the real one, with an environment of the tests' own |
 //!
-//! Every kind takes `label`, which is not in the key: the file `LABEL.mode` beside the pipeline says how it behaves.
+//! Every other kind takes `label`, which is not in the key: the file `LABEL.mode` beside the pipeline says how it behaves.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,12 +28,13 @@ use pipe_contract::{
 };
 use pipe_lm::cli::Environment;
 use pipe_lm::registry::Registry;
+use pipe_stage_command::CommandKind;
 
-use crate::figures;
 use crate::sandbox::execute_in;
+use crate::{command, figures};
 
 pub(crate) fn registry() -> Registry {
-    Registry::new(vec![&MAKE, &CHANGE, &GROW, &JOIN, &MEET, &FILES, &REFER, &REMOTE, &CLASSY])
+    Registry::new(vec![&MAKE, &CHANGE, &GROW, &JOIN, &MEET, &FILES, &REFER, &REMOTE, &CLASSY, &COMMAND])
 }
 
 type Work = fn(&Fake, &mut Context<'_>) -> Result<String, StageError>;
@@ -86,6 +88,12 @@ static CLASSY: FakeKind = FakeKind {
     inputs: &[],
     work: |fake, _| Ok(format!("{} on {}", fake.value, fake.class)),
 };
+
+/// The environment of this process belongs to all tests.
+static COMMAND: CommandKind = CommandKind::new(|name| match name {
+    "TOKEN" => Some(command::CANARY.into()),
+    name => std::env::var_os(name),
+});
 
 impl StageKind for FakeKind {
     fn name(&self) -> &'static str {

@@ -11,6 +11,7 @@ mod binary;
 mod browser;
 mod cache;
 mod check;
+mod command;
 mod explain;
 mod failures;
 mod force;

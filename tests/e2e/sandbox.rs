@@ -172,7 +172,7 @@ impl Output {
     }
 }
 
-fn folders_and_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn folders_and_files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries {

@@ -8,15 +8,16 @@ fn the_table_and_one_kind() {
     screen!(sandbox.pipe("stages"), @r"
     exit code: 0
     ----- stdout
-    make    -> rows              writes a value
-    change  rows -> rows         changes a text
-    grow    rows -> rows         extends a text
-    join    rows, more? -> rows  joins two texts
-    meet    -> rows              waits for another stage
-    files   -> rows              copies a file
-    refer   -> rows              refers to a file
-    remote  -> rows              fetches a file
-    classy  -> rows              computes
+    make     -> rows               writes a value
+    change   rows -> rows          changes a text
+    grow     rows -> rows          extends a text
+    join     rows, more? -> rows   joins two texts
+    meet     -> rows               waits for another stage
+    files    -> rows               copies a file
+    refer    -> rows               refers to a file
+    remote   -> rows               fetches a file
+    classy   -> rows               computes
+    command  declared -> declared  a program of yours: any inputs -> the outputs you declare
     ----- stderr
     ");
     screen!(sandbox.pipe("stages join"), @r"
@@ -32,6 +33,13 @@ fn the_table_and_one_kind() {
       setting  room: text
       setting  class: text; default fake-1
       setting  label: text
+    ----- stderr
+    ");
+    screen!(sandbox.pipe("stages command"), @r"
+    exit code: 0
+    ----- stdout
+    command, version 1: a program of yours: any inputs -> the outputs you declare
+      inputs and outputs as the pipeline file declares them
     ----- stderr
     ");
     screen!(sandbox.pipe("stages joint"), @r"

@@ -44,7 +44,13 @@ const HEAVY: [(&str, &[&str]); 6] = [
     ("ureq", &["pipe-stage-download"]),
 ];
 
+/// Built with the runner alone too, so it may use nothing that takes long to build.
+const LIGHT_STAGE: &str = "pipe-stage-command";
+
 fn stage_may_use(stage: &str) -> Vec<&'static str> {
+    if stage == LIGHT_STAGE {
+        return vec!["pipe-contract", "pipe-settings"];
+    }
     let mut allowed = vec!["pipe-contract", "pipe-plot", "pipe-settings", "pipe-records", "pipe-tokenizer"];
     if STAGES_WITH_WEIGHTS.contains(&stage) {
         allowed.extend(["pipe-kernels", "pipe-llm"]);

@@ -22,8 +22,12 @@ fn port(name: &str, kind: ArtifactKind, is_required: bool) -> String {
 fn row(kind: &dyn StageKind) -> String {
     let inputs: Vec<String> = kind.inputs().iter().map(|p| port(p.name, p.kind, p.is_required)).collect();
     let outputs: Vec<String> = kind.outputs().iter().map(|p| port(p.name, p.kind, true)).collect();
+    let (inputs, outputs) = match kind.has_declared_ports() {
+        true => ("declared".to_string(), "declared".to_string()),
+        false => (inputs.join(", "), outputs.join(", ")),
+    };
     let link = format!("[{0}]({0}/README.md)", kind.name());
-    format!("| {link} | {} | {} | {} |", inputs.join(", "), outputs.join(", "), kind.summary())
+    format!("| {link} | {} | {} | {} |", inputs, outputs, kind.summary())
 }
 
 /// `text` with the rows of the table replaced: those that begin with a link.
