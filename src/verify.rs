@@ -10,16 +10,19 @@
 //! file), on what was made now. The store of its own has no checkpoints, so nothing is gone on from. It is removed at the end; other bytes are kept
 //! in the store as a divergence.
 //!
+//! Where only parts are asked for (`--spot`), a stage that can takes parts of what it did again, from the training state that the store keeps, and what
+//! stands is judged by what they come to.
+//!
 //! It deliberately judges bytes alone: a float that differs in its last bit differs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pipe_cache::{Attempt, CacheError, Divergence, Manifest, Store};
-use pipe_contract::Source;
+use pipe_cache::{Attempt, CacheError, Divergence, Manifest, ManifestArtifact, Store};
+use pipe_contract::{Source, SpotCheck};
 use serde::Serialize;
 
-use crate::compare::{FileDifference, compare};
+use crate::compare::{FileDifference, compare, short};
 use crate::events::{Event, Failure, Sink};
 use crate::execute::RunEnd;
 use crate::lockfile::LockFile;
@@ -86,6 +89,16 @@ pub enum VerifyResult {
         compared_with: Vec<Witness>,
         /// What differs, in the order of ports and names.
         differences: Vec<FileDifference>,
+    },
+    /// The parts of it that were looked at are as it said.
+    SpotSame {
+        /// Which, in the order in which they were looked at.
+        checks: Vec<SpotCheck>,
+    },
+    /// Some of them are not.
+    SpotDiffers {
+        /// All of them, each with what differs.
+        checks: Vec<SpotCheck>,
     },
     /// Nobody says what it gave before.
     Unknown,
@@ -163,6 +176,7 @@ impl Verifier<'_> {
             let (duration_ms, failure) = ends.0.get(&spec.name).cloned().unwrap_or_default();
             let made = made(end, stage);
             let result = match made {
+                Some(made) if end.spot_checks.contains_key(&stage) => self.judge_parts(made, &end.spot_checks[&stage]),
                 Some(made) if end.outcomes[stage] == Outcome::Ran => {
                     self.compare(made, end.divergences.get(&stage), has_other_inputs)?
                 }
@@ -185,6 +199,25 @@ impl Verifier<'_> {
             verified.insert(stage, entry);
         }
         Ok(verified.into_values().collect())
+    }
+
+    /// What stands is no better than the lock file says, whatever its parts are like.
+    fn judge_parts(&self, standing: &Manifest, checks: &[SpotCheck]) -> VerifyResult {
+        let mut checks = checks.to_vec();
+        if let Some(digests) = self.planner.lock.outputs(&standing.fingerprint) {
+            let is_other =
+                |(port, artifact): &(&String, &ManifestArtifact)| digests.get(*port) != Some(&artifact.digest);
+            let difference = standing.outputs.iter().find(is_other).map(|(port, artifact)| {
+                let before = digests.get(port).map_or("none", |digest| short(digest));
+                format!("digest of `{port}` {before} -> {}", short(&artifact.digest))
+            });
+            checks.push(SpotCheck { what: "the digests in the lock file".into(), difference });
+        }
+        if checks.iter().all(|check| check.difference.is_none()) {
+            VerifyResult::SpotSame { checks }
+        } else {
+            VerifyResult::SpotDiffers { checks }
+        }
     }
 
     fn compare(
@@ -236,8 +269,11 @@ fn is_in_doubt(result: &VerifyResult, end: &RunEnd, stage: usize) -> bool {
     match result {
         VerifyResult::OtherInputs => true,
         VerifyResult::Differs { .. } => made(end, stage).is_some_and(stands),
-        VerifyResult::Same { .. } | VerifyResult::Unknown | VerifyResult::NotAsked | VerifyResult::NotRun { .. } => {
-            false
-        }
+        VerifyResult::Same { .. }
+        | VerifyResult::SpotSame { .. }
+        | VerifyResult::SpotDiffers { .. }
+        | VerifyResult::Unknown
+        | VerifyResult::NotAsked
+        | VerifyResult::NotRun { .. } => false,
     }
 }

@@ -72,6 +72,7 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
         time_limit,
         memory_bytes,
         keeps_going: arguments.keep_going,
+        spot: None,
         ledger,
         history: &history,
     };

@@ -9,7 +9,7 @@ use super::session::{Loaded, Session};
 use super::{memory_limit, time_limit};
 use crate::diagnostic::Diagnostic;
 use crate::events::{Event, EventBus, Sink};
-use crate::execute::{Limits, RunEnd, execute};
+use crate::execute::{Limits, RunEnd, Spot, execute};
 use crate::exit_code;
 use crate::history::History;
 use crate::plan::Planner;
@@ -34,6 +34,8 @@ pub(super) fn verify(session: &mut Session<'_>, arguments: &VerifyArguments) -> 
     let planner = Planner { store: &workshop.store, ..loaded.planner(&current_dir) };
     let plan = planner.plan()?;
 
+    let spot = find_spot(arguments, &loaded)?;
+    let seed = spot.map(|spot| spot.seed);
     let mut ends = Ends::default();
     let is_live = session.io.is_err_terminal;
     let mut screen = Screen::new(&mut *session.io.err, session.err_style, is_live, session.io.err_columns);
@@ -50,7 +52,7 @@ pub(super) fn verify(session: &mut Session<'_>, arguments: &VerifyArguments) -> 
     // The store that stages run in knows no earlier run.
     let history = History::default();
     let cancel = &session.io.cancel;
-    let limits = Limits { cancel, time_limit, memory_bytes, keeps_going: false, ledger, history: &history };
+    let limits = Limits { cancel, time_limit, memory_bytes, keeps_going: false, spot, ledger, history: &history };
     let end = execute(planner, &plan, slots, limits, &mut bus)?;
     let is_interrupted = session.io.cancel.is_cancelled();
     let duration_ms = bus.elapsed().as_millis() as u64;
@@ -62,14 +64,14 @@ pub(super) fn verify(session: &mut Session<'_>, arguments: &VerifyArguments) -> 
     let name = &loaded.pipeline.name;
     if let Some(path) = &arguments.junit {
         let path = session.io.current_dir.join(path);
-        fs::write(&path, verification::to_junit(name, &verified)).map_err(|error| {
+        fs::write(&path, verification::to_junit(name, &verified, seed)).map_err(|error| {
             Diagnostic::new("unwritable-report", format!("failed to write `{}`: {error}", path.display()))
         })?;
     }
     let text = if arguments.json {
-        format!("{}\n", verification::to_json(name, &verified))
+        format!("{}\n", verification::to_json(name, &verified, seed))
     } else {
-        verification::render(&verified, session.out_style)
+        verification::render(&verified, seed, session.out_style)
     };
     session.write(&text)?;
     Ok(exit_code_of(&verified, &end, is_interrupted))
@@ -85,6 +87,21 @@ fn choose_stages(loaded: &mut Loaded, names: &[String]) -> Result<(), CliError> 
         if asked.is_empty() { (0..loaded.pipeline.stages.len()).collect() } else { loaded.find_stages(names)? };
     loaded.pipeline.stages.iter_mut().for_each(|stage| stage.to = None);
     Ok(())
+}
+
+/// What `--spot` asks for. Without `--seed` the last run decides: the same until there is another one, so that what was found can be
+/// looked at again.
+fn find_spot<'a>(arguments: &VerifyArguments, loaded: &'a Loaded) -> Result<Option<Spot<'a>>, CliError> {
+    let Some(n_parts) = arguments.spot else { return Ok(None) };
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => {
+            let run_id = loaded.store.latest_run()?.unwrap_or_default();
+            let [a, b, c, ..] = *blake3::hash(run_id.as_bytes()).as_bytes();
+            u64::from_be_bytes([0, 0, 0, 0, 0, a, b, c])
+        }
+    };
+    Ok(Some(Spot { n_parts: usize::try_from(n_parts).unwrap_or(usize::MAX), seed, store: &loaded.store }))
 }
 
 fn nothing_to_compare_with(loaded: &Loaded) -> CliError {
@@ -104,7 +121,9 @@ fn exit_code_of(verified: &[Verified], end: &RunEnd, is_interrupted: bool) -> u8
         exit_code::BUG
     } else if end.count(Outcome::Failed) > 0 {
         exit_code::STAGE_FAILED
-    } else if has(|result| matches!(result, VerifyResult::Differs { .. } | VerifyResult::OtherInputs)) {
+    } else if has(|result| {
+        matches!(result, VerifyResult::Differs { .. } | VerifyResult::SpotDiffers { .. } | VerifyResult::OtherInputs)
+    }) {
         exit_code::VERIFY_DIFFERS
     } else if has(|result| matches!(result, VerifyResult::Unknown)) {
         exit_code::LOCK_DRIFT

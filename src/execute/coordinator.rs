@@ -8,12 +8,13 @@ use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use pipe_cache::{Divergence, Manifest};
-use pipe_contract::{CancelToken, StageEvent};
+use pipe_contract::{CancelToken, SpotCheck, StageEvent};
 
 use super::failures::{drifted, timed_out};
 use super::job::{Done, Job, JobEnd};
 use super::ledger::{self, Answer, Ledger};
 use super::limits::{Limits, TimeLimit};
+use super::spot::Spot;
 use super::tries::StageTries;
 use super::usage::Usage;
 use super::wishes;
@@ -40,6 +41,8 @@ pub struct RunEnd {
     pub manifests: Vec<Option<Arc<Manifest>>>,
     /// Where a stage gave other bytes than an earlier execution with the same fingerprint, by position.
     pub divergences: BTreeMap<usize, Divergence>,
+    /// Where parts of an earlier execution were looked at, by position: what was found.
+    pub spot_checks: BTreeMap<usize, Vec<SpotCheck>>,
     /// Stages that failed because they gave other bytes than the lock file says.
     pub n_drifted: usize,
     /// What remote names were resolved to in this run.
@@ -80,6 +83,7 @@ pub fn execute(
         time_limit: limits.time_limit,
         memory_limit: limits.memory_bytes,
         keeps_going: limits.keeps_going,
+        spot: limits.spot,
         ledger: limits.ledger,
         history: limits.history,
         told_holders: vec![Vec::new(); n_stages],
@@ -95,6 +99,7 @@ pub fn execute(
         last_failures: vec![None; n_stages],
         first_failed: None,
         divergences: BTreeMap::new(),
+        spot_checks: BTreeMap::new(),
         n_drifted: 0,
         resolutions: Vec::new(),
         has_bug: false,
@@ -115,6 +120,7 @@ pub fn execute(
             .collect(),
         manifests: coordinator.manifests,
         divergences: coordinator.divergences,
+        spot_checks: coordinator.spot_checks,
         n_drifted: coordinator.n_drifted,
         resolutions: coordinator.resolutions,
         has_bug: coordinator.has_bug,
@@ -136,6 +142,7 @@ struct Coordinator<'a, 'bus, 'sinks> {
     time_limit: Option<TimeLimit>,
     memory_limit: Option<u64>,
     keeps_going: bool,
+    spot: Option<Spot<'a>>,
     ledger: Ledger,
     history: &'a History,
     /// For whom a stage was last said to wait.
@@ -155,6 +162,7 @@ struct Coordinator<'a, 'bus, 'sinks> {
     last_failures: Vec<Option<Failure>>,
     first_failed: Option<usize>,
     divergences: BTreeMap<usize, Divergence>,
+    spot_checks: BTreeMap<usize, Vec<SpotCheck>>,
     n_drifted: usize,
     resolutions: Vec<(String, String)>,
     has_bug: bool,
@@ -338,7 +346,8 @@ impl<'a> Coordinator<'a, '_, '_> {
         let (n_threads, n_gpus) = (grant.threads, grant.gpus);
         let begin = Instant::now();
         let cancel = self.tries.begin(stage, &self.planner.pipeline.stages[stage].tries, self.cancel, begin);
-        let job = Job { planner: self.planner, stage, keys, manifests, grant, memory_bytes, cancel };
+        let (planner, spot) = (self.planner, self.spot);
+        let job = Job { planner, stage, keys, manifests, grant, memory_bytes, spot, cancel };
         self.started_at[stage] = Some(begin);
         self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads, n_gpus, gpus });
         let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;
@@ -428,6 +437,7 @@ impl<'a> Coordinator<'a, '_, '_> {
             self.finish(stage, Outcome::Failed, Some(drifted(self.planner.lock.path())));
             return Outcome::Failed;
         }
+        self.spot_checks.extend(done.spot_checks.map(|checks| (stage, checks)));
         self.manifests[stage] = Some(done.manifest);
         self.finish(stage, outcome, None);
         outcome

@@ -10,9 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pipe_cache::{Attempt, CacheError, Divergence, Manifest, ManifestDraft, Watch};
-use pipe_contract::{CancelToken, Context, Resolved, Source, StageError, StageEvent};
+use pipe_contract::{CancelToken, Context, Resolved, Source, SpotCheck, StageError, StageEvent};
 
 use super::panics;
+use super::spot::Spot;
 use crate::error::chain;
 use crate::events::Failure;
 use crate::plan::{Judgement, Keys, Planner, store_error};
@@ -36,6 +37,7 @@ pub(super) struct Job<'a> {
     pub(super) grant: Grant,
     /// Most memory it may take, where the user says.
     pub(super) memory_bytes: Option<u64>,
+    pub(super) spot: Option<Spot<'a>>,
     /// Of this try of the stage.
     pub(super) cancel: CancelToken,
 }
@@ -59,6 +61,8 @@ pub(super) struct Done {
     pub(super) divergence: Option<Box<Divergence>>,
     /// Whether the files were made now, or by another process in the meantime.
     pub(super) is_new: bool,
+    /// Where parts of an earlier execution were looked at instead.
+    pub(super) spot_checks: Option<Vec<SpotCheck>>,
 }
 
 impl Done {
@@ -69,7 +73,7 @@ impl Done {
 }
 
 /// Why a job stopped.
-enum Stop {
+pub(super) enum Stop {
     Error(StageError),
     Bug(String),
 }
@@ -169,7 +173,7 @@ impl Job<'_> {
             && let Some(manifest) = store.lookup(&keys.fingerprint)?
             && store.missing(&manifest)?.is_empty()
         {
-            return Ok(Done { manifest: Arc::new(manifest), divergence: None, is_new: false });
+            return Ok(Done { manifest: Arc::new(manifest), divergence: None, is_new: false, spot_checks: None });
         }
         let attempt = store.begin(&keys.fingerprint)?;
         let thread_name = self.thread_name();
@@ -178,7 +182,10 @@ impl Job<'_> {
             .thread_name(move |_| thread_name.clone())
             .build()
             .map_err(|error| StageError::user("threads", "failed to start the threads of its pool").because(error))?;
-        let draft = self.compute(&keys, &attempt, &pool, tell)?;
+        if let Some(done) = self.spot_check(&keys, &attempt, &pool, tell)? {
+            return Ok(done);
+        }
+        let ((), draft) = self.compute(&keys, &attempt, &pool, tell, |ctx| self.spec().stage.run(ctx))?;
         // In the pool too: digesting large files is parallel, and should keep to the threads that were granted.
         let publication = pool.install(|| store.publish(attempt, draft))?;
         if !keys.keeps_checkpoints {
@@ -187,7 +194,8 @@ impl Job<'_> {
             // Where it cannot be noted, the training state counts by its age: it is scratch.
             let _ = store.note_checkpoint(&keys.trajectory, &keys.fingerprint);
         }
-        Ok(Done { divergence: publication.divergence, manifest: Arc::new(publication.manifest), is_new: true })
+        let manifest = Arc::new(publication.manifest);
+        Ok(Done { divergence: publication.divergence, manifest, is_new: true, spot_checks: None })
     }
 
     /// Asks what the remote name stands for, and makes the keys with the answer.
@@ -233,14 +241,15 @@ impl Job<'_> {
         }
     }
 
-    /// Runs the stage in the folder of the attempt.
-    fn compute(
+    /// Does the stage's `work` in the folder of the attempt; gives what came of it, and what a manifest says besides files.
+    pub(super) fn compute<T: Send>(
         &self,
         keys: &Keys,
         attempt: &Attempt,
         pool: &rayon::ThreadPool,
         tell: &(dyn Fn(StageEvent) + Sync),
-    ) -> Result<ManifestDraft, Stop> {
+        work: impl FnOnce(&mut Context<'_>) -> Result<T, StageError> + Send,
+    ) -> Result<(T, ManifestDraft), Stop> {
         let spec = self.spec();
         let facts: Mutex<Vec<(String, String)>> = Mutex::default();
         let begin = Instant::now();
@@ -280,19 +289,19 @@ impl Job<'_> {
         ctx.cancel = self.cancel.clone();
         ctx.check_cancelled()?;
         let watch = self.watch_inputs()?;
-        let result = guard(&self.thread_name(), || pool.install(|| spec.stage.run(&mut ctx))).and_then(|ran| Ok(ran?));
+        let result = guard(&self.thread_name(), || pool.install(|| work(&mut ctx))).and_then(|ran| Ok(ran?));
         let changed = self.find_change(&watch, keys, result.is_ok())?;
         if changed.is_some() {
             // What was read of the changed file may be in there, under a key that names the bytes before.
             let _ = std::fs::remove_dir_all(&ctx.checkpoint_dir);
         }
-        result?;
+        let made = result?;
         if let Some(what) = changed {
             return Err(input_changed(&what).into());
         }
         let external = ctx.take_external();
         drop(ctx);
-        Ok(ManifestDraft {
+        let draft = ManifestDraft {
             fingerprint: keys.fingerprint.clone(),
             semantic_key: keys.semantic_key.clone(),
             compute_class: keys.compute_class.clone(),
@@ -303,7 +312,8 @@ impl Job<'_> {
             outputs: spec.outputs.iter().map(|output| (output.name.clone(), output.kind)).collect(),
             external,
             facts: facts.into_inner().unwrap_or_else(PoisonError::into_inner),
-        })
+        };
+        Ok((made, draft))
     }
 
     /// The files that are read where they lie, each with the bytes that the keys name: looked at before the stage runs.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use pipe_contract::CancelToken;
 
 use super::ledger::Ledger;
+use super::spot::Spot;
 use crate::history::History;
 
 /// What limits a run: its user, and other runs on the machine.
@@ -18,6 +19,8 @@ pub struct Limits<'a> {
     pub memory_bytes: Option<u64>,
     /// Whether a failure stops only what needs the failed stage.
     pub keeps_going: bool,
+    /// Whether parts of earlier executions are enough.
+    pub spot: Option<Spot<'a>>,
     /// What other runs hold.
     pub ledger: Ledger,
     /// What stages took in earlier runs.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `make` | writes its setting `value` to `value.txt` |
 //! | `change` | writes its input, cut to `first` characters, and `suffix` behind it |
-//! | `grow` | `change` whose `suffix` only extends it: its checkpoints outlive its outputs, and say which suffix was last |
+//! | `grow` | `change` whose `suffix` only extends it: its checkpoints outlive its outputs, and say which suffix was last; it can be spot-checked |
 //! | `join` | writes its inputs, one after the other; the second is optional |
 //! | `meet` | waits until another stage of the same `room` has started, then writes |
 //! | `files` | digests and copies a local file |
@@ -24,7 +24,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use pipe_contract::{
     Artifact, ArtifactKind, Context, Cpu, ExternalFile, Figure, InputPort, KeySettings, OutputPort, Reader, Resolved,
-    Source, Stage, StageError, StageKind, Unit,
+    Source, SpotCheck, Stage, StageError, StageKind, Unit,
 };
 use pipe_lm::cli::Environment;
 use pipe_lm::registry::Registry;
@@ -177,6 +177,28 @@ impl Stage for Fake {
         })?;
         remote.n_questions += 1;
         Ok(Resolved { id: remote.commit.clone() })
+    }
+
+    /// `grow` has parts: the suffix that its state says, as many times as were asked for. One with the mode `other` is not as it said.
+    fn spot_check(
+        &self,
+        ctx: &Context<'_>,
+        outputs: &BTreeMap<String, Artifact>,
+        n_parts: usize,
+        seed: u64,
+    ) -> Result<Option<Vec<SpotCheck>>, StageError> {
+        if self.kind != "grow" {
+            return Ok(None);
+        }
+        let given = input(ctx, "rows")?;
+        let text = read(outputs["rows"].file("value.txt")?)?;
+        let kept = read(&ctx.checkpoint_dir.join("suffix")).unwrap_or_else(|_| "gone".into());
+        let is_other = ctx.base_dir.join(format!("{}.mode", self.label)).exists();
+        let check = |part: usize| SpotCheck {
+            what: format!("part {part} of `{text}` from `{given}`, by seed {seed}; the state is `{kept}`"),
+            difference: is_other.then(|| format!("`{kept}` -> `x`")),
+        };
+        Ok(Some((1..=n_parts).map(check).collect()))
     }
 
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {

@@ -40,3 +40,4 @@ mod tries;
 mod until;
 mod update;
 mod verify;
+mod verify_spot;

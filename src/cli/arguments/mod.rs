@@ -189,6 +189,12 @@ pub(super) struct VerifyArguments {
     /// Verify this stage alone, on the inputs that stand; can be given again [default: all stages]
     #[arg(long, value_name = "STAGE")]
     pub(super) stage: Vec<String>,
+    /// Of training, run up to that many parts between checkpoints again instead of all of it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(super) spot: Option<u64>,
+    /// Choose the same parts as an earlier --spot [default: by the last run]
+    #[arg(long, value_name = "N", requires = "spot")]
+    pub(super) seed: Option<u64>,
     /// Threads for all stages together [env: PIPE_THREADS] [default: all]
     #[arg(long, value_name = "N")]
     pub(super) threads: Option<String>,

@@ -36,11 +36,44 @@ pub fn is_due(n_done: u64) -> bool {
     n_done > 0 && n_done.is_multiple_of(EVERY)
 }
 
+/// The optimizer steps that a chain of `n_steps` has links of.
+pub fn steps(n_steps: u64) -> impl Iterator<Item = u64> {
+    (1..=n_steps).filter(move |&step| is_due(step) || step == n_steps)
+}
+
+/// The first link that does not follow from those before it, or is not of the optimizer step whose turn it is in `n_steps`.
+pub fn find_break(links: &[Link], n_steps: u64) -> Option<String> {
+    let mut wanted = steps(n_steps);
+    for (at, link) in links.iter().enumerate() {
+        let line = at + 1;
+        match wanted.next() {
+            Some(step) if step == link.step => {}
+            Some(step) => return Some(format!("line {line} is of optimizer step {}, not {step}", link.step)),
+            None => return Some(format!("line {line} is of optimizer step {}, behind the last one", link.step)),
+        }
+        if after(&links[..at], link.step, link.digest.clone()) != *link {
+            let step = link.step;
+            return Some(format!(
+                "the link of optimizer step {step} does not follow from its digest and the link before"
+            ));
+        }
+    }
+    wanted.next().map(|step| format!("there is no link of optimizer step {step}"))
+}
+
 /// The link that follows `links` where the state is that of `trainer`.
 ///
 /// # Errors
 /// When a tensor cannot be moved from its device.
 pub fn link(links: &[Link], trainer: &Trainer) -> Result<Link, LlmError> {
+    Ok(after(links, trainer.optimizer.n_done, digest(trainer)?))
+}
+
+/// BLAKE3 of the training state, in hex.
+///
+/// # Errors
+/// When a tensor cannot be moved from its device.
+pub fn digest(trainer: &Trainer) -> Result<String, LlmError> {
     let mut state = blake3::Hasher::new();
     text(&mut state, "pipe training state 1");
     for (name, values) in tensors(trainer) {
@@ -51,7 +84,7 @@ pub fn link(links: &[Link], trainer: &Trainer) -> Result<Link, LlmError> {
             state.update(&bytes(chunk));
         }
     }
-    Ok(after(links, trainer.optimizer.n_done, state.finalize().to_hex().to_string()))
+    Ok(state.finalize().to_hex().to_string())
 }
 
 fn after(links: &[Link], step: u64, digest: String) -> Link {
@@ -94,7 +127,28 @@ mod tests {
     }
 
     #[test]
+    fn a_break_is_found_wherever_it_is() {
+        let mut links: Vec<Link> = Vec::new();
+        for (step, digest) in [(10, "aa"), (20, "bb"), (23, "cc")] {
+            links.push(after(&links, step, digest.into()));
+        }
+        assert_eq!(find_break(&links, 23), None);
+        assert_eq!(find_break(&links, 24).as_deref(), Some("line 3 is of optimizer step 23, not 24"));
+        assert_eq!(find_break(&links, 20).as_deref(), Some("line 3 is of optimizer step 23, behind the last one"));
+        assert_eq!(find_break(&links[..2], 23).as_deref(), Some("there is no link of optimizer step 23"));
+        let mut changed = links.clone();
+        changed[1].digest = "bc".into();
+        let broken = "the link of optimizer step 20 does not follow from its digest and the link before";
+        assert_eq!(find_break(&changed, 23).as_deref(), Some(broken));
+        // Whoever changes a link so that it follows breaks the next one.
+        changed[1] = after(&links[..1], 20, "bc".into());
+        assert_eq!(find_break(&changed, 23).as_deref(), Some(&*broken.replace("20", "23")));
+    }
+
+    #[test]
     fn links_do_not_depend_on_how_many_optimizer_steps_there_are() {
         assert_eq!((0..=35).filter(|&n_done| is_due(n_done)).collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(steps(35).collect::<Vec<_>>(), [10, 20, 30, 35]);
+        assert_eq!(steps(30).collect::<Vec<_>>(), [10, 20, 30]);
     }
 }

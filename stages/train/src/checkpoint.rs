@@ -76,8 +76,10 @@ pub struct Found {
 }
 
 /// A checkpoint by its name.
-struct Entry {
-    n_done: u64,
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Optimizer steps taken.
+    pub n_done: u64,
     rates: String,
     path: PathBuf,
 }
@@ -105,8 +107,8 @@ impl Checkpoints {
             file.inner.write_all(digest.as_bytes())?;
             file.inner.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()?;
             std::fs::rename(&temporary, &path)?;
-            // The folder may be new itself.
-            self.folder.ancestors().take(2).try_for_each(|folder| File::open(folder)?.sync_all())
+            // The folder may be new itself, and so may be the one it lies in.
+            self.folder.ancestors().take(3).try_for_each(|folder| File::open(folder)?.sync_all())
         };
         write().map_err(|source| TrainError::Io { verb: "write", path: path.clone(), source })?;
         self.remove_older(n_done);
@@ -136,7 +138,7 @@ impl Checkpoints {
                 other.get_or_insert(step);
                 continue;
             }
-            match load(&entry.path, trainer) {
+            match entry.load(trainer) {
                 Ok(progress) => {
                     found.progress = Some(progress);
                     break;
@@ -159,6 +161,14 @@ impl Checkpoints {
             )
         }));
         found
+    }
+
+    /// The states that this run would have come to itself, oldest first.
+    pub fn kept(&self) -> Vec<Entry> {
+        let mut kept = self.entries();
+        kept.retain(|entry| entry.n_done <= self.schedule.n_steps && self.fits(entry));
+        kept.reverse();
+        kept
     }
 
     fn fits(&self, entry: &Entry) -> bool {
@@ -227,19 +237,41 @@ fn sizes(trainer: &Trainer) -> Vec<(String, usize)> {
     trainer.parameters().into_iter().map(|parameter| (parameter.name, parameter.tensor.elem_count())).collect()
 }
 
-/// Reads all of the file and puts it into `trainer`, or says why not and leaves `trainer` as it was.
-fn load(path: &Path, trainer: &mut Trainer) -> Result<Progress, String> {
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    let size = file.metadata().map_err(|e| e.to_string())?.len();
-    let mut file = Digesting::new(BufReader::new(file));
-    let (head, tensors) = read_state(&mut file, size).map_err(|_| DAMAGED)?;
-    let mut digest = [0; blake3::OUT_LEN];
-    let computed = file.hasher.finalize();
-    file.inner.read_exact(&mut digest).map_err(|_| DAMAGED)?;
-    if computed != digest {
-        return Err(DAMAGED.into());
+impl Entry {
+    /// Reads all of the file and puts it into `trainer`, or says why not and leaves `trainer` as it was.
+    pub(crate) fn load(&self, trainer: &mut Trainer) -> Result<Progress, String> {
+        let (head, tensors) = self.read()?;
+        take(head, tensors, trainer)
     }
-    take(head, tensors, trainer)
+
+    /// The first tensor of the file that is not as in `trainer`, with the first element that differs.
+    pub(crate) fn first_difference(&self, trainer: &Trainer) -> Result<Option<String>, String> {
+        let (head, kept) = self.read()?;
+        for ((name, own), (kept_name, kept)) in
+            tensors(trainer).zip(head.tensors.iter().map(|(name, _)| name).zip(kept))
+        {
+            let own = own.map_err(|e| e.to_string())?;
+            if name != *kept_name || own.len() != kept.len() {
+                return Ok(Some(format!("`{name}` is missing or of another shape")));
+            }
+            let differs = |(own, kept): (&f32, &f32)| own.to_bits() != kept.to_bits();
+            if let Some(at) = own.iter().zip(&kept).position(differs) {
+                return Ok(Some(format!("tensor `{name}` at [{at}]: {} -> {}", kept[at], own[at])));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&self) -> Result<(Head, Vec<Vec<f32>>), String> {
+        let file = File::open(&self.path).map_err(|e| e.to_string())?;
+        let size = file.metadata().map_err(|e| e.to_string())?.len();
+        let mut file = Digesting::new(BufReader::new(file));
+        let (head, tensors) = read_state(&mut file, size).map_err(|_| DAMAGED)?;
+        let mut digest = [0; blake3::OUT_LEN];
+        let computed = file.hasher.finalize();
+        file.inner.read_exact(&mut digest).map_err(|_| DAMAGED)?;
+        if computed == digest { Ok((head, tensors)) } else { Err(DAMAGED.into()) }
+    }
 }
 
 const DAMAGED: &str = "its bytes are damaged";

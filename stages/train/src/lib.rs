@@ -8,8 +8,8 @@
 //!
 //! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`points`] (when state is saved and evaluated),
 //! [`batches`] (which packs an optimizer step takes), [`evaluation`], [`metrics`], [`curves`] (their pictures), [`state`],
-//! [`chain`] (its digests), [`checkpoint`], [`run`] (a run from its inputs to its outputs), [`training`] (its optimizer steps);
-//! beside them [`bench`], which measures how fast all that is.
+//! [`chain`] (its digests), [`checkpoint`], [`run`] (a run from its inputs to its outputs), [`training`] (its optimizer steps),
+//! `spot` (parts of a finished run taken again); beside them [`bench`], which measures how fast all that is.
 //!
 //! It deliberately has no arithmetic: ops, loss and optimizer are `pipe-llm`'s.
 
@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod points;
 pub mod run;
 pub mod settings;
+mod spot;
 pub mod state;
 pub mod training;
 

@@ -1,9 +1,11 @@
 //! A training run: plan, load, go on from a checkpoint, optimizer steps, write. The optimizer steps are in [`crate::training`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
-use pipe_contract::{Artifact, ArtifactKind, Context, Cpu, KeySettings, OutputPort, Problem, Stage, StageError};
+use pipe_contract::{
+    Artifact, ArtifactKind, Context, Cpu, KeySettings, OutputPort, Problem, SpotCheck, Stage, StageError,
+};
 use pipe_llm::device;
 use pipe_llm::engine::native::PackShape;
 use pipe_llm::optimizer::AdamWSettings;
@@ -21,6 +23,7 @@ use crate::evaluation::EvalPacks;
 use crate::memory;
 use crate::metrics;
 use crate::settings::{self, LoraSettings, Method, Settings};
+use crate::spot;
 use crate::state::set_values;
 use crate::training::{Run, n_tokens_planned};
 
@@ -57,25 +60,21 @@ impl Stage for Train {
 
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
         let packs = PackedReader::open(ctx.input("data")?)?;
-        check_packs(ctx, &packs)?;
-        let mut trainer = self.trainer(ctx)?;
-        let shuffle_seed = self.settings.is_shuffled.then_some(self.settings.seed);
-        let batches = Batches::new(
-            packs.n_packs(),
-            self.settings.global_batch,
-            self.settings.num_train_epochs,
-            self.settings.max_steps,
-            shuffle_seed,
-        );
-        trainer.schedule.n_steps = batches.n_steps;
-        trainer.schedule.n_warmup_steps = self.settings.warmup.n_steps(batches.n_steps);
-        describe(ctx, &trainer, &batches, &packs);
-        let eval_packs = self.eval_packs(ctx, &trainer)?;
-        let memory = memory::plan(ctx, &mut trainer, pack_shape(&packs, self.settings.global_batch))?;
-        let mut run = Run::new(&self.settings, ctx, &packs, eval_packs, trainer, batches, memory);
+        let mut run = self.prepare(ctx, &packs)?;
         run.restore();
         run.optimizer_steps()?;
         write(run)
+    }
+
+    fn spot_check(
+        &self,
+        ctx: &Context<'_>,
+        outputs: &BTreeMap<String, Artifact>,
+        n_parts: usize,
+        seed: u64,
+    ) -> Result<Option<Vec<SpotCheck>>, StageError> {
+        let packs = PackedReader::open(ctx.input("data")?)?;
+        spot::check(self.prepare(ctx, &packs)?, outputs, n_parts, seed).map(Some)
     }
 }
 
@@ -99,6 +98,26 @@ fn check_packs(ctx: &Context<'_>, packs: &PackedReader) -> Result<(), StageError
 }
 
 impl Train {
+    /// A run before its first optimizer step.
+    fn prepare<'r, 'c>(&'r self, ctx: &'r Context<'c>, packs: &'r PackedReader) -> Result<Run<'r, 'c>, StageError> {
+        check_packs(ctx, packs)?;
+        let mut trainer = self.trainer(ctx)?;
+        let shuffle_seed = self.settings.is_shuffled.then_some(self.settings.seed);
+        let batches = Batches::new(
+            packs.n_packs(),
+            self.settings.global_batch,
+            self.settings.num_train_epochs,
+            self.settings.max_steps,
+            shuffle_seed,
+        );
+        trainer.schedule.n_steps = batches.n_steps;
+        trainer.schedule.n_warmup_steps = self.settings.warmup.n_steps(batches.n_steps);
+        describe(ctx, &trainer, &batches, packs);
+        let eval_packs = self.eval_packs(ctx, &trainer)?;
+        let memory = memory::plan(ctx, &mut trainer, pack_shape(packs, self.settings.global_batch))?;
+        Ok(Run::new(&self.settings, ctx, packs, eval_packs, trainer, batches, memory))
+    }
+
     /// What trains the model and, if there is one, the adapter of `ctx`. Its schedule has no optimizer steps yet.
     pub(crate) fn trainer(&self, ctx: &Context<'_>) -> Result<Trainer, StageError> {
         let model = ctx.input("model")?;
@@ -247,10 +266,7 @@ fn write(mut run: Run<'_, '_>) -> Result<(), StageError> {
         run.ctx.log(line);
         set_values(&mut run.trainer, best.values)?;
     }
-    match &run.trainer.trained {
-        Trained::Adapter(adapter) => adapter.save(&run.ctx.output_dir("adapter")?)?,
-        Trained::Weights => write_model(run.ctx, &run.trainer)?,
-    }
+    write_trained(&run)?;
     let history = &run.progress.history;
     let folder = run.ctx.output_dir("metrics")?;
     metrics::write(&folder, history, &links, run.batches.n_steps, run.settings.num_train_epochs)?;
@@ -268,6 +284,20 @@ fn write(mut run: Run<'_, '_>) -> Result<(), StageError> {
     }
     run.memory.tell(run.ctx);
     Ok(())
+}
+
+/// The port of what was trained, and its files written there.
+pub(crate) fn write_trained(run: &Run<'_, '_>) -> Result<&'static str, StageError> {
+    match &run.trainer.trained {
+        Trained::Adapter(adapter) => {
+            adapter.save(&run.ctx.output_dir("adapter")?)?;
+            Ok("adapter")
+        }
+        Trained::Weights => {
+            write_model(run.ctx, &run.trainer)?;
+            Ok("model")
+        }
+    }
 }
 
 /// The model with its trained weights in f32, as they were computed, and its frozen ones as they came.

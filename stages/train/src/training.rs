@@ -40,7 +40,7 @@ pub struct Run<'r, 'c> {
     pub(crate) memory: Memory,
     packs: &'r PackedReader,
     eval_packs: Option<EvalPacks>,
-    checkpoints: Checkpoints,
+    pub(crate) checkpoints: Checkpoints,
     /// Whether a checkpoint has all of the state.
     is_saved: bool,
     started: Instant,
@@ -103,6 +103,20 @@ impl<'r, 'c> Run<'r, 'c> {
             self.ctx.log(format!("interrupted; the state of optimizer step {n_done} is saved"));
         }
         result
+    }
+
+    /// Takes optimizer steps until `step` are taken, and does nothing that is due between them.
+    ///
+    /// # Errors
+    /// Whatever stops it, an interruption too.
+    pub(crate) fn run_to(&mut self, step: u64) -> Result<(), StageError> {
+        let mut order = EpochOrder::default();
+        while self.trainer.optimizer.n_done < step {
+            let packs = self.batches.packs(self.trainer.optimizer.n_done, &mut order);
+            self.optimizer_step(&packs)?;
+            self.log();
+        }
+        Ok(())
     }
 
     /// The chain with its end, which is the state that was reached.

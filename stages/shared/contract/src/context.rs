@@ -38,33 +38,16 @@ pub enum Unit {
 /// One fact that a running stage tells the runner.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum StageEvent {
-    /// `done` of `total` units; `total` 0 where it is not known.
-    Progress {
-        /// Units finished.
-        done: u64,
-        /// Units in all, 0 if unknown.
-        total: u64,
-        /// What is counted.
-        unit: Unit,
-    },
-    /// A line for the log and the terminal.
-    Log {
-        /// One line, a sentence without period.
-        line: String,
-    },
-    /// Something that may be wrong and that the user should see again in the summary.
-    Warning {
-        /// One line.
-        line: String,
-    },
-    /// A fact about the result, shown in the summary: `loss` -> `2.31`, `rows` -> `2,000`.
-    Fact {
-        /// A short name.
-        name: String,
-        /// The value as shown.
-        value: String,
-    },
+    /// `done` of `total` units are finished; `total` is 0 where it is not known.
+    Progress { done: u64, total: u64, unit: Unit },
+    /// A line for the log and the terminal, a sentence without period.
+    Log { line: String },
+    /// Something that may be wrong and that the user should see again in the summary, in one line.
+    Warning { line: String },
+    /// A fact about the result with a short name, shown in the summary: `loss` -> `2.31`, `rows` -> `2,000`.
+    Fact { name: String, value: String },
 }
 
 /// A file that an output refers to instead of holding it: it stays where it is (a Hugging Face cache, a local folder).

@@ -1,13 +1,11 @@
 //! The one error type that crosses from a stage to the runner.
 
 use std::error::Error;
-use std::fmt;
 use std::path::Path;
 
-/// Why a stage could not do its work: what, why, how to fix.
-///
-/// Each stage crate has its own error enum and converts it to this at its border.
-#[derive(Debug)]
+/// Why a stage could not do its work: what, why, how to fix. A stage crate converts its own error enum to this at its border.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct StageError {
     /// A stable word for tools and tests: `out-of-memory`, `missing-file`, ...
     pub slug: &'static str,
@@ -52,25 +50,7 @@ impl StageError {
 
     /// The message and every cause below it, `: ` between them.
     pub fn chain(&self) -> String {
-        let mut text = self.message.clone();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
-}
-
-impl fmt::Display for StageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for StageError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+        let errors = std::iter::successors(Some(self as &dyn Error), |error| (**error).source());
+        errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 }

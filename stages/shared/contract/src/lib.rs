@@ -25,4 +25,4 @@ pub use error::StageError;
 pub use pipe_figures as figures;
 pub use pipe_figures::Figure;
 pub use pipe_settings::{KeySettings, KeyValue, Problem, ProblemKind, ReadSetting, Reader, read_yaml};
-pub use stage::{Cpu, InputPort, Output, OutputPort, Resolved, Source, Stage, StageKind};
+pub use stage::{Cpu, InputPort, Output, OutputPort, Resolved, Source, SpotCheck, Stage, StageKind};

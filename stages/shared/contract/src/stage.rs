@@ -1,10 +1,18 @@
 //! The two traits: a [`StageKind`] reads settings, a [`Stage`] runs with them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::{Artifact, ArtifactKind, Context, Figure, KeySettings, Problem, Reader, StageError};
+
+/// A part of an earlier execution that was looked at again.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SpotCheck {
+    /// In words: `optimizer steps 11 to 20, run again`.
+    pub what: String,
+    /// What differs first; `None` where nothing does.
+    pub difference: Option<String>,
+}
 
 /// An input of a stage kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +113,8 @@ pub trait StageKind: Send + Sync {
     /// When the artifact cannot be read.
     fn show(&self, port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
         let _ = (port, n_rows);
-        let mut text = String::new();
-        for (name, file) in &artifact.files {
-            writeln!(text, "{:>12}  {name}", file.size_bytes).expect("writing to a String cannot fail");
-        }
-        Ok(text)
+        let line = |(name, file): (&String, &crate::ArtifactFile)| format!("{:>12}  {name}\n", file.size_bytes);
+        Ok(artifact.files.iter().map(line).collect())
     }
 
     /// What a report shows of the artifact on `port`, most telling first.
@@ -172,4 +177,19 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// Whatever stops it, with what to do about it.
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError>;
+
+    /// Looks at an earlier execution again: at the `outputs` that it left, by port, and the state in `ctx.checkpoint_dir`, which stays as
+    /// it is. Runs up to `n_parts` of it again, chosen by `seed`. Nothing that it writes is published. `None`: it must run in full.
+    ///
+    /// # Errors
+    /// As [`Stage::run`]; what differs is no error.
+    fn spot_check(
+        &self,
+        _ctx: &Context<'_>,
+        _outputs: &BTreeMap<String, Artifact>,
+        _n_parts: usize,
+        _seed: u64,
+    ) -> Result<Option<Vec<SpotCheck>>, StageError> {
+        Ok(None)
+    }
 }

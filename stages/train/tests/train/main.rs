@@ -3,4 +3,5 @@
 mod evaluation;
 mod resume;
 mod run;
+mod spot;
 mod work;

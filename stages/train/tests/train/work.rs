@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, StageError, StageEvent, StageKind, read_yaml};
+use pipe_contract::{
+    Artifact, ArtifactKind, CancelToken, Context, SpotCheck, StageError, StageEvent, StageKind, read_yaml,
+};
 use pipe_records::packed::{Pack, PackedCounts, PackedWriter};
 use pipe_stage_train::KIND;
 
@@ -98,6 +100,36 @@ impl Work {
         ctx.inputs = inputs.iter().map(|(port, artifact)| (port.to_string(), artifact.clone())).collect();
         let result = stage.run(&mut ctx);
         Ran { files: files_below(&folder.join("outputs")), log: log.into_inner().expect("not poisoned"), result }
+    }
+
+    /// Spot-checks the outputs called `name` with the checkpoints called `trajectory`, which it leaves as they are.
+    pub(crate) fn spot(
+        &self,
+        name: &str,
+        trajectory: &str,
+        with: &str,
+        inputs: &[(&str, Artifact)],
+        n_parts: usize,
+    ) -> Result<Vec<SpotCheck>, StageError> {
+        let (stage, _, problems) = read_yaml(with, |reader| KIND.read(reader));
+        assert_eq!(problems, []);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut ctx = Context::new(folder.path(), &|_| {});
+        ctx.checkpoint_dir = self.checkpoint_dir(trajectory);
+        ctx.inputs = inputs.iter().map(|(port, artifact)| (port.to_string(), artifact.clone())).collect();
+        let artifact = |kind: ArtifactKind| {
+            let folder = self.folder.path().join(name).join("outputs").join(kind.name());
+            folder.exists().then(|| Artifact::from_folder(kind, &folder).expect("an artifact"))
+        };
+        let kinds = [ArtifactKind::Adapter, ArtifactKind::Model, ArtifactKind::Metrics];
+        let outputs = kinds
+            .iter()
+            .filter_map(|&kind| Some((kind.name().to_string(), artifact(kind)?)))
+            .collect::<BTreeMap<_, _>>();
+        let before = files_below(&self.checkpoint_dir(trajectory));
+        let checks = stage.spot_check(&ctx, &outputs, n_parts, 7);
+        assert_eq!(files_below(&self.checkpoint_dir(trajectory)), before, "what is kept stays as it is");
+        checks.map(|checks| checks.expect("training can be spot-checked"))
     }
 
     pub(crate) fn inputs(&self) -> Vec<(&'static str, Artifact)> {
