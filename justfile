@@ -67,6 +67,10 @@ bench MODEL PYTHON="python3" *ARGUMENTS:
 makespan:
     cargo test --workspace --test makespan -- --include-ignored --nocapture
 
+# Runs that are killed at 500 points of a pipeline of commands and 25 of the quickstart, against undisturbed ones (an hour)
+kill SEED="1" *ARGUMENTS:
+    PIPE_SEED={{SEED}} cargo test --workspace --test kill -- --ignored --nocapture --test-threads 1 {{ARGUMENTS}}
+
 # Training that is killed and interrupted at random for some minutes, against an undisturbed run
 resume SEED="100":
     PIPE_SEED={{SEED}} cargo test --workspace --test resume -- --ignored --nocapture
