@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::LogsArguments;
 use super::failure::CliError;
-use super::session::{Session, several_instances};
+use super::session::Session;
+use super::stage_names::several_instances;
 use crate::diagnostic::Diagnostic;
 use crate::events::log_path;
 use crate::exit_code;

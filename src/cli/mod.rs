@@ -34,6 +34,7 @@ mod schema;
 mod screen;
 mod session;
 mod show;
+mod stage_names;
 mod stages;
 mod target;
 mod time_limit;

@@ -13,7 +13,7 @@ use crate::spec::Pipeline;
 pub(super) fn plan(session: &mut Session<'_>, arguments: &PlanArguments) -> Result<u8, CliError> {
     let request = session.request_or_last(arguments.file.as_deref(), &arguments.overlay)?;
     let mut loaded = session.load_to_read(&request, arguments.numerics)?;
-    loaded.select(&arguments.until)?;
+    loaded.select(&arguments.until, &arguments.from)?;
     if arguments.locked {
         loaded.lock_down(arguments.numerics, &request, &session.io.current_dir)?;
     }

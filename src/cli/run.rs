@@ -34,7 +34,7 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let time_limit = arguments.time_limit.as_ref().map(|text| time_limit::read(text, begin)).transpose()?;
     let request = Request::new(&arguments.file, &arguments.overlay);
     let mut loaded = session.load(&request, arguments.numerics)?;
-    loaded.select(&arguments.until)?;
+    loaded.select(&arguments.until, &arguments.from)?;
     loaded.forced = loaded.find_stages(&arguments.force)?;
     let current_dir = session.io.current_dir.clone();
     if arguments.locked {
@@ -196,6 +196,9 @@ fn resume_command(session: &Session<'_>, arguments: &RunArguments, request: &Req
     }
     for stage in &arguments.until {
         option("--until", quote(stage));
+    }
+    for stage in &arguments.from {
+        option("--from", quote(stage));
     }
     if arguments.keep_going {
         words.push("--keep-going".into());

@@ -22,12 +22,10 @@ use crate::registry::Registry;
 use crate::report::shell::quote_path;
 use crate::report::style::Style;
 use crate::schedule::Slots;
-use crate::spec::{self, LoadOptions, Numerics, Pipeline, StageSpec};
+use crate::spec::{self, LoadOptions, Numerics, Pipeline};
 
 /// Runs that are named where another was asked for.
 const N_NAMED: usize = 3;
-/// Instances of a stage that are named where one is asked for.
-const N_INSTANCES_NAMED: usize = 12;
 
 /// One command with its surroundings.
 pub(super) struct Session<'a> {
@@ -84,71 +82,6 @@ impl Loaded {
             }
         }
         Ok(planner.plan()?)
-    }
-
-    /// Leaves out what none of the stages with these names needs; without names, nothing.
-    ///
-    /// # Errors
-    /// All names that no stage has.
-    pub(super) fn select(&mut self, names: &[String]) -> Result<(), CliError> {
-        if !names.is_empty() {
-            let targets = self.find_stages(names)?;
-            self.pipeline.restrict_to(&targets);
-        }
-        Ok(())
-    }
-
-    /// Positions of the stages with these names; the name of a stage with a matrix is that of all its instances.
-    ///
-    /// # Errors
-    /// All names that no stage has.
-    pub(super) fn find_stages(&self, names: &[String]) -> Result<BTreeSet<usize>, CliError> {
-        let found: Vec<Vec<usize>> = names.iter().map(|name| self.called(name)).collect();
-        let without_stage = names.iter().zip(&found).filter(|(_, stages)| stages.is_empty());
-        let unknown: Vec<Diagnostic> = without_stage.map(|(name, _)| self.unknown_stage(name)).collect();
-        if unknown.is_empty() {
-            Ok(found.into_iter().flatten().collect())
-        } else {
-            Err(Diagnostics::new(unknown, Vec::new()).into())
-        }
-    }
-
-    /// Position of the stage called `name`.
-    ///
-    /// # Errors
-    /// No stage is called so, or several instances of one are.
-    pub(super) fn find_stage(&self, name: &str) -> Result<usize, CliError> {
-        match self.called(name).as_slice() {
-            [] => Err(self.unknown_stage(name).into()),
-            [one] => Ok(*one),
-            several => {
-                let instances = several.iter().map(|&stage| self.pipeline.stages[stage].name.as_str());
-                Err(several_instances(name, instances).into())
-            }
-        }
-    }
-
-    /// The stage of this name, or all its instances.
-    fn called(&self, name: &str) -> Vec<usize> {
-        let stages = self.pipeline.stages.iter().enumerate();
-        stages.filter(|(_, stage)| stage.name == name || stage.declared_name() == name).map(|(idx, _)| idx).collect()
-    }
-
-    /// Whether a stage, or all instances of one, are called so.
-    pub(super) fn has_stage(&self, name: &str) -> bool {
-        self.pipeline.stages.iter().any(|stage| stage.name == name || stage.declared_name() == name)
-    }
-
-    fn unknown_stage(&self, name: &str) -> Diagnostic {
-        let stages = &self.pipeline.stages;
-        // Of instances, what is nearest among all, but no list of all.
-        let names: Vec<&str> = stages.iter().flat_map(|stage| [stage.name.as_str(), stage.declared_name()]).collect();
-        let mut declared: Vec<&str> = stages.iter().map(StageSpec::declared_name).collect();
-        declared.dedup();
-        let help = nearest(name, &names)
-            .map_or_else(|| help_for(name, &declared, "stages"), |near| format!("did you mean `{near}`?"));
-        let message = format!("`{}` has no stage `{name}`", self.pipeline.path.display());
-        Diagnostic::new("unknown-stage", message).help(help)
     }
 
     /// From now on the lock file must fit, and does. Artifacts are then reused only on the compute class that made them, unless the file or
@@ -376,18 +309,6 @@ impl Request {
         let file_as_given = if is_here { run.file_as_given } else { run.file };
         Request { file_as_given, options: LoadOptions { profile: run.profile, sets: run.sets } }
     }
-}
-
-/// That a command wants one stage, and a name stands for several.
-pub(super) fn several_instances<'n>(name: &str, instances: impl Iterator<Item = &'n str>) -> Diagnostic {
-    let instances: Vec<String> = instances.map(|instance| format!("`{instance}`")).collect();
-    let shown = instances.iter().take(N_INSTANCES_NAMED).cloned().collect::<Vec<_>>().join(", ");
-    let more = match instances.len().saturating_sub(N_INSTANCES_NAMED) {
-        0 => String::new(),
-        n => format!(" and {n} more"),
-    };
-    let message = format!("`{name}` stands for {} stages, one for each combination of its matrix", instances.len());
-    Diagnostic::new("several-instances", message).help(format!("name one: {shown}{more}"))
 }
 
 /// What to write instead of a wrong name.

@@ -3,7 +3,7 @@
 //! A combination may hold dots, as in `adapter@lr=0.0001`; the names of stages and outputs hold none.
 
 /// The name of the stage, and what stands behind its dot. `is_stage`: whether a name is one of the pipeline.
-pub fn split_reference<'t>(text: &'t str, is_stage: impl Fn(&str) -> bool) -> (&'t str, Option<&'t str>) {
+pub fn split_reference(text: &str, is_stage: impl Fn(&str) -> bool) -> (&str, Option<&str>) {
     let with_output = if text.contains('@') {
         text.rsplit_once('.').filter(|(name, _)| !is_stage(text) && is_stage(name))
     } else {

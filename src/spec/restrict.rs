@@ -9,11 +9,7 @@ use super::Pipeline;
 impl Pipeline {
     /// Leaves out all stages but those at `wanted` and, directly or not, those they wait for. Order stays, positions change.
     pub fn restrict_to(&mut self, wanted: &BTreeSet<usize>) {
-        let mut kept = wanted.clone();
-        let mut open: Vec<usize> = wanted.iter().copied().collect();
-        while let Some(stage) = open.pop() {
-            open.extend(self.stages[stage].waits_for().filter(|&before| kept.insert(before)));
-        }
+        let kept = self.with_what_is_waited_for(wanted);
         self.is_part |= kept.len() < self.stages.len();
         let mut position = vec![usize::MAX; self.stages.len()];
         kept.iter().enumerate().for_each(|(new, &old)| position[old] = new);
@@ -28,5 +24,25 @@ impl Pipeline {
         self.stages = stages;
         self.order.retain(|old| kept.contains(old));
         self.order.iter_mut().for_each(|stage| *stage = position[*stage]);
+    }
+    /// These stages and, directly or not, those they wait for.
+    pub fn with_what_is_waited_for(&self, stages: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let mut found = stages.clone();
+        let mut open: Vec<usize> = stages.iter().copied().collect();
+        while let Some(stage) = open.pop() {
+            open.extend(self.stages[stage].waits_for().filter(|&before| found.insert(before)));
+        }
+        found
+    }
+
+    /// These stages and, directly or not, those that wait for them.
+    pub fn with_what_waits_for(&self, stages: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let mut found = stages.clone();
+        for &stage in &self.order {
+            if self.stages[stage].waits_for().any(|before| found.contains(&before)) {
+                found.insert(stage);
+            }
+        }
+        found
     }
 }

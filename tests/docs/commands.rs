@@ -146,10 +146,14 @@ fn stand_ins(line: &str, folder: &Path) -> String {
     let has_hub_model = pipeline.stages.iter().any(is_hub_model);
     let mut arguments = String::new();
     let mut set = |stage: &str, setting: &str, value: &str| {
-        arguments.push_str(&format!(" --set stages.{stage}.with.{setting}={value}"));
+        let argument = format!(" --set stages.{stage}.with.{setting}={value}");
+        // Instances of a matrix share it.
+        if !arguments.contains(&argument) {
+            arguments.push_str(&argument);
+        }
     };
     for stage in &pipeline.stages {
-        let name = &stage.name;
+        let name = stage.declared_name();
         match stage.kind.name() {
             "download" if is_hub_model(stage) => set(name, "model", "karpathy/stories260K"),
             "download" => {

@@ -77,6 +77,8 @@ fn help_of_run() {
           --numerics <WHICH>   Reuse artifacts of any compute class, or of this one exactly: any, exact
           --force <STAGE>      Run this stage although it was made before; can be given again
           --until <STAGE>      Make only this stage and what it needs; can be given again
+          --from <STAGE>       Make only this stage, what needs it, and what those need; can be given
+                               again
           --keep-going         After a failure, go on with the stages that do not need the failed one
           --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
           --memory <SIZE>      Memory for all stages together, and for each [default: what is free]
@@ -203,6 +205,7 @@ fn help_of_the_others() {
           --locked            Fail where the lock file does not fit the pipeline
           --numerics <WHICH>  Reuse artifacts of any compute class, or of this one exactly: any, exact
           --until <STAGE>     Only this stage and what it needs; can be given again
+          --from <STAGE>      Only this stage, what needs it, and what those need; can be given again
           --why               Say below each stage what changed since the last run
           --json              Write JSON
           --store <DIR>       The store's folder [env: PIPE_STORE] [default: .pipe]

@@ -15,6 +15,7 @@ mod command;
 mod explain;
 mod failures;
 mod force;
+mod from;
 mod gc;
 mod get;
 mod graph;

@@ -120,6 +120,9 @@ pub(super) struct RunArguments {
     /// Make only this stage and what it needs; can be given again
     #[arg(long, value_name = "STAGE")]
     pub(super) until: Vec<String>,
+    /// Make only this stage, what needs it, and what those need; can be given again
+    #[arg(long, value_name = "STAGE")]
+    pub(super) from: Vec<String>,
     /// After a failure, go on with the stages that do not need the failed one
     #[arg(long)]
     pub(super) keep_going: bool,
@@ -153,6 +156,9 @@ pub(super) struct PlanArguments {
     /// Only this stage and what it needs; can be given again
     #[arg(long, value_name = "STAGE")]
     pub(super) until: Vec<String>,
+    /// Only this stage, what needs it, and what those need; can be given again
+    #[arg(long, value_name = "STAGE")]
+    pub(super) from: Vec<String>,
     /// Say below each stage what changed since the last run
     #[arg(long)]
     pub(super) why: bool,
