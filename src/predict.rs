@@ -11,7 +11,7 @@
 //!
 //! It deliberately decides nothing: a run that was predicted wrongly is as right as any other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pipe_cache::{CacheError, Manifest, ManifestArtifact};
@@ -198,10 +198,10 @@ fn predict_makespan(
 fn waits_among(graph: &StageGraph, stages: &[usize]) -> Vec<(usize, usize)> {
     let mut edges = Vec::new();
     for (to, &stage) in stages.iter().enumerate() {
-        let mut seen = vec![false; graph.n_stages()];
+        let mut seen = BTreeSet::new();
         let mut open: Vec<usize> = graph.predecessors(stage).collect();
         while let Some(before) = open.pop() {
-            if std::mem::replace(&mut seen[before], true) {
+            if !seen.insert(before) {
                 continue;
             }
             match stages.binary_search(&before) {
