@@ -40,13 +40,14 @@ mod target;
 mod time_limit;
 mod update;
 mod verify;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
@@ -80,6 +81,8 @@ pub struct Io<'a> {
     pub cancel: CancelToken,
     /// Called when stages begin to run: arranges that signals set the token.
     pub catch_signals: fn(&CancelToken),
+    /// Lets that much time pass, while the command waits for something to change.
+    pub pause: &'a mut dyn FnMut(Duration),
 }
 
 /// The program: the process's own terminal, environment and signals.
@@ -96,6 +99,7 @@ pub fn main_with(registry: Registry, args: impl IntoIterator<Item = OsString>) -
         current_dir: PathBuf::new(),
         cancel: CancelToken::default(),
         catch_signals: interrupt::catch_signals,
+        pause: &mut std::thread::sleep,
     };
     // What panicked has spoken through the panic hook; the exit code says whose mistake it is.
     let code = catch_unwind(AssertUnwindSafe(|| run_with(&registry, args, io))).unwrap_or(exit_code::BUG);

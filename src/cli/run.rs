@@ -8,14 +8,12 @@ use pipe_contract::Source;
 
 use super::arguments::{NumericsChoice, RunArguments};
 use super::failure::CliError;
-use super::memory_limit;
-use super::room;
 use super::screen::Screen;
 use super::session::{Loaded, Request, Session};
-use super::time_limit;
+use super::{memory_limit, room, time_limit, watch};
 use crate::error::chain;
 use crate::events::{self, Event, EventBus, Recorder, Sink};
-use crate::execute::{Limits, RunEnd, Usage, execute, read_history};
+use crate::execute::{Limits, RunEnd, TimeLimit, Usage, execute, read_history};
 use crate::exit_code;
 use crate::history::History;
 use crate::lockfile::LockFile;
@@ -27,18 +25,55 @@ use crate::schedule::Outcome;
 use crate::spec::Pipeline;
 
 pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result<u8, CliError> {
-    let n_threads = session.n_threads(arguments.threads.as_deref())?;
-    let begin = session.begin;
-    let memory_bytes = arguments.memory.as_deref().map(memory_limit::read).transpose()?;
-    let (slots, ledger) = session.machine(n_threads, memory_bytes);
-    let time_limit = arguments.time_limit.as_ref().map(|text| time_limit::read(text, begin)).transpose()?;
+    let means = Means::read(session, arguments)?;
+    if arguments.watch {
+        return watch::watch(session, arguments, &means);
+    }
+    let (request, loaded) = load(session, arguments)?;
+    run_loaded(session, arguments, &means, &request, loaded)
+}
+
+/// What a run may take, from the command line.
+pub(super) struct Means {
+    n_threads: usize,
+    memory_bytes: Option<u64>,
+    time_limit: Option<TimeLimit>,
+}
+
+impl Means {
+    fn read(session: &Session<'_>, arguments: &RunArguments) -> Result<Means, CliError> {
+        Ok(Means {
+            n_threads: session.n_threads(arguments.threads.as_deref())?,
+            memory_bytes: arguments.memory.as_deref().map(memory_limit::read).transpose()?,
+            time_limit: arguments.time_limit.as_ref().map(|text| time_limit::read(text, session.begin)).transpose()?,
+        })
+    }
+}
+
+/// Reads the pipeline and chooses its stages.
+pub(super) fn load(session: &Session<'_>, arguments: &RunArguments) -> Result<(Request, Loaded), CliError> {
     let request = Request::new(&arguments.file, &arguments.overlay);
     let mut loaded = session.load(&request, arguments.numerics)?;
     loaded.select(&arguments.until, &arguments.from)?;
     loaded.forced = loaded.find_stages(&arguments.force)?;
+    Ok((request, loaded))
+}
+
+/// Runs what was loaded.
+pub(super) fn run_loaded(
+    session: &mut Session<'_>,
+    arguments: &RunArguments,
+    means: &Means,
+    request: &Request,
+    mut loaded: Loaded,
+) -> Result<u8, CliError> {
+    let begin = session.begin;
+    let Means { n_threads, memory_bytes, ref time_limit } = *means;
+    let (slots, ledger) = session.machine(n_threads, memory_bytes);
+    let time_limit = time_limit.clone();
     let current_dir = session.io.current_dir.clone();
     if arguments.locked {
-        loaded.lock_down(arguments.numerics, &request, &current_dir)?;
+        loaded.lock_down(arguments.numerics, request, &current_dir)?;
     }
     let plan = loaded.plan(&current_dir)?;
     let history = match plan.is_all_reuse() {
@@ -63,7 +98,7 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     sinks.extend(json.as_mut().map(|sink| sink as &mut dyn Sink));
     let mut bus = EventBus::new(begin, sinks);
 
-    announce(&mut bus, &loaded, &plan, &request, &run_id, n_threads);
+    announce(&mut bus, &loaded, &plan, request, &run_id, n_threads);
     if !plan.is_all_reuse() {
         (session.io.catch_signals)(&session.io.cancel);
     }
@@ -95,7 +130,7 @@ pub(super) fn run(session: &mut Session<'_>, arguments: &RunArguments) -> Result
     let context = SummaryContext {
         store: session.store_as_given.clone(),
         run_dir: session.store_as_given.join("runs").join(&run_id),
-        resume_command: resume_command(session, arguments, &request),
+        resume_command: resume_command(session, arguments, request),
         report_command: format!("pipe report{}", session.store_option()),
         columns,
     };

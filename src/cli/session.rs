@@ -144,6 +144,11 @@ impl<'a> Session<'a> {
         Ok(self.io.out.flush()?)
     }
 
+    /// A line or more on stderr; there is nobody left to tell where that is gone.
+    pub(super) fn tell(&mut self, text: &str) {
+        let _ = self.io.err.write_all(text.as_bytes());
+    }
+
     /// `--threads`, then the environment, then all of the machine.
     pub(super) fn n_threads(&self, argument: Option<&str>) -> Result<usize, CliError> {
         let (text, place) = match (argument, &self.io.environment.threads) {

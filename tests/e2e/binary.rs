@@ -80,6 +80,8 @@ fn help_of_run() {
           --from <STAGE>       Make only this stage, what needs it, and what those need; can be given
                                again
           --keep-going         After a failure, go on with the stages that do not need the failed one
+          --watch              Run again whenever the pipeline file or a local file that a stage reads
+                               changes, until Ctrl-C
           --time-limit <TIME>  Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
           --memory <SIZE>      Memory for all stages together, and for each [default: what is free]
           --no-space-check     Start although the disk will not hold what the run is predicted to write

@@ -7,7 +7,7 @@
 //! | `grow` | `change` whose `suffix` only extends it: its checkpoints outlive its outputs, and say which suffix was last; it can be spot-checked |
 //! | `join` | writes its inputs, one after the other; the second is optional |
 //! | `meet` | waits until another stage of the same `room` has started, then writes |
-//! | `files` | digests and copies a local file |
+//! | `files` | digests and copies a local file, or those of a folder |
 //! | `refer` | publishes a local file by reference |
 //! | `remote` | a file that depends on the commit that `name@main` stands for |
 //! | `classy` | its bytes are said to depend on a compute class |
@@ -77,7 +77,7 @@ static FILES: FakeKind = FakeKind {
     name: "files",
     summary: "copies a file",
     inputs: &[],
-    work: |fake, ctx| read(&ctx.base_dir.join(&fake.value)),
+    work: |fake, ctx| names(&ctx.base_dir, &fake.value).iter().map(|name| read(&ctx.base_dir.join(name))).collect(),
 };
 static REFER: FakeKind =
     FakeKind { name: "refer", summary: "refers to a file", inputs: &[], work: |fake, _| Ok(fake.value.clone()) };
@@ -157,7 +157,7 @@ impl Stage for Fake {
     fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
         match self.kind {
             "files" | "refer" if base_dir.join(&self.value).exists() => {
-                Ok(Source::Files { root: base_dir.to_path_buf(), names: vec![self.value.clone()] })
+                Ok(Source::Files { root: base_dir.to_path_buf(), names: names(base_dir, &self.value) })
             }
             "files" | "refer" => {
                 Err(StageError::user("missing-file", format!("there is no `{}`", self.value)).help("write it first"))
@@ -281,11 +281,20 @@ fn wait_until(is_over: impl Fn() -> bool) {
 }
 
 /// As a user does in an editor. The time is one that no other write of the test has.
-fn edit(path: &Path, text: &str) {
+pub(crate) fn edit(path: &Path, text: &str) {
     static N_EDITS: AtomicU64 = AtomicU64::new(1);
     fs::write(path, text).expect("a file can be written");
     let time = UNIX_EPOCH + Duration::from_secs(1_000 + N_EDITS.fetch_add(1, Ordering::Relaxed));
     fs::File::options().append(true).open(path).expect("there").set_modified(time).expect("a time can be set");
+}
+
+/// The file called `name` itself, or the files in the folder called so.
+fn names(base_dir: &Path, name: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(base_dir.join(name)) else { return vec![name.to_string()] };
+    let file_name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<String> = entries.flatten().map(|entry| format!("{name}/{}", file_name(entry))).collect();
+    names.sort();
+    names
 }
 
 fn read(path: &Path) -> Result<String, StageError> {

@@ -42,3 +42,4 @@ mod until;
 mod update;
 mod verify;
 mod verify_spot;
+mod watch;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pipe_contract::CancelToken;
 use pipe_lm::cli::{Environment, Io, run_with};
@@ -53,6 +54,10 @@ impl Sandbox {
     /// Replaces the stages in `p.yaml`.
     pub(crate) fn write_stages(&self, stages: &str) {
         self.write("p.yaml", &format!("version: 1\nstages:\n{stages}"));
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -131,6 +136,27 @@ impl Sandbox {
 
 /// Runs `pipe ARGUMENTS` in a folder, in this process.
 pub(crate) fn execute_in(folder: &Path, arguments: &str, environment: Environment) -> Output {
+    let mut pause = |_| panic!("`{arguments}` waits for something");
+    execute(folder, arguments, environment, &CancelToken::default(), &mut pause)
+}
+
+/// The same with a hand on Ctrl-C, and something to do while the command waits.
+pub(crate) fn execute_with(
+    folder: &Path,
+    arguments: &str,
+    cancel: &CancelToken,
+    pause: &mut dyn FnMut(Duration),
+) -> Output {
+    execute(folder, arguments, Environment::default(), cancel, pause)
+}
+
+fn execute(
+    folder: &Path,
+    arguments: &str,
+    environment: Environment,
+    cancel: &CancelToken,
+    pause: &mut dyn FnMut(Duration),
+) -> Output {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let words = std::iter::once("pipe").chain(arguments.split_whitespace()).map(OsString::from);
     let io = Io {
@@ -141,8 +167,9 @@ pub(crate) fn execute_in(folder: &Path, arguments: &str, environment: Environmen
         err_columns: None,
         environment,
         current_dir: folder.to_path_buf(),
-        cancel: CancelToken::default(),
+        cancel: cancel.clone(),
         catch_signals: |_| {},
+        pause,
     };
     let code = run_with(&kinds::registry(), words, io);
     let text = |bytes: Vec<u8>| {

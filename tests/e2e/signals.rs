@@ -130,6 +130,20 @@ fn ctrl_c_ends_a_run_that_waits_for_a_remote() {
 }
 
 #[test]
+fn ctrl_c_ends_a_run_that_waits_for_changes() {
+    let sandbox = Sandbox::with_stages("  rows: { uses: make, with: { value: one } }\n");
+    let changed = sandbox.read("p.yaml").replace("one", "another");
+    let mut running = Running::spawn(&sandbox, &[(ARGUMENTS, "run p.yaml --watch")]);
+    running.wait_for("watching p.yaml; Ctrl-C ends");
+    sandbox.write("p.yaml", &changed);
+    running.wait_for("p.yaml changed");
+    running.wait_for("watching p.yaml; Ctrl-C ends");
+    running.send("-INT");
+    assert_eq!(running.end(), (Some(0), "interrupting; press Ctrl-C again to end at once".to_string()));
+    assert_eq!(sandbox.outcomes("run p.yaml"), "rows reused");
+}
+
+#[test]
 fn a_second_ctrl_c_ends_at_once() {
     let sandbox = Sandbox::with_stages(STAGES);
     sandbox.behave("slow", "deaf");

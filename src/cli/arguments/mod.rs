@@ -126,6 +126,9 @@ pub(super) struct RunArguments {
     /// After a failure, go on with the stages that do not need the failed one
     #[arg(long)]
     pub(super) keep_going: bool,
+    /// Run again whenever the pipeline file or a local file that a stage reads changes, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["force", "time_limit"])]
+    pub(super) watch: bool,
     /// Stop as Ctrl-C does after that long: 90s, 30m, 1h30m
     #[arg(long, value_name = "TIME")]
     pub(super) time_limit: Option<String>,
