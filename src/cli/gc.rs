@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use pipe_cache::{GcPlan, RemovalKind, Removed, SizeOf, Store};
 
 use super::arguments::GcArguments;
+use super::cache::{Answer, size_to_json};
 use super::failure::CliError;
 use super::session::Session;
 use crate::diagnostic::Diagnostic;
@@ -17,27 +18,34 @@ use crate::spec::parse_memory;
 /// How many of the largest files are named.
 const N_NAMED: usize = 5;
 
-pub(super) fn gc(session: &mut Session<'_>, arguments: &GcArguments) -> Result<u8, CliError> {
+pub(super) fn gc(session: &mut Session<'_>, arguments: &GcArguments, answer: Answer) -> Result<u8, CliError> {
     let max_bytes = arguments.max_size.as_deref().map(read_size).transpose()?;
-    if session.open_store_to_read()?.is_absent() {
+    if session.open_store_to_read()?.is_absent() && answer == Answer::Text {
         let line = format!("there is no store in {}\n", session.store_as_given.display());
         session.write(&line)?;
         return Ok(exit_code::OK);
     }
     let needs_use = max_bytes.is_some();
-    let text = if arguments.yes {
+    let (found, plan, removed) = if arguments.yes {
         let store = Store::open(&session.store_dir())?;
         // Before the roots are read: what becomes one from here on is held.
         let gc = store.begin_gc()?;
         let found = find_roots(&store, arguments.keep_runs, needs_use)?;
         let plan = store.plan_gc(&found.roots, max_bytes)?;
         let removed = gc.remove(&plan)?;
-        show_removed(&found, &plan, &removed, max_bytes)
+        (found, plan, Some(removed))
     } else {
         let store = session.open_store_to_read()?;
         let found = find_roots(&store, arguments.keep_runs, needs_use)?;
         let plan = store.plan_gc(&found.roots, max_bytes)?;
-        show_plan(&found, &plan, max_bytes)
+        (found, plan, None)
+    };
+    if answer == Answer::Json {
+        return session.write_json(to_json(&found, &plan, removed.as_ref())).map(|()| exit_code::OK);
+    }
+    let text = match &removed {
+        Some(removed) => show_removed(&found, &plan, removed, max_bytes),
+        None => show_plan(&found, &plan, max_bytes),
     };
     session.write(&text)?;
     Ok(exit_code::OK)
@@ -122,4 +130,37 @@ fn show_kept(found: &FoundRoots, plan: &GcPlan, max_bytes: Option<u64>) -> Strin
 
 fn n_files(size: SizeOf) -> String {
     plural(usize::try_from(size.n_files).unwrap_or(usize::MAX), "file")
+}
+
+/// `removed` is null where nothing was to be removed yet.
+fn to_json(found: &FoundRoots, plan: &GcPlan, removed: Option<&Removed>) -> serde_json::Value {
+    let word = |kind: &RemovalKind| match kind {
+        RemovalKind::Blob => "artifacts",
+        RemovalKind::Checkpoint => "training_state",
+        RemovalKind::SetAside => "set_aside",
+    };
+    let removal = |removal: &pipe_cache::Removal| {
+        let mut json = size_to_json(removal.size);
+        json["kind"] = word(&removal.kind).into();
+        json["path"] = removal.path.display().to_string().into();
+        json["what"] = removal.what.clone().into();
+        json
+    };
+    let removed = removed.map(|removed| {
+        let sizes = removed.sizes.iter().map(|(kind, size)| (word(kind).to_string(), size_to_json(*size)));
+        let sizes: serde_json::Map<String, serde_json::Value> = sizes.collect();
+        serde_json::json!({ "sizes": sizes, "spared": size_to_json(removed.spared) })
+    });
+    serde_json::json!({
+        "removals": plan.removals.iter().map(removal).collect::<Vec<_>>(),
+        "removed": removed,
+        "kept": size_to_json(plan.kept),
+        "held_bytes": plan.held_bytes,
+        "roots": {
+            "n_lock_files": found.lock_files.len(),
+            "n_runs": found.n_runs,
+            "n_pins": plan.n_pins,
+            "n_holds": plan.n_holds,
+        },
+    })
 }

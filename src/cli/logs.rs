@@ -18,21 +18,27 @@ pub(super) fn logs(session: &mut Session<'_>, arguments: &LogsArguments) -> Resu
         None => store.list_runs()?,
     };
     // A stage that was reused said nothing: its log is in an earlier run.
-    let mut found = run_ids.iter().rev().map(|run_id| logs_of(&store.run_dir(run_id), &arguments.stage));
-    let logs = found.find(|logs| !logs.is_empty()).unwrap_or_default();
-    let log = match logs.as_slice() {
-        [(path, _)] => fs::read(path).unwrap_or_default(),
-        [] => {
-            let who = arguments.run.as_ref().map_or("no run has".into(), |run| format!("run `{run}` does not have"));
-            let message = format!("{who} a log of a stage `{}`", arguments.stage);
-            let help = "`pipe runs RUN` shows the stages of a run; one that says nothing has no log";
-            return Err(Diagnostic::new("no-log", message).help(help).into());
-        }
-        several => {
-            return Err(several_instances(&arguments.stage, several.iter().map(|(_, name)| name.as_str())).into());
-        }
+    let read = |run_id: &String| {
+        let logs = logs_of(&store.run_dir(run_id), &arguments.stage);
+        (!logs.is_empty()).then(|| (run_id.clone(), logs))
     };
-    session.write(&String::from_utf8_lossy(&log))?;
+    let Some((run_id, logs)) = run_ids.iter().rev().find_map(read) else {
+        let who = arguments.run.as_ref().map_or("no run has".into(), |run| format!("run `{run}` does not have"));
+        let message = format!("{who} a log of a stage `{}`", arguments.stage);
+        let help = "`pipe runs RUN` shows the stages of a run; one that says nothing has no log";
+        return Err(Diagnostic::new("no-log", message).help(help).into());
+    };
+    let [(path, stage)] = logs.as_slice() else {
+        return Err(several_instances(&arguments.stage, logs.iter().map(|(_, name)| name.as_str())).into());
+    };
+    let log = fs::read(path).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    if arguments.json {
+        let lines: Vec<&str> = log.lines().collect();
+        let object = serde_json::json!({ "run_id": run_id, "stage": stage, "lines": lines });
+        return session.write_json(object).map(|()| exit_code::OK);
+    }
+    session.write(&log)?;
     Ok(exit_code::OK)
 }
 

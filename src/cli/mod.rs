@@ -14,6 +14,7 @@ mod arguments;
 mod bench;
 mod cache;
 mod check;
+mod completions;
 mod diff;
 mod env;
 mod explain;
@@ -23,6 +24,7 @@ mod get;
 mod graph;
 mod interrupt;
 mod logs;
+mod man;
 mod memory_limit;
 mod pin;
 mod plan;
@@ -38,6 +40,7 @@ mod stage_names;
 mod stages;
 mod target;
 mod time_limit;
+mod trace;
 mod update;
 mod verify;
 mod watch;
@@ -124,6 +127,9 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
         Command::Stages(arguments) => stages::stages(&mut session, arguments),
         Command::Schema => schema::schema_of_files(&mut session),
         Command::Report(arguments) => report::report(&mut session, arguments),
+        Command::Trace(arguments) => trace::trace(&mut session, arguments),
+        Command::Completions(arguments) => completions::completions(&mut session, arguments),
+        Command::Man(arguments) => man::man(&mut session, arguments),
         Command::Runs(arguments) => runs::runs(&mut session, arguments),
         Command::Diff(arguments) => diff::diff(&mut session, arguments),
         Command::Logs(arguments) => logs::logs(&mut session, arguments),

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use pipe_cache::Store;
 use pipe_settings::nearest;
+use serde_json::json;
 
 use super::arguments::{PinArguments, UnpinArguments};
+use super::cache::Answer;
 use super::failure::CliError;
 use super::session::Session;
 use crate::diagnostic::Diagnostic;
@@ -13,9 +15,9 @@ use crate::exit_code;
 use crate::record::RunRecord;
 use crate::report::numbers::{bytes, plural};
 
-pub(super) fn pin(session: &mut Session<'_>, arguments: &PinArguments) -> Result<u8, CliError> {
+pub(super) fn pin(session: &mut Session<'_>, arguments: &PinArguments, answer: Answer) -> Result<u8, CliError> {
     let store = session.open_store_to_read()?;
-    let Some(target) = &arguments.target else { return list(session, &store) };
+    let Some(target) = &arguments.target else { return list(session, &store, answer) };
     let runs = store.list_runs()?;
     let names: Vec<String> = runs.iter().cloned().chain(store.fingerprints()?).collect();
     let name = find(&names, target, "run or fingerprint")?;
@@ -30,6 +32,9 @@ pub(super) fn pin(session: &mut Session<'_>, arguments: &PinArguments) -> Result
     }
     let store = Store::open(&session.store_dir())?;
     store.pin(name, &fingerprints.iter().map(String::as_str).collect::<Vec<_>>())?;
+    if answer == Answer::Json {
+        return session.write_json(to_json(&store, name, &fingerprints)?).map(|()| exit_code::OK);
+    }
     let mut text = format!("pinned {name}: {}\n", describe(&store, &fingerprints)?);
     let mut n_gone = 0;
     for fingerprint in &fingerprints {
@@ -47,16 +52,25 @@ pub(super) fn pin(session: &mut Session<'_>, arguments: &PinArguments) -> Result
     Ok(exit_code::OK)
 }
 
-pub(super) fn unpin(session: &mut Session<'_>, arguments: &UnpinArguments) -> Result<u8, CliError> {
+pub(super) fn unpin(session: &mut Session<'_>, arguments: &UnpinArguments, answer: Answer) -> Result<u8, CliError> {
     let pins = session.open_store_to_read()?.pins()?;
     let names: Vec<String> = pins.into_iter().map(|pin| pin.name).collect();
     let name = find(&names, &arguments.target, "pin")?;
     Store::open(&session.store_dir())?.unpin(name)?;
+    if answer == Answer::Json {
+        return session.write_json(json!({ "unpinned": name })).map(|()| exit_code::OK);
+    }
     session.write(&format!("unpinned {name}\n"))?;
     Ok(exit_code::OK)
 }
 
-fn list(session: &mut Session<'_>, store: &Store) -> Result<u8, CliError> {
+fn list(session: &mut Session<'_>, store: &Store, answer: Answer) -> Result<u8, CliError> {
+    if answer == Answer::Json {
+        let pins = store.pins()?;
+        let pins: Result<Vec<_>, CliError> =
+            pins.iter().map(|pin| to_json(store, &pin.name, &pin.fingerprints)).collect();
+        return session.write_json(json!({ "pins": pins? })).map(|()| exit_code::OK);
+    }
     let mut text = String::new();
     for pin in store.pins()? {
         writeln!(text, "{}  {}", pin.name, describe(store, &pin.fingerprints)?).expect("to a String");
@@ -68,8 +82,18 @@ fn list(session: &mut Session<'_>, store: &Store) -> Result<u8, CliError> {
     Ok(exit_code::OK)
 }
 
-/// `3 results, 1.2 MB`; what the store only refers to counts nothing.
+fn to_json(store: &Store, name: &str, fingerprints: &[String]) -> Result<serde_json::Value, CliError> {
+    let size_bytes = stored_bytes(store, fingerprints)?;
+    Ok(json!({ "pin": name, "fingerprints": fingerprints, "size_bytes": size_bytes }))
+}
+
+/// `3 results, 1.2 MB`.
 fn describe(store: &Store, fingerprints: &[String]) -> Result<String, CliError> {
+    Ok(format!("{}, {}", plural(fingerprints.len(), "result"), bytes(stored_bytes(store, fingerprints)?)))
+}
+
+/// What the store only refers to counts nothing.
+fn stored_bytes(store: &Store, fingerprints: &[String]) -> Result<u64, CliError> {
     let mut size_bytes = 0;
     for fingerprint in fingerprints {
         let manifest = store.lookup(fingerprint)?;
@@ -77,7 +101,7 @@ fn describe(store: &Store, fingerprints: &[String]) -> Result<String, CliError> 
         let files = artifacts.flat_map(|artifact| artifact.files.values());
         size_bytes += files.filter(|file| file.external.is_none()).map(|file| file.size_bytes).sum::<u64>();
     }
-    Ok(format!("{}, {}", plural(fingerprints.len(), "result"), bytes(size_bytes)))
+    Ok(size_bytes)
 }
 
 /// The only name that begins so.

@@ -30,12 +30,15 @@ pub(super) fn report(session: &mut Session<'_>, arguments: &ReportArguments) -> 
         let message = format!("failed to write `{}`: {error}", out.display());
         CliError::from(Diagnostic::new("unwritable-report", message).help("`--out FILE` writes it elsewhere"))
     })?;
+    if arguments.json {
+        return session.write_json(serde_json::json!({ "run_id": run_id, "report": out })).map(|()| exit_code::OK);
+    }
     session.write(&format!("{}\n", out.display()))?;
     Ok(exit_code::OK)
 }
 
 /// Beside and then renamed: a browser never sees half a page.
-fn write_whole(path: &Path, page: &str) -> std::io::Result<()> {
+pub(super) fn write_whole(path: &Path, page: &str) -> std::io::Result<()> {
     let mut beside = path.as_os_str().to_os_string();
     beside.push(format!(".{}", std::process::id()));
     let beside = Path::new(&beside);

@@ -15,9 +15,10 @@ pub(super) fn runs(session: &mut Session<'_>, arguments: &RunsArguments) -> Resu
     if arguments.run.is_some() {
         let run_id = session.find_run(&store, arguments.run.as_deref())?;
         let record = RunRecord::read(&store, &run_id).ok_or_else(|| session.unreadable_run(&run_id))?;
-        let text = if arguments.json {
-            format!("{}\n", runs::to_json(&record))
-        } else {
+        if arguments.json {
+            return session.write_json(runs::to_json(&record)).map(|()| exit_code::OK);
+        }
+        let text = {
             let mut summary = Summary::default();
             read_events(&store.run_dir(&run_id)).for_each(|(at, event)| summary.on(at, &event));
             let context = SummaryContext {

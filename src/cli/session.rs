@@ -149,6 +149,12 @@ impl<'a> Session<'a> {
         let _ = self.io.err.write_all(text.as_bytes());
     }
 
+    /// One object in one line; it says which version of its form it has.
+    pub(super) fn write_json(&mut self, mut object: serde_json::Value) -> Result<(), CliError> {
+        object["format_version"] = 1.into();
+        self.write(&format!("{object}\n"))
+    }
+
     /// `--threads`, then the environment, then all of the machine.
     pub(super) fn n_threads(&self, argument: Option<&str>) -> Result<usize, CliError> {
         let (text, place) = match (argument, &self.io.environment.threads) {

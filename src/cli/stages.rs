@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use pipe_contract::StageKind;
 use pipe_settings::{Declared, Form, nearest};
 
+use serde_json::{Value, json};
+
 use super::arguments::StagesArguments;
 use super::failure::CliError;
 use super::session::Session;
@@ -15,6 +17,16 @@ use crate::report::style::Style;
 use crate::schema::declared_settings;
 
 pub(super) fn stages(session: &mut Session<'_>, arguments: &StagesArguments) -> Result<u8, CliError> {
+    if arguments.json {
+        let object = match &arguments.kind {
+            Some(name) => json!({ "kind": to_json(find(session.registry, name)?) }),
+            None => {
+                let kinds = session.registry.kinds().iter();
+                json!({ "kinds": kinds.map(|kind| to_json(*kind)).collect::<Vec<_>>() })
+            }
+        };
+        return session.write_json(object).map(|()| exit_code::OK);
+    }
     let text = match &arguments.kind {
         None => table(session.registry, session.out_style),
         Some(name) => describe(find(session.registry, name)?, session.out_style),
@@ -84,5 +96,49 @@ fn describe_settings(prefix: &str, settings: &[Declared], text: &mut String) {
         let default = setting.default_text().filter(|default| !default.is_empty());
         let default = default.map(|default| format!("; default {default}")).unwrap_or_default();
         writeln!(text, "  setting  {name}: {}{default}", setting.form_text()).expect("to a String");
+    }
+}
+
+fn to_json(kind: &dyn StageKind) -> Value {
+    let inputs = kind.inputs().iter();
+    let outputs = kind.outputs().iter();
+    json!({
+        "name": kind.name(),
+        "version": kind.version(),
+        "summary": kind.summary(),
+        "inputs": inputs
+            .map(|port| json!({ "port": port.name, "kind": port.kind, "is_required": port.is_required }))
+            .collect::<Vec<_>>(),
+        "outputs": outputs.map(|port| json!({ "port": port.name, "kind": port.kind })).collect::<Vec<_>>(),
+        "settings": settings_to_json("", &declared_settings(kind)),
+    })
+}
+
+fn settings_to_json(prefix: &str, settings: &[Declared]) -> Vec<Value> {
+    let mut found = Vec::new();
+    for setting in settings {
+        let name = format!("{prefix}{}", setting.name);
+        match &setting.form {
+            Form::Section(nested) => found.extend(settings_to_json(&format!("{name}."), nested)),
+            form => {
+                let mut json = form_to_json(form);
+                json["name"] = name.into();
+                found.push(json);
+            }
+        }
+    }
+    found
+}
+
+fn form_to_json(form: &Form) -> Value {
+    match form {
+        Form::Bool { default } => json!({ "type": "bool", "default": default }),
+        Form::Integer { default, min, max } => json!({ "type": "integer", "default": default, "min": min, "max": max }),
+        Form::Float { default, min, max } => json!({ "type": "float", "default": default, "min": min, "max": max }),
+        Form::Text { default } => json!({ "type": "text", "default": default }),
+        Form::Choice { default, choices } => json!({ "type": "choice", "default": default, "choices": choices }),
+        Form::TextList => json!({ "type": "list of texts" }),
+        Form::Section(_) => json!({ "type": "section" }),
+        Form::Any => json!({ "type": "any" }),
     }
 }

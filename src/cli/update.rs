@@ -14,6 +14,7 @@ pub(super) fn update(session: &mut Session<'_>, arguments: &UpdateArguments) -> 
     let mut loaded = session.load(&Request::new(&arguments.file, &arguments.overlay), None)?;
     let mut asked = BTreeSet::new();
     let mut n_changed = 0;
+    let mut sources = Vec::new();
     for stage in &loaded.pipeline.stages {
         let of_stage = |error| CliError::of_stage(&stage.name, &error);
         let Source::Remote { request } = stage.stage.source(&loaded.pipeline.base_dir).map_err(of_stage)? else {
@@ -24,7 +25,12 @@ pub(super) fn update(session: &mut Session<'_>, arguments: &UpdateArguments) -> 
         }
         let id = stage.stage.resolve().map_err(of_stage)?.id;
         loaded.store.memo_put(&request, &id)?;
-        let line = match loaded.lock.resolve(&request, &id) {
+        let before = loaded.lock.resolve(&request, &id);
+        if arguments.json {
+            sources.push(serde_json::json!({ "request": request, "id": id, "before": before }));
+            continue;
+        }
+        let line = match before {
             Some(before) if before == id => format!("{request}: {id}, unchanged\n"),
             Some(before) => {
                 n_changed += 1;
@@ -38,6 +44,9 @@ pub(super) fn update(session: &mut Session<'_>, arguments: &UpdateArguments) -> 
         session.write(&line)?;
     }
     loaded.lock.save()?;
+    if arguments.json {
+        return session.write_json(serde_json::json!({ "sources": sources })).map(|()| exit_code::OK);
+    }
     session.write(&format!("{}, {n_changed} changed\n", plural(asked.len(), "remote source")))?;
     Ok(exit_code::OK)
 }

@@ -6,6 +6,7 @@
 //!      \--> summary  the end: outcomes, facts, warnings, where the results lie, what to do about a failure
 //!      \--> json     JSON Lines for programs
 //!      \--> html     one file with everything, for `pipe report`
+//!      \--> trace    what ran beside what, for Perfetto
 //! RunRecord --> runs, run_diff    lists and comparisons of runs that are over
 //! Verified --> verification   what `pipe verify` found, for people, programs and CI
 //! Pipeline, Plan --> plan_table, graph_text   screens of `pipe plan`, `pipe explain` and `pipe graph`
@@ -28,5 +29,6 @@ pub mod runs;
 pub mod shell;
 pub mod style;
 pub mod summary;
+pub mod trace;
 pub mod verification;
 mod why;

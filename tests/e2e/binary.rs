@@ -24,24 +24,27 @@ fn help() {
     Usage: pipe [OPTIONS] <COMMAND>
 
     Commands:
-      run      Run a pipeline: what was made before is reused
-      plan     Show what a run would do, and why
-      explain  Say why a stage runs or is reused, compared with the last run
-      verify   Run stages again and compare: the same bytes, or what differs first
-      check    Check pipeline files
-      graph    Draw the stages and what flows between them
-      stages   List the stage kinds, or describe one
-      schema   Print a JSON Schema of pipeline files, for editors
-      show     Look into the outputs of a stage
-      get      Copy the outputs of a stage out of the store
-      logs     Print what a stage said while it ran
-      runs     List runs, or show one again
-      diff     Compare two runs: settings, facts and outputs
-      report   Write a run as one HTML file: what ran, when, and what it gave
-      update   Ask again what names such as `main` stand for, and write the lock file
-      bench    Measure this machine, and training on it
-      cache    Look after the store
-      help     Print this message or the help of the given subcommand(s)
+      run          Run a pipeline: what was made before is reused
+      plan         Show what a run would do, and why
+      explain      Say why a stage runs or is reused, compared with the last run
+      verify       Run stages again and compare: the same bytes, or what differs first
+      check        Check pipeline files
+      graph        Draw the stages and what flows between them
+      stages       List the stage kinds, or describe one
+      schema       Print a JSON Schema of pipeline files, for editors
+      show         Look into the outputs of a stage
+      get          Copy the outputs of a stage out of the store
+      logs         Print what a stage said while it ran
+      runs         List runs, or show one again
+      diff         Compare two runs: settings, facts and outputs
+      report       Write a run as one HTML file: what ran, when, and what it gave
+      trace        Write a run as a trace for ui.perfetto.dev: what ran beside what
+      update       Ask again what names such as `main` stand for, and write the lock file
+      bench        Measure this machine, and training on it
+      cache        Look after the store
+      completions  Print a script with which a shell completes commands and options
+      man          Print the manual page, or write one for each command
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
           --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
@@ -248,6 +251,7 @@ fn help_of_the_others() {
           --profile <NAME>   Lay a profile of the file over it
           --set <KEY=VALUE>  Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
           --format <FORMAT>  text, dot or mermaid [default: text]
+          --json             Write JSON
           --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>     When to use colours: auto, always, never
       -h, --help             Print help
@@ -264,6 +268,7 @@ fn help_of_the_others() {
       [KIND]  One stage kind
 
     Options:
+          --json          Write JSON
           --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>  When to use colours: auto, always, never
       -h, --help          Print help
@@ -283,6 +288,7 @@ fn help_of_the_others() {
           --profile <NAME>   Lay a profile of the file over it
           --set <KEY=VALUE>  Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
       -n, --rows <ROWS>      Rows to show [default: 5]
+          --json             Write JSON
           --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>     When to use colours: auto, always, never
       -h, --help             Print help
@@ -301,6 +307,7 @@ fn help_of_the_others() {
     Options:
           --out <FILE>    Where to write it, `-` for standard output [default: report.html in the run's
                           folder]
+          --json          Write JSON
           --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>  When to use colours: auto, always, never
       -h, --help          Print help
@@ -319,6 +326,7 @@ fn help_of_the_others() {
     Options:
           --profile <NAME>   Lay a profile of the file over it
           --set <KEY=VALUE>  Set a variable or a setting: vars.model=ID, stages.adapter.with.lora.r=8
+          --json             Write JSON
           --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>     When to use colours: auto, always, never
       -h, --help             Print help
@@ -344,6 +352,7 @@ fn help_of_the_others() {
       help    Print this message or the help of the given subcommand(s)
 
     Options:
+          --json          Write JSON
           --store <DIR>   The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>  When to use colours: auto, always, never
       -h, --help          Print help
@@ -365,6 +374,7 @@ fn gc_says_what_it_keeps() {
           --max-size <SIZE>  Remove the longest unused first, and only until the store is no larger than
                              this, such as 20GB
           --yes              Remove it
+          --json             Write JSON
           --store <DIR>      The store's folder [env: PIPE_STORE] [default: .pipe]
           --color <WHEN>     When to use colours: auto, always, never
       -h, --help             Print help

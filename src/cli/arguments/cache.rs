@@ -6,6 +6,9 @@ use clap::{Args, Subcommand};
 pub(in crate::cli) struct CacheArguments {
     #[command(subcommand)]
     pub(in crate::cli) command: CacheCommand,
+    /// Write JSON
+    #[arg(long, global = true)]
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -73,12 +73,18 @@ pub(super) enum Command {
     Diff(DiffArguments),
     /// Write a run as one HTML file: what ran, when, and what it gave
     Report(ReportArguments),
+    /// Write a run as a trace for ui.perfetto.dev: what ran beside what
+    Trace(TraceArguments),
     /// Ask again what names such as `main` stand for, and write the lock file
     Update(UpdateArguments),
     /// Measure this machine, and training on it
     Bench(BenchArguments),
     /// Look after the store
     Cache(CacheArguments),
+    /// Print a script with which a shell completes commands and options
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write one for each command
+    Man(ManArguments),
 }
 
 /// What is laid over a pipeline file.
@@ -250,6 +256,9 @@ pub(super) struct GraphArguments {
     /// text, dot or mermaid
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(super) format: GraphFormat,
+    /// Write JSON
+    #[arg(long, conflicts_with = "format")]
+    pub(super) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -257,6 +266,9 @@ pub(super) struct StagesArguments {
     /// One stage kind
     #[arg(value_name = "KIND")]
     pub(super) kind: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -270,6 +282,9 @@ pub(super) struct ShowArguments {
     /// Rows to show
     #[arg(short = 'n', long = "rows", value_name = "ROWS", default_value_t = 5)]
     pub(super) n_rows: usize,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -283,6 +298,9 @@ pub(super) struct GetArguments {
     /// The folder to copy into; all outputs have a folder each, one that is named has none
     #[arg(long, value_name = "DIR")]
     pub(super) to: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -293,6 +311,9 @@ pub(super) struct LogsArguments {
     /// The run: its id, or how it begins [default: the last that has a log of the stage]
     #[arg(long, value_name = "RUN")]
     pub(super) run: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -326,6 +347,36 @@ pub(super) struct ReportArguments {
     /// Where to write it, `-` for standard output [default: report.html in the run's folder]
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TraceArguments {
+    /// The id of the run, or how it begins [default: the last run]
+    #[arg(value_name = "RUN")]
+    pub(super) run: Option<String>,
+    /// Where to write it, `-` for standard output [default: trace.json in the run's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// Say as JSON where it is
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionsArguments {
+    /// bash, zsh, fish, elvish or powershell
+    #[arg(value_name = "SHELL", hide_possible_values = true)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ManArguments {
+    /// Write a page for each command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -335,4 +386,7 @@ pub(super) struct UpdateArguments {
     pub(super) file: PathBuf,
     #[command(flatten)]
     pub(super) overlay: Overlay,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
