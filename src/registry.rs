@@ -3,13 +3,47 @@
 //! This is the only file that names stage crates; everything else sees the contract. Without the feature `stages` the
 //! registry has `command` alone, which is how the runner is built and tested.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pipe_contract::{StageError, StageKind};
 
 /// What `pipe bench` measures: the train stage's own code, with a clock.
 #[cfg(feature = "stages")]
 pub use pipe_stage_train::bench;
+
+/// What the kernels of this build run with on this host; `None` in a build without stages.
+pub fn instruction_set() -> Option<String> {
+    #[cfg(feature = "stages")]
+    return Some(bench::InstructionSet::of_host().to_string());
+    #[cfg(not(feature = "stages"))]
+    None
+}
+
+/// The hub as the environment has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hub {
+    /// Its address.
+    pub endpoint: String,
+    /// Where downloads lie.
+    pub cache: PathBuf,
+    /// Whether it must not be asked.
+    pub is_offline: bool,
+    /// Whether questions carry a credential.
+    pub has_credential: bool,
+}
+
+/// Where downloads come from, as the stage kind sees it; `None` in a build without stages.
+pub fn hub() -> Option<Hub> {
+    #[cfg(feature = "stages")]
+    {
+        let environment = pipe_stage_download::hub::Environment::of_process();
+        let has_credential = environment.credential.is_some();
+        let pipe_stage_download::hub::Environment { endpoint, cache, is_offline, .. } = environment;
+        Some(Hub { endpoint, cache, is_offline, has_credential })
+    }
+    #[cfg(not(feature = "stages"))]
+    None
+}
 
 /// A name and two paths to what differs first between the two files; `None` if nothing does.
 type FirstDifference = fn(&str, &Path, &Path) -> Result<Option<String>, StageError>;

@@ -19,6 +19,18 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Names that begin with `PIPE_` and mean something: here, and to the tests (CONTRIBUTING.md).
+pub(super) const NAMES: [&str; 8] = [
+    "PIPE_STORE",
+    "PIPE_THREADS",
+    "PIPE_LEDGER",
+    "PIPE_PRETEND_GPUS",
+    "PIPE_PRETEND_FREE",
+    "PIPE_TEST_DATA",
+    "PIPE_CHROMIUM",
+    "PIPE_UPDATE_VERSIONS",
+];
+
 /// What the environment says. `Default` is an empty environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -32,6 +44,8 @@ pub struct Environment {
     pub pretended_gpus: Option<usize>,
     /// `PIPE_PRETEND_FREE`, where it is a number.
     pub pretended_free_bytes: Option<u64>,
+    /// Names that begin with `PIPE_`, sorted, known or not.
+    pub pipe_names: Vec<String>,
     /// `CI` is `true`.
     pub is_ci: bool,
     /// `NO_COLOR` is set.
@@ -46,7 +60,10 @@ impl Environment {
         let environment = Environment::from(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
         let user = rustix::process::geteuid().as_raw();
         let ledger = environment.ledger.unwrap_or_else(|| std::env::temp_dir().join(format!("pipe-{user}")));
-        Environment { ledger: Some(ledger), ..environment }
+        let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+        let mut pipe_names: Vec<String> = names.filter(|name| name.starts_with("PIPE_")).collect();
+        pipe_names.sort();
+        Environment { ledger: Some(ledger), pipe_names, ..environment }
     }
 
     fn from(get: impl Fn(&str) -> Option<OsString>) -> Self {
@@ -61,6 +78,7 @@ impl Environment {
                 .map(PathBuf::from),
             pretended_gpus: get("PIPE_PRETEND_GPUS").and_then(|value| value.to_str()?.parse().ok()),
             pretended_free_bytes: get("PIPE_PRETEND_FREE").and_then(|value| value.to_str()?.parse().ok()),
+            pipe_names: Vec::new(),
             is_ci: get("CI").is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1"),
             is_colour_unwanted: get("NO_COLOR").is_some(),
             is_colour_forced: get("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
@@ -71,6 +89,18 @@ impl Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_variable_that_is_read_has_its_name_in_the_list() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        Environment::from(|name| {
+            asked.borrow_mut().push(name.to_string());
+            None
+        });
+        let asked = asked.into_inner();
+        let ours = asked.iter().filter(|name| name.starts_with("PIPE_"));
+        assert_eq!(ours.filter(|name| !NAMES.contains(&name.as_str())).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
 
     #[test]
     fn each_variable_alone() {

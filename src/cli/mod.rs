@@ -16,6 +16,7 @@ mod cache;
 mod check;
 mod completions;
 mod diff;
+mod doctor;
 mod env;
 mod explain;
 mod failure;
@@ -137,6 +138,7 @@ pub fn run_with<'a>(registry: &'a Registry, args: impl IntoIterator<Item = OsStr
         Command::Show(arguments) => show::show(&mut session, arguments),
         Command::Update(arguments) => update::update(&mut session, arguments),
         Command::Bench(arguments) => bench::bench(&mut session, arguments),
+        Command::Doctor(arguments) => doctor::doctor(&mut session, arguments),
         Command::Cache(arguments) => cache::cache(&mut session, arguments),
     };
     match result {

@@ -41,6 +41,7 @@ fn help() {
       trace        Write a run as a trace for ui.perfetto.dev: what ran beside what
       update       Ask again what names such as `main` stand for, and write the lock file
       bench        Measure this machine, and training on it
+      doctor       Look for what can be wrong on this machine
       cache        Look after the store
       completions  Print a script with which a shell completes commands and options
       man          Print the manual page, or write one for each command

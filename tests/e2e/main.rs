@@ -12,6 +12,7 @@ mod browser;
 mod cache;
 mod check;
 mod command;
+mod doctor;
 mod explain;
 mod failures;
 mod force;

@@ -79,6 +79,8 @@ pub(super) enum Command {
     Update(UpdateArguments),
     /// Measure this machine, and training on it
     Bench(BenchArguments),
+    /// Look for what can be wrong on this machine
+    Doctor(DoctorArguments),
     /// Look after the store
     Cache(CacheArguments),
     /// Print a script with which a shell completes commands and options
@@ -361,6 +363,29 @@ pub(super) struct TraceArguments {
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
     /// Say as JSON where it is
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DoctorDevice {
+    Cuda,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit codes: 0 nothing is a problem, 1 something is, 2 what `--device` asks for is not there.\nIt asks the hub for a connection, unless HF_HUB_OFFLINE is set."
+)]
+pub(super) struct DoctorArguments {
+    /// A pipeline file to look at as well
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) overlay: Overlay,
+    /// Say only whether this device can be used, and what is missing: cuda
+    #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
+    pub(super) device: Option<DoctorDevice>,
+    /// Write JSON
     #[arg(long)]
     pub(super) json: bool,
 }

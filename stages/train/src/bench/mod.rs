@@ -20,5 +20,6 @@ pub mod train;
 pub use gemm::GemmReport;
 pub use packs::{Shape, Source};
 pub use peak::Peak;
+pub use pipe_kernels::InstructionSet;
 pub use report::TrainReport;
 pub use train::{Lora, Method, PreparedTrain, TrainRequest};
