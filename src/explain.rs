@@ -192,6 +192,7 @@ fn find_before(store: &Store, file: &Path, mut names: BTreeSet<&str>) -> Result<
                     if names.contains(stage.as_str()) =>
                 {
                     let Some(manifest) = store.lookup(&fingerprint)? else { continue };
+                    let Some(preimage) = store.preimage(&fingerprint)? else { continue };
                     let settings = records.remove(&stage).map(|record| record.settings).unwrap_or_default();
                     names.remove(stage.as_str());
                     found.insert(
@@ -199,7 +200,7 @@ fn find_before(store: &Store, file: &Path, mut names: BTreeSet<&str>) -> Result<
                         Before {
                             run_id: run_id.clone(),
                             fingerprint,
-                            preimage: manifest.preimage,
+                            preimage,
                             compute_class: manifest.compute_class,
                             settings: settings.into_iter().map(|setting| (setting.name, setting.value)).collect(),
                         },

@@ -115,7 +115,7 @@ pub fn needs_bytes(store: &Store, manifest: &Manifest, to: &Path) -> Result<bool
 fn earlier_artifacts(store: &Store, recorded: &str, port: &str) -> Result<Vec<ManifestArtifact>, CacheError> {
     let mut artifacts = Vec::new();
     for fingerprint in recorded.lines() {
-        artifacts.extend(store.lookup(fingerprint)?.and_then(|mut manifest| manifest.outputs.remove(port)));
+        artifacts.extend(store.lookup(fingerprint)?.and_then(|manifest| manifest.outputs.get(port).cloned()));
     }
     Ok(artifacts)
 }

@@ -26,25 +26,25 @@ impl Store {
     pub fn adopt(&self, manifest: &Manifest, from: &Store) -> Result<(), CacheError> {
         check_key(&manifest.fingerprint)?;
         let mut adopted = manifest.clone();
-        for (port, artifact) in &mut adopted.outputs {
-            for (name, file) in &mut artifact.files {
+        for (port, artifact) in adopted.outputs.iter_mut() {
+            for (name, file) in artifact.files.iter_mut() {
                 let path = from.path_of(file);
                 let seen = stat_if_there(&path)?;
                 let Some(path) = path.to_str() else {
                     return Err(CacheError::BadName { port: port.clone(), name: name.clone() });
                 };
                 // Of a file that is not there nothing is known, and nothing will ever match.
-                file.external = Some(ExternalRef {
+                file.external = Some(Box::new(ExternalRef {
                     path: path.to_owned(),
                     dev: seen.map_or(0, |seen| seen.dev),
                     ino: seen.map_or(0, |seen| seen.ino),
                     mtime_ns: seen.map_or(0, |seen| seen.mtime_ns),
                     ctime_ns: seen.map_or(0, |seen| seen.ctime_ns),
-                });
+                }));
             }
         }
         let attempt = self.begin(&adopted.fingerprint)?;
-        self.write_standing(&attempt, &adopted)
+        self.write_standing(&attempt, &adopted, &from.preimage_of(manifest)?)
     }
 
     /// Publishes here what the store `from` has under `manifest`: the first of a fingerprint stands, another is a divergence.
@@ -75,13 +75,20 @@ impl Store {
             compute_class: manifest.compute_class.clone(),
             kind: manifest.kind.clone(),
             kind_version: manifest.kind_version,
-            preimage: manifest.preimage.clone(),
+            preimage: from.preimage_of(manifest)?,
             resolved: manifest.resolved.clone(),
             outputs: manifest.outputs.iter().map(|(port, artifact)| (port.clone(), artifact.kind)).collect(),
             external,
             facts: manifest.facts.clone(),
         };
         self.publish(attempt, draft)
+    }
+
+    /// All results of one fingerprint have one preimage, so that of the one that stands is that of `manifest`.
+    fn preimage_of(&self, manifest: &Manifest) -> Result<serde_json::Value, CacheError> {
+        let path = self.inner.layout.manifest(&manifest.fingerprint);
+        let gone = || CacheError::io("read", &path)(std::io::ErrorKind::NotFound.into());
+        self.preimage(&manifest.fingerprint)?.ok_or_else(gone)
     }
 
     /// The results under a fingerprint that do not stand, because another was there first; by content digest.

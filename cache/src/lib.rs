@@ -20,9 +20,11 @@
 pub mod disk;
 pub mod error;
 pub mod manifest;
+mod name_map;
 
 mod adopt;
 mod attempt;
+mod certain;
 mod digest;
 mod gc;
 mod hold;
@@ -47,6 +49,7 @@ pub use inspect::{Corruption, CorruptionKind, SizeOf, StoreSize};
 pub use lock::{FileLock, StageLock};
 pub use lookup::{MissingFile, MissingReason};
 pub use manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
+pub use name_map::NameMap;
 pub use pin::Pin;
 pub use publish::{Divergence, ManifestDraft, Publication};
 pub use restore::Restored;

@@ -50,14 +50,29 @@ impl Store {
     /// # Errors
     /// When the disk refuses, or the fingerprint cannot be a key.
     pub fn lookup(&self, fingerprint: &str) -> Result<Option<Manifest>, CacheError> {
+        let bytes = self.read_manifest(fingerprint)?;
+        let manifest = bytes.and_then(|bytes| Manifest::decode(&bytes).ok());
+        Ok(manifest.filter(|manifest| manifest.fingerprint == fingerprint))
+    }
+
+    /// The readable form of what went into the key of the manifest under a fingerprint; `None` where [`Store::lookup`] gives `None`.
+    ///
+    /// # Errors
+    /// As [`Store::lookup`].
+    pub fn preimage(&self, fingerprint: &str) -> Result<Option<serde_json::Value>, CacheError> {
+        let bytes = self.read_manifest(fingerprint)?;
+        Ok(bytes.and_then(|bytes| Manifest::decode_preimage(&bytes).ok()))
+    }
+
+    /// The text under a fingerprint, read or not as it may be.
+    pub(crate) fn read_manifest(&self, fingerprint: &str) -> Result<Option<Vec<u8>>, CacheError> {
         check_key(fingerprint)?;
         let path = self.inner.layout.manifest(fingerprint);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(CacheError::Io { verb: "read", path, source }),
-        };
-        Ok(Manifest::decode(&bytes).ok().filter(|manifest| manifest.fingerprint == fingerprint))
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CacheError::Io { verb: "read", path, source }),
+        }
     }
 
     /// The files of a manifest that are gone or changed; empty if all are there.

@@ -10,14 +10,17 @@
 //!
 //! The checksum finds a file that a power cut left half written. A manifest that cannot be read, for whatever reason,
 //! is a miss: the stage runs again. It deliberately holds no time, host or duration; those live in `runs/`.
-
-use std::collections::BTreeMap;
+//!
+//! The preimage is on disk only: a plan holds the manifests of all stages, and has no use for it. [`crate::Store::preimage`] reads it.
 
 use pipe_contract::ArtifactKind;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::digest::is_digest;
 use crate::layout::is_safe_name;
+use crate::name_map::NameMap;
 
 /// The version this crate writes and reads. Raised when a field changes; older manifests are then misses.
 pub const FORMAT_VERSION: u32 = 1;
@@ -25,12 +28,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The word before the checksum.
 const CHECKSUM_WORD: &str = "blake3 ";
 
-/// What a finished stage left: one file below `manifests/`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What a finished stage left: one file below `manifests/`, without the preimage of its key.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    /// [`FORMAT_VERSION`].
-    pub format_version: u32,
     /// What it is stored under: the semantic key and the compute class.
     pub fingerprint: String,
     /// Digest of all that determines the outputs, without the compute class.
@@ -41,14 +41,28 @@ pub struct Manifest {
     pub kind: String,
     /// Implementation version of the stage kind.
     pub kind_version: u32,
-    /// The readable form of what went into the key: what `pipe explain` compares.
-    pub preimage: serde_json::Value,
     /// What a remote name stood for: a commit.
     pub resolved: Option<String>,
     /// Output port to artifact.
-    pub outputs: BTreeMap<String, ManifestArtifact>,
+    pub outputs: NameMap<ManifestArtifact>,
     /// Facts for the summary in the order the stage gave them: name and value as shown.
     pub facts: Vec<(String, String)>,
+}
+
+/// The file: a manifest and the readable form of what went into its key, which `pipe explain` compares.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record<P> {
+    format_version: u32,
+    fingerprint: String,
+    semantic_key: String,
+    compute_class: Option<String>,
+    kind: String,
+    kind_version: u32,
+    preimage: P,
+    resolved: Option<String>,
+    outputs: NameMap<ManifestArtifact>,
+    facts: Vec<(String, String)>,
 }
 
 /// An artifact in a manifest.
@@ -60,7 +74,7 @@ pub struct ManifestArtifact {
     /// [`crate::artifact_digest`] of its kind and files.
     pub digest: String,
     /// Name inside the artifact (`/` between folders) to the file.
-    pub files: BTreeMap<String, ManifestFile>,
+    pub files: NameMap<ManifestFile>,
 }
 
 /// A file of an artifact in a manifest.
@@ -72,7 +86,7 @@ pub struct ManifestFile {
     /// In bytes.
     pub size_bytes: u64,
     /// Where it lies if it is not a blob of the store.
-    pub external: Option<ExternalRef>,
+    pub external: Option<Box<ExternalRef>>,
 }
 
 /// A file outside the store, and how it looked when it was digested.
@@ -102,10 +116,11 @@ pub(crate) enum Unreadable {
 
 impl Manifest {
     /// The text on disk.
-    pub(crate) fn encode(&self) -> String {
-        let mut sorted = self.clone();
-        sorted.preimage.sort_all_objects();
-        let mut text = serde_json::to_string_pretty(&sorted).expect("plain data with text keys");
+    pub(crate) fn encode(&self, preimage: &Value) -> String {
+        let mut preimage = preimage.clone();
+        preimage.sort_all_objects();
+        let record = self.clone().into_record(preimage);
+        let mut text = serde_json::to_string_pretty(&record).expect("plain data with text keys");
         text.push('\n');
         let checksum = blake3::hash(text.as_bytes());
         text.push_str(CHECKSUM_WORD);
@@ -116,21 +131,57 @@ impl Manifest {
 
     /// Reads the text on disk.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest, Unreadable> {
-        let body = checked_body(bytes).ok_or(Unreadable::Damaged)?;
-        let manifest: Manifest = serde_json::from_slice(body).map_err(|_| Unreadable::Unknown)?;
-        let is_fit = manifest.format_version == FORMAT_VERSION
-            && manifest.outputs.values().all(|artifact| {
-                artifact.files.iter().all(|(name, file)| is_safe_name(name) && is_digest(&file.digest))
-            });
-        if is_fit { Ok(manifest) } else { Err(Unreadable::Unknown) }
+        let record: Record<IgnoredAny> = Record::read(bytes)?;
+        Ok(Manifest {
+            fingerprint: record.fingerprint,
+            semantic_key: record.semantic_key,
+            compute_class: record.compute_class,
+            kind: record.kind,
+            kind_version: record.kind_version,
+            resolved: record.resolved,
+            outputs: record.outputs,
+            facts: record.facts,
+        })
+    }
+
+    /// What the text on disk has besides the manifest.
+    pub(crate) fn decode_preimage(bytes: &[u8]) -> Result<Value, Unreadable> {
+        Record::read(bytes).map(|record: Record<Value>| record.preimage)
+    }
+
+    fn into_record<P>(self, preimage: P) -> Record<P> {
+        Record {
+            format_version: FORMAT_VERSION,
+            fingerprint: self.fingerprint,
+            semantic_key: self.semantic_key,
+            compute_class: self.compute_class,
+            kind: self.kind,
+            kind_version: self.kind_version,
+            preimage,
+            resolved: self.resolved,
+            outputs: self.outputs,
+            facts: self.facts,
+        }
     }
 
     /// Whether every output has the digest it has in `other`.
     pub(crate) fn has_outputs_of(&self, other: &Manifest) -> bool {
-        let digests = |manifest: &Manifest| -> BTreeMap<String, String> {
+        let digests = |manifest: &Manifest| -> Vec<(String, String)> {
             manifest.outputs.iter().map(|(port, artifact)| (port.clone(), artifact.digest.clone())).collect()
         };
         digests(self) == digests(other)
+    }
+}
+
+impl<P: DeserializeOwned> Record<P> {
+    fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let body = checked_body(bytes).ok_or(Unreadable::Damaged)?;
+        let record: Self = serde_json::from_slice(body).map_err(|_| Unreadable::Unknown)?;
+        let is_fit = record.format_version == FORMAT_VERSION
+            && record.outputs.values().all(|artifact| {
+                artifact.files.iter().all(|(name, file)| is_safe_name(name) && is_digest(&file.digest))
+            });
+        if is_fit { Ok(record) } else { Err(Unreadable::Unknown) }
     }
 }
 

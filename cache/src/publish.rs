@@ -8,7 +8,7 @@
 //!
 //! Killed before 6, the store holds some blobs that nothing names, and no lie. From 6 on, everything the manifest names
 //! survives a power cut. A blob that is there already is not written again, but its folder is synced all the same:
-//! the process that wrote it may not have come that far. The same holds for a manifest that stays, and for external
+//! the process that wrote it may not have come that far. (The folders above it: see `certain`.) The same holds for a manifest that stays, and for external
 //! files: whoever wrote them need not have synced them.
 //!
 //! The first manifest of a fingerprint stays. One with other digests is a divergence: recorded in `divergences/`, its
@@ -20,10 +20,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use pipe_contract::{ArtifactKind, ExternalFile};
+use serde_json::Value;
 
 use crate::digest::is_digest;
 use crate::layout::{check_key, fanned, is_safe_name};
-use crate::manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
+use crate::manifest::{ExternalRef, Manifest, ManifestArtifact, ManifestFile};
+use crate::name_map::NameMap;
 use crate::stat_memo::stat;
 use crate::store::unique_word;
 use crate::{Attempt, CacheError, Store, artifact_digest};
@@ -37,7 +39,7 @@ pub struct ManifestDraft {
     pub compute_class: Option<String>,
     pub kind: String,
     pub kind_version: u32,
-    pub preimage: serde_json::Value,
+    pub preimage: Value,
     pub resolved: Option<String>,
     /// Every output port of the stage; each must have at least one file.
     pub outputs: BTreeMap<String, ArtifactKind>,
@@ -71,7 +73,7 @@ struct Found {
     size_bytes: u64,
 }
 
-type Outputs = BTreeMap<String, BTreeMap<String, ManifestFile>>;
+type Outputs = BTreeMap<String, NameMap<ManifestFile>>;
 
 impl Store {
     /// Makes the outputs of an attempt part of the store and removes the attempt.
@@ -79,7 +81,7 @@ impl Store {
     /// # Errors
     /// When an output is empty, undeclared, or holds something else than regular files, or the disk refuses. The store
     /// then answers as if the attempt had never been.
-    pub fn publish(&self, attempt: Attempt, draft: ManifestDraft) -> Result<Publication, CacheError> {
+    pub fn publish(&self, attempt: Attempt, mut draft: ManifestDraft) -> Result<Publication, CacheError> {
         check_key(&draft.fingerprint)?;
         check_key(&draft.semantic_key)?;
         let found = self.collect(&attempt, &draft)?;
@@ -91,12 +93,13 @@ impl Store {
         }
         let mut outputs = to_manifest_files(&found);
         self.add_external(&mut outputs, draft.external.iter())?;
+        let preimage = std::mem::take(&mut draft.preimage);
         let manifest = to_manifest(draft, outputs)?;
         // From finding a blob to naming it in a manifest that is held, nobody removes blobs.
         let _shared = self.share_gc_lock()?;
         self.hold_while_shared(&[&manifest.fingerprint], &[])?;
         self.store_blobs(&files, &mut settled)?;
-        self.commit(&attempt, manifest)
+        self.commit(&attempt, manifest, &preimage)
     }
 
     /// Port to name to file, for what the stage wrote.
@@ -168,22 +171,12 @@ impl Store {
         let folders: BTreeSet<PathBuf> =
             files.keys().map(|digest| folder_of(&self.inner.layout.blob(digest))).collect();
         for folder in &folders {
-            disk.create_folders(folder).map_err(CacheError::io("create", folder))?;
+            self.make_folder(folder)?;
         }
         for (from, to) in to_move {
             disk.rename(from, &to).map_err(CacheError::io("rename", &to))?;
         }
         self.sync_folders(&folders)
-    }
-
-    /// Syncs the folders, the folder they lie in, and the store's own: any of them may be new.
-    fn sync_folders(&self, folders: &BTreeSet<PathBuf>) -> Result<(), CacheError> {
-        let parents: BTreeSet<PathBuf> = folders.iter().map(|folder| folder_of(folder)).collect();
-        let root = (!folders.is_empty()).then(|| self.root().to_path_buf());
-        for folder in folders.iter().chain(&parents).chain(&root) {
-            self.inner.disk.sync_folder(folder).map_err(CacheError::io("sync", folder))?;
-        }
-        Ok(())
     }
 
     /// Adds what the stage published by reference.
@@ -231,21 +224,21 @@ impl Store {
         Ok(ManifestFile {
             digest,
             size_bytes: seen.size_bytes,
-            external: Some(ExternalRef {
+            external: Some(Box::new(ExternalRef {
                 path: path_text.to_owned(),
                 dev: seen.dev,
                 ino: seen.ino,
                 mtime_ns: seen.mtime_ns,
                 ctime_ns: seen.ctime_ns,
-            }),
+            })),
         })
     }
 
     /// Puts `new` under its fingerprint unless an earlier manifest stays.
-    fn commit(&self, attempt: &Attempt, new: Manifest) -> Result<Publication, CacheError> {
+    fn commit(&self, attempt: &Attempt, new: Manifest, preimage: &Value) -> Result<Publication, CacheError> {
         let _lock = self.commit_lock(&new.fingerprint)?;
         let Some(first) = self.lookup(&new.fingerprint)? else {
-            self.write_standing(attempt, &new)?;
+            self.write_standing(attempt, &new, preimage)?;
             return Ok(Publication { manifest: new, divergence: None });
         };
         // Who wrote it may have been killed before its name was synced.
@@ -256,29 +249,34 @@ impl Store {
                 let _ = self.add_to_semantic_index(&first.semantic_key, &first.fingerprint);
                 return Ok(Publication { manifest: first, divergence: None });
             }
-            self.write_standing(attempt, &new)?;
+            self.write_standing(attempt, &new, preimage)?;
             return Ok(Publication { manifest: new, divergence: None });
         }
         // An earlier manifest whose files are gone would be made again and diverge again, for ever.
         if self.missing(&first)?.is_empty() {
-            self.write_divergence(attempt, &new)?;
+            self.write_divergence(attempt, &new, preimage)?;
             let manifest = first.clone();
             return Ok(Publication { manifest, divergence: Some(Box::new(Divergence { before: first, now: new })) });
         }
-        self.write_divergence(attempt, &first)?;
-        self.write_standing(attempt, &new)?;
+        self.write_divergence(attempt, &first, preimage)?;
+        self.write_standing(attempt, &new, preimage)?;
         let manifest = new.clone();
         Ok(Publication { manifest, divergence: Some(Box::new(Divergence { before: first, now: new })) })
     }
 
     /// Steps 5 and 6. The index comes first: an entry without a manifest is skipped, the other way round is a lost reuse.
-    pub(crate) fn write_standing(&self, attempt: &Attempt, manifest: &Manifest) -> Result<(), CacheError> {
+    pub(crate) fn write_standing(
+        &self,
+        attempt: &Attempt,
+        manifest: &Manifest,
+        preimage: &Value,
+    ) -> Result<(), CacheError> {
         let _ = self.add_to_semantic_index(&manifest.semantic_key, &manifest.fingerprint);
-        self.write_manifest(attempt, &manifest.encode(), &self.inner.layout.manifest(&manifest.fingerprint))
+        self.write_manifest(attempt, &manifest.encode(preimage), &self.inner.layout.manifest(&manifest.fingerprint))
     }
 
-    fn write_divergence(&self, attempt: &Attempt, manifest: &Manifest) -> Result<(), CacheError> {
-        let text = manifest.encode();
+    fn write_divergence(&self, attempt: &Attempt, manifest: &Manifest, preimage: &Value) -> Result<(), CacheError> {
+        let text = manifest.encode(preimage);
         let content = blake3::hash(text.as_bytes()).to_hex();
         let name = format!("{}-{}", manifest.fingerprint, &content[..16]);
         self.write_manifest(attempt, &text, &fanned(self.inner.layout.divergences(), &name))
@@ -287,7 +285,7 @@ impl Store {
     pub(crate) fn write_manifest(&self, attempt: &Attempt, text: &str, to: &Path) -> Result<(), CacheError> {
         let disk = &self.inner.disk;
         let folder = folder_of(to);
-        disk.create_folders(&folder).map_err(CacheError::io("create", &folder))?;
+        self.make_folder(&folder)?;
         let temporary = attempt.dir().join("manifest");
         disk.write(&temporary, text.as_bytes()).map_err(CacheError::io("write", &temporary))?;
         disk.sync_file(&temporary).map_err(CacheError::io("sync", &temporary))?;
@@ -310,7 +308,7 @@ fn to_manifest_files(found: &BTreeMap<String, BTreeMap<String, Found>>) -> Outpu
 }
 
 fn to_manifest(draft: ManifestDraft, outputs: Outputs) -> Result<Manifest, CacheError> {
-    let mut artifacts = BTreeMap::new();
+    let mut artifacts = NameMap::default();
     for (port, files) in outputs {
         if files.is_empty() {
             return Err(CacheError::EmptyOutput { port });
@@ -320,13 +318,11 @@ fn to_manifest(draft: ManifestDraft, outputs: Outputs) -> Result<Manifest, Cache
         artifacts.insert(port, ManifestArtifact { kind, digest, files });
     }
     Ok(Manifest {
-        format_version: FORMAT_VERSION,
         fingerprint: draft.fingerprint,
         semantic_key: draft.semantic_key,
         compute_class: draft.compute_class,
         kind: draft.kind,
         kind_version: draft.kind_version,
-        preimage: draft.preimage,
         resolved: draft.resolved,
         outputs: artifacts,
         facts: draft.facts,

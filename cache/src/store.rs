@@ -1,5 +1,6 @@
 //! A store: its folder opened, its format checked, what a killed process left behind removed.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -27,6 +28,8 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) n_files_read: AtomicU64,
+    /// Folders whose names this process made certain.
+    pub(crate) certain: Mutex<HashSet<PathBuf>>,
     /// What is relied on through this value: not removed by `gc` while it lives.
     pub(crate) hold: Mutex<Option<Hold>>,
     /// Opened to look into it: nothing is held.
@@ -87,8 +90,8 @@ impl Store {
 
     fn at(root: PathBuf, disk: Arc<dyn Disk>, purpose: Purpose) -> Store {
         let (is_to_read, is_absent) = (purpose != Purpose::Write, purpose == Purpose::ReadNothing);
-        let (layout, n_files_read, hold) = (Layout::new(root), AtomicU64::new(0), Mutex::new(None));
-        let inner = Inner { layout, disk, n_files_read, hold, is_to_read, is_absent };
+        let (layout, n_files_read, hold) = (Layout::new(root), AtomicU64::new(0), Mutex::default());
+        let inner = Inner { layout, disk, n_files_read, certain: Mutex::default(), hold, is_to_read, is_absent };
         Store { inner: Arc::new(inner) }
     }
 

@@ -1,8 +1,8 @@
 //! `uses:` and `with:` of a stage: the stage kind is looked up and reads its settings.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pipe_cache::NameMap;
 use pipe_contract::{KeySettings, Output, OutputPort, Problem, ProblemKind, ReadSetting, Reader, Stage, StageKind};
 use serde_yaml::Value;
 
@@ -85,8 +85,8 @@ fn report(written: &StageText, problem: Problem, findings: &mut Findings) {
 }
 
 /// Where each setting below `with:` was written: the value, or the key of a mapping.
-pub(super) fn locations(with: &Entry, findings: &Findings) -> BTreeMap<String, Location> {
-    fn add(prefix: &str, node: &Node, findings: &Findings, locations: &mut BTreeMap<String, Location>) {
+pub(super) fn locations(with: &Entry, findings: &Findings) -> NameMap<Location> {
+    fn add(prefix: &str, node: &Node, findings: &Findings, locations: &mut NameMap<Location>) {
         for Entry { key, key_span, value } in node.entries() {
             let name = format!("{prefix}{key}");
             add(&format!("{name}."), value, findings, locations);
@@ -94,7 +94,7 @@ pub(super) fn locations(with: &Entry, findings: &Findings) -> BTreeMap<String, L
             locations.insert(name, findings.location(span));
         }
     }
-    let mut locations = BTreeMap::new();
+    let mut locations = NameMap::default();
     add("", &with.value, findings, &mut locations);
     locations
 }

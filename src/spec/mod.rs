@@ -19,12 +19,12 @@
 //!
 //! It deliberately does not touch inputs, the store or the network: a pipeline can be checked anywhere.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipe_cache::NameMap;
 use pipe_contract::{ArtifactKind, KeySettings, Output, ReadSetting, Stage, StageKind};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Location};
@@ -122,9 +122,9 @@ pub struct StageSpec {
     /// Every setting as its kind read it, defaults too: for reports.
     pub settings: Vec<ReadSetting>,
     /// Where settings are written, by their keys below `with:` with dots between them: values, and the keys of mappings.
-    pub setting_locations: BTreeMap<String, Location>,
+    pub setting_locations: NameMap<Location>,
     /// Port to what feeds it. Every required port is there.
-    pub inputs: BTreeMap<String, InputRef>,
+    pub inputs: NameMap<InputRef>,
     /// What it gives, by its kind and settings or as the file declares.
     pub outputs: Vec<Output>,
     /// The stages of `needs:`, by position, each once; those of `inputs` are not repeated here.

@@ -16,7 +16,7 @@ impl Pipeline {
         let mut stages = Vec::with_capacity(kept.len());
         for (old, mut stage) in std::mem::take(&mut self.stages).into_iter().enumerate() {
             if kept.contains(&old) {
-                stage.inputs.values_mut().for_each(|input| input.stage = position[input.stage]);
+                stage.inputs.iter_mut().for_each(|(_, input)| input.stage = position[input.stage]);
                 stage.needs.iter_mut().for_each(|need| *need = position[*need]);
                 stages.push(stage);
             }

@@ -3,8 +3,9 @@
 //! `PORT: STAGE.OUTPUT` takes that output; `PORT: STAGE` takes the only output whose artifact kind fits the port. A port that
 //! the file declares takes any kind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use pipe_cache::NameMap;
 use pipe_contract::{ArtifactKind, InputPort, Output};
 
 use super::findings::{Findings, listed, nearest_or_list};
@@ -67,7 +68,7 @@ pub(super) fn wire(parts: Vec<Part>, findings: &mut Findings) -> Option<(Vec<Sta
     Some((specs.collect::<Option<Vec<_>>>()?, order?))
 }
 
-fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findings: &Findings) -> Option<StageSpec> {
+fn spec(part: Part, inputs: NameMap<InputRef>, needs: Vec<usize>, findings: &Findings) -> Option<StageSpec> {
     let Part { written, built } = part;
     let built = built?;
     Some(StageSpec {
@@ -88,9 +89,9 @@ fn spec(part: Part, inputs: BTreeMap<String, InputRef>, needs: Vec<usize>, findi
 }
 
 impl<'p> Wiring<'p> {
-    fn inputs(&mut self, stage: usize, findings: &mut Findings) -> BTreeMap<String, InputRef> {
+    fn inputs(&mut self, stage: usize, findings: &mut Findings) -> NameMap<InputRef> {
         let part = &self.parts[stage];
-        let mut inputs = BTreeMap::new();
+        let mut inputs = NameMap::default();
         for input in &part.written.inputs {
             let port = part.built.as_ref().map(|built| port(&part.written, built, input, findings));
             let producer = self.producer(stage, input, findings);

@@ -266,6 +266,33 @@ fn a_blob_that_is_there_already_is_synced_into_its_folder_again() {
 }
 
 #[test]
+fn a_small_stage_costs_four_syncs() {
+    let sandbox = Sandbox::new();
+    let operations: Arc<Mutex<Vec<Operation>>> = Arc::default();
+    let store = sandbox.reopen_on(Arc::new(Recorder(operations.clone()))).expect("opened");
+    publish(&store, FINGERPRINT, &[("a", "first")]).expect("published");
+    let text = text_beside(&store, "first");
+    operations.lock().expect("one thread").clear();
+    publish(&store, FINGERPRINT_BESIDE, &[("a", &text)]).expect("published");
+    let done = operations.lock().expect("one thread").clone();
+    let is_sync = |operation: &&Operation| matches!(operation, Operation::SyncFile(_) | Operation::SyncFolder(_));
+    assert_eq!(done.iter().filter(is_sync).count(), 4, "{done:#?}");
+
+    // Folders that somebody removed are made again, and their names are synced again.
+    fs::remove_dir_all(sandbox.in_store("manifests")).expect("removed");
+    operations.lock().expect("one thread").clear();
+    publish(&store, FINGERPRINT, &[("a", "first")]).expect("published");
+    let done = operations.lock().expect("one thread").clone();
+    for folder in [sandbox.in_store("manifests"), sandbox.in_store("")] {
+        assert!(
+            done.contains(&Operation::SyncFolder(folder.components().collect())),
+            "{}: {done:#?}",
+            folder.display()
+        );
+    }
+}
+
+#[test]
 fn an_external_file_is_synced_before_a_manifest_refers_to_it() {
     let sandbox = Sandbox::new();
     let path = sandbox.file("rows", "bytes");

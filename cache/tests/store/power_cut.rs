@@ -237,6 +237,24 @@ fn a_power_cut_while_what_is_there_already_is_published() {
 }
 
 #[test]
+fn a_power_cut_while_a_process_publishes_to_folders_it_knows() {
+    let recording = Recording::after(an_empty_store, Forgets::Nothing);
+    let store = recording.store();
+    publish(&store, FINGERPRINT_BESIDE, &[("a", "first")]).expect("published");
+    let text = text_beside(&store, "first");
+    let files = [("a", "first"), ("b", text.as_str())];
+    let before = recording.disk.now();
+    publish(&store, FINGERPRINT, &files[1..]).expect("published");
+    let promised = recording.disk.now();
+    for (state, is_promised) in recording.states("known folders", promised, STATES_MAX) {
+        let (_folder, store) = reopen(&state);
+        assert_eq!(find_lie(&store, &[FINGERPRINT, FINGERPRINT_BESIDE]), None, "{state:#?}");
+        assert!(!is_promised || store.lookup(FINGERPRINT).expect("looked up").is_some(), "{state:#?}");
+    }
+    assert!(before < promised);
+}
+
+#[test]
 fn a_power_cut_while_lost_blobs_are_made_again() {
     let before = |root: &Path| {
         let store = Store::open(root).expect("a new store");

@@ -11,7 +11,9 @@ use tempfile::TempDir;
 
 /// A fingerprint of the right form.
 pub(crate) const FINGERPRINT: &str = "aa11111111111111111111111111111111111111111111111111111111111111";
-/// Another one.
+/// Another one, in the same folder.
+pub(crate) const FINGERPRINT_BESIDE: &str = "aa44444444444444444444444444444444444444444444444444444444444444";
+/// One in another folder.
 pub(crate) const FINGERPRINT_2: &str = "bb22222222222222222222222222222222222222222222222222222222222222";
 /// A semantic key of the right form.
 pub(crate) const SEMANTIC_KEY: &str = "cc33333333333333333333333333333333333333333333333333333333333333";
@@ -137,4 +139,10 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 pub(crate) fn blob(store: &Store, text: &str) -> PathBuf {
     let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
     store.root().join("blobs").join(&digest[..2]).join(digest)
+}
+
+/// Another text whose blob lies in the folder of the blob of `text`.
+pub(crate) fn text_beside(store: &Store, text: &str) -> String {
+    let folder = |text: &str| blob(store, text).parent().map(Path::to_path_buf);
+    (0..).map(|number| format!("text {number}")).find(|other| folder(other) == folder(text)).expect("one of 256")
 }

@@ -126,6 +126,8 @@ pub struct ProgressPoint {
 pub struct MadeData {
     /// Of the outputs this run made or reused.
     pub manifest: Manifest,
+    /// The readable form of what went into its key.
+    pub preimage: serde_json::Value,
     /// Output port to what its kind shows of it.
     pub figures: Vec<(String, Vec<Figure>)>,
     /// The run that made them and how long that took, where this one reused them.

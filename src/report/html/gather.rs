@@ -40,8 +40,9 @@ fn add_outputs(stage: &mut StageData, store: &Store, registry: &Registry) {
             .push("The run was recorded by an early version of pipe, which did not say where its outputs are.".into());
         return;
     };
-    let manifest = match store.lookup(fingerprint) {
-        Ok(Some(manifest)) => manifest,
+    let found = store.lookup(fingerprint).and_then(|manifest| Ok(manifest.zip(store.preimage(fingerprint)?)));
+    let (manifest, preimage) = match found {
+        Ok(Some(found)) => found,
         Ok(None) => {
             stage.notes.push("Its outputs are not in the store any more.".into());
             return;
@@ -64,7 +65,7 @@ fn add_outputs(stage: &mut StageData, store: &Store, registry: &Registry) {
             }
         }
     }
-    stage.made = Some(MadeData { manifest, figures, made_in: None });
+    stage.made = Some(MadeData { manifest, preimage, figures, made_in: None });
 }
 
 /// `missing`: of all outputs, or why that cannot be known.

@@ -154,10 +154,10 @@ fn setting_value(value: &Value) -> String {
 /// Inputs, outputs, and the keys they have.
 fn origins(stage: &StageData) -> String {
     let Some(made) = &stage.made else { return String::new() };
-    let MadeData { manifest, .. } = made;
+    let MadeData { manifest, preimage, .. } = made;
     let mut html = String::from("<details><summary>Digests <small>inputs, outputs, keys</small></summary>");
     let from = |port: &str| stage.spec.as_ref().and_then(|spec| spec.inputs.get(port)).cloned().unwrap_or_default();
-    let inputs = manifest.preimage.get("inputs").and_then(Value::as_object);
+    let inputs = preimage.get("inputs").and_then(Value::as_object);
     let rows: Vec<[String; 4]> = inputs
         .into_iter()
         .flatten()
@@ -215,7 +215,7 @@ fn keys(made: &MadeData) -> String {
         ),
     ];
     rows.extend(manifest.resolved.clone().map(|id| ("resolved to", id)));
-    let files = manifest.preimage.get("source").and_then(|source| source.get("files")).and_then(Value::as_object);
+    let files = made.preimage.get("source").and_then(|source| source.get("files")).and_then(Value::as_object);
     let files: Vec<(&String, &str)> =
         files.into_iter().flatten().filter_map(|(name, digest)| Some((name, digest.as_str()?))).collect();
     let row = |(name, value): &(&str, String)| {
