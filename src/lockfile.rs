@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pipe_cache::{Disk, RealDisk};
+use pipe_cache::{Disk, NameMap, RealDisk};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunnerError;
@@ -29,7 +30,10 @@ use crate::error::RunnerError;
 const FORMAT_VERSION: u32 = 1;
 
 /// By port: content digests.
-pub type PortDigests = BTreeMap<String, String>;
+pub type PortDigests = NameMap<String>;
+
+/// BLAKE3 of a text.
+type Digest = [u8; 32];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,9 +55,11 @@ struct Version {
 #[derive(Clone, Debug)]
 pub struct LockFile {
     path: PathBuf,
-    content: Content,
+    content: Arc<Content>,
     /// As it was loaded or last saved: what differs from it is new.
-    base: Content,
+    base: Arc<Content>,
+    /// The digest of the text that gave `base`.
+    base_digest: Option<Digest>,
 }
 
 impl LockFile {
@@ -67,8 +73,10 @@ impl LockFile {
     /// # Errors
     /// When it cannot be read or is not a lock file.
     pub fn load(path: &Path) -> Result<LockFile, RunnerError> {
-        let (content, _) = read(path)?;
-        Ok(LockFile { path: path.into(), base: content.clone(), content })
+        let text = read_text(path)?;
+        let base_digest = text.as_deref().map(digest);
+        let content = Arc::new(parse(path, text.as_deref())?);
+        Ok(LockFile { path: path.into(), base: content.clone(), content, base_digest })
     }
 
     /// Where it lies.
@@ -88,7 +96,10 @@ impl LockFile {
 
     /// Records an answer; returns the one before it.
     pub fn resolve(&mut self, request: &str, id: &str) -> Option<String> {
-        self.content.resolved.insert(request.to_string(), id.to_string())
+        if self.resolved(request) == Some(id) {
+            return Some(id.to_string());
+        }
+        Arc::make_mut(&mut self.content).resolved.insert(request.to_string(), id.to_string())
     }
 
     /// What a stage with this fingerprint gave when the pipeline last ran to its end.
@@ -108,7 +119,9 @@ impl LockFile {
 
     /// Replaces the outputs: fingerprint to digests by port.
     pub fn set_outputs(&mut self, outputs: BTreeMap<String, PortDigests>) {
-        self.content.outputs = outputs;
+        if self.content.outputs != outputs {
+            Arc::make_mut(&mut self.content).outputs = outputs;
+        }
     }
 
     /// Writes the file if it says something new. Returns whether it was written.
@@ -125,7 +138,12 @@ impl LockFile {
     /// # Errors
     /// As [`LockFile::save`].
     pub fn save_on(&mut self, disk: &dyn Disk) -> Result<bool, RunnerError> {
-        let (on_disk, text_on_disk) = read(&self.path)?;
+        let text_on_disk = read_text(&self.path)?;
+        let is_changed_on_disk = text_on_disk.as_deref().map(digest) != self.base_digest;
+        if !is_changed_on_disk && Arc::ptr_eq(&self.content, &self.base) {
+            return Ok(false);
+        }
+        let on_disk = parse(&self.path, text_on_disk.as_deref())?;
         if self.is_foreign() || on_disk.format_version != FORMAT_VERSION {
             return Ok(false);
         }
@@ -133,8 +151,9 @@ impl LockFile {
         let is_empty = merged.outputs.is_empty() && merged.resolved.is_empty();
         let mut text = serde_json::to_string_pretty(&merged).expect("maps with text keys");
         text.push('\n');
-        self.base = merged.clone();
-        self.content = merged;
+        self.base = Arc::new(merged);
+        self.content = self.base.clone();
+        self.base_digest = Some(digest(&text));
         if text_on_disk.as_ref() == Some(&text) || (is_empty && text_on_disk.is_none()) {
             return Ok(false);
         }
@@ -162,21 +181,30 @@ impl LockFile {
     }
 }
 
-/// What the file at `path` says, and its text; nothing where there is none. Of another version only the number is read.
-fn read(path: &Path) -> Result<(Content, Option<String>), RunnerError> {
+/// `None` where there is no file.
+fn read_text(path: &Path) -> Result<Option<String>, RunnerError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(RunnerError::io("read", path)(error)),
+    }
+}
+
+/// What the text of the file at `path` says; nothing where there is none. Of another version only the number is read.
+fn parse(path: &Path, text: Option<&str>) -> Result<Content, RunnerError> {
     let empty = |format_version| Content { format_version, outputs: BTreeMap::new(), resolved: BTreeMap::new() };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((empty(FORMAT_VERSION), None)),
-        Err(error) => return Err(RunnerError::io("read", path)(error)),
-    };
+    let Some(text) = text else { return Ok(empty(FORMAT_VERSION)) };
     let broken = |source| RunnerError::LockFile { path: path.to_path_buf(), source };
-    let version: Version = serde_json::from_str(&text).map_err(broken)?;
-    let content = match version.format_version {
-        FORMAT_VERSION => serde_json::from_str(&text).map_err(broken)?,
-        other => empty(other),
-    };
-    Ok((content, Some(text)))
+    let read = serde_json::from_str::<Content>(text);
+    if read.as_ref().is_ok_and(|content| content.format_version == FORMAT_VERSION) {
+        return read.map_err(broken);
+    }
+    let version: Version = serde_json::from_str(text).map_err(broken)?;
+    if version.format_version == FORMAT_VERSION { read.map_err(broken) } else { Ok(empty(version.format_version)) }
+}
+
+fn digest(text: &str) -> Digest {
+    *blake3::hash(text.as_bytes()).as_bytes()
 }
 
 /// Replaces a file in one step: after a power cut it is the old text or the new, and the new once this returned. Leaves
@@ -210,7 +238,7 @@ mod tests {
         assert!(!lock.save().expect("nothing to write"));
         lock.resolve("models/b@main", "22");
         lock.resolve("datasets/a@main", "11");
-        lock.set_outputs([("ff".to_string(), [("rows".to_string(), "33".to_string())].into())].into());
+        lock.set_outputs([("ff".to_string(), [("rows", "33".to_string())].into_iter().collect())].into());
         assert!(lock.save().expect("it is written"));
         assert!(!lock.save().expect("it is up to date"));
         let text = fs::read_to_string(&path).expect("it was written");
@@ -241,7 +269,7 @@ mod tests {
     #[test]
     fn what_changed_on_disk_meanwhile_stays() {
         let (_dir, path) = folder();
-        let outputs = |name: &str| [(name.to_string(), PortDigests::new())].into();
+        let outputs = |name: &str| [(name.to_string(), PortDigests::default())].into();
         let mut before = LockFile::load(&path).expect("a missing file is empty");
         before.resolve("a@main", "1");
         before.resolve("b@main", "1");
