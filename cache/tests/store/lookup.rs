@@ -157,3 +157,14 @@ fn an_external_file_is_read_only_when_it_looks_different() {
         assert_eq!(store.n_files_read(), 1, "touched: read once, then remembered");
     }
 }
+
+#[test]
+fn a_manifest_of_many_files_is_found() {
+    let sandbox = Sandbox::new();
+    let names: Vec<String> = (0..200).map(|number| format!("part-{number:03}.jsonl")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "{}\n")).collect();
+    let published = sandbox.publish(FINGERPRINT, &files);
+    let text = read(&sandbox.in_store("manifests/aa").join(FINGERPRINT));
+    assert!(text.len() > 3 * 8192, "longer than what is read at once");
+    assert_eq!(sandbox.reopen().lookup(FINGERPRINT).expect("looked up"), Some(published));
+}
