@@ -58,8 +58,13 @@ real DATA SMOLLM2:
     PIPE_SMOLLM2={{SMOLLM2}} cargo test --workspace --test numbers -- --ignored smollm2
     python3 scripts/real_job.py {{DATA}} {{SMOLLM2}}
 
+# Measures the runner against its limits, and DVC, Snakemake and ninja where they are installed, on a quiet machine; ARGUMENTS: see benches/runner/README.md
+bench *ARGUMENTS:
+    cargo build --release
+    python3 benches/runner/bench.py --pipe target/release/pipe {{ARGUMENTS}}
+
 # Measures PyTorch + PEFT and ours in turn on a quiet machine; PYTHON must have benches/pytorch/requirements.txt; ARGUMENTS: see its README
-bench MODEL PYTHON="python3" *ARGUMENTS:
+bench-pytorch MODEL PYTHON="python3" *ARGUMENTS:
     cargo build --release
     {{PYTHON}} benches/pytorch/compare.py --pipe target/release/pipe --model {{MODEL}} {{ARGUMENTS}}
 
