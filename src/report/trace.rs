@@ -82,6 +82,12 @@ impl Sink for Trace {
                 }
                 self.end(at, stage, *outcome);
             }
+            // A try is a span of its own.
+            Event::StageRetried { stage, n_failures, failure, .. } => {
+                let args = json!({ "error": failure.slug, "message": failure.message });
+                self.mark(at, Some(stage), format!("failed try {n_failures}: {stage}"), args);
+                self.end(at, stage, Outcome::Failed);
+            }
             Event::Diverged { stage, fingerprint } => {
                 self.mark(at, None, format!("diverged: {stage}"), json!({ "fingerprint": fingerprint }));
             }
@@ -210,6 +216,7 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::Failure;
 
     fn started(stage: &str) -> Event {
         Event::StageStarted { stage: stage.into(), n_threads: 1, n_gpus: 0, gpus: vec![] }
@@ -255,6 +262,17 @@ mod tests {
         assert_eq!((warning["tid"].as_u64(), warning["ts"].as_u64()), (Some(1), Some(12_000)));
         let reused = events.iter().find(|event| event["name"] == "reused: rows").expect("it is there");
         assert_eq!((&reused["ph"], &reused["tid"]), (&json!("i"), &json!(0)));
+    }
+
+    #[test]
+    fn each_try_is_a_span() {
+        let failure = Failure { slug: "gone".into(), message: "it is gone".into(), help: None, is_bug: false };
+        let retried =
+            Event::StageRetried { stage: "a".into(), n_failures: 1, n_tries_max: 2, delay_ms: 1_000, failure };
+        let events = trace(&[(0, started("a")), (2, retried), (3, started("b")), (4, started("a"))]);
+        let expected = [("a".to_string(), 1, 0, 2_000), ("b".into(), 1, 3_000, 1_000), ("a".into(), 2, 4_000, 0)];
+        assert_eq!(spans(&events), expected);
+        assert!(events.iter().any(|event| event["name"] == "failed try 1: a" && event["args"]["error"] == "gone"));
     }
 
     #[test]
