@@ -219,6 +219,12 @@ impl<'a> Coordinator<'a, '_, '_> {
                 };
                 commands.extend(answer.map(|event| scheduler.on(event)).unwrap_or_default());
             }
+            // Only now: what was closed just before is not due any more.
+            let due = self.tries.take_due(Instant::now());
+            if !due.is_empty() {
+                commands.extend(due.into_iter().flat_map(|stage| scheduler.on(SchedulerEvent::Due(stage))));
+                continue;
+            }
             match receiver.recv_timeout(TICK) {
                 Ok(Message::Told(stage, event)) => self.tell(stage, event),
                 Ok(Message::Ended(stage, end)) => {
@@ -243,8 +249,6 @@ impl<'a> Coordinator<'a, '_, '_> {
                 self.tries.stop_all();
                 commands.extend(scheduler.on(SchedulerEvent::Interrupt));
             }
-            let due = self.tries.take_due(Instant::now());
-            commands.extend(due.into_iter().flat_map(|stage| scheduler.on(SchedulerEvent::Due(stage))));
         }
     }
 

@@ -47,6 +47,10 @@ impl StageTries {
         });
         let own = limit.is_some().then(CancelToken::default);
         let token = own.clone().unwrap_or_else(|| of_run.clone());
+        // What the user stopped meanwhile is to stop, too.
+        if of_run.is_cancelled() {
+            token.cancel();
+        }
         let state = &mut self.stages[stage];
         (state.token, state.limit, state.reached) = (own, limit, None);
         token
@@ -123,9 +127,13 @@ mod tests {
         let again = all.begin(0, &tries(0), &run, at_limit);
         assert_eq!((again.is_cancelled(), all.end(0)), (false, None), "the next try begins anew");
         assert!(!run.is_cancelled());
-        let without_limit = all.begin(0, &Tries::default(), &run, begin);
+        let again = all.begin(0, &tries(0), &run, at_limit);
+        let without_limit = all.begin(1, &Tries::default(), &run, begin);
         run.cancel();
         assert!(without_limit.is_cancelled() && !again.is_cancelled());
+        all.stop_all();
+        assert!(again.is_cancelled(), "it began before");
+        assert!(all.begin(0, &tries(0), &run, begin).is_cancelled(), "it begins after");
     }
 
     #[test]

@@ -63,6 +63,14 @@ fn what_the_user_stopped_is_not_tried_again() {
 }
 
 #[test]
+fn what_the_user_stops_is_cancelled_though_it_has_a_limit_of_its_own() {
+    let sandbox = Sandbox::with_stages("  rows: { uses: make, with: { label: rows }, timeout: 1h, retries: 3 }\n");
+    sandbox.behave("rows", "wait");
+    let output = sandbox.pipe("run p.yaml --json --time-limit 1s");
+    assert_eq!((output.code, output.outcomes().as_str()), (130, "rows cancelled"));
+}
+
+#[test]
 fn a_wait_for_the_next_try_ends_with_the_run() {
     let sandbox =
         Sandbox::with_stages("  rows: { uses: make, with: { label: rows }, retries: { max: 9, delay: 1h } }\n");
