@@ -167,7 +167,7 @@ impl<'t> Events<'t> {
                     match number.parse() {
                         Ok(number) => return Value::Number(number),
                         // It may be an integer that is out of range.
-                        Err(_) => self.needs_values |= number.bytes().all(|b| is_in_integers(b)),
+                        Err(_) => self.needs_values |= may_be_integer(number),
                     }
                 }
                 _ => {}
@@ -252,9 +252,11 @@ const N_SEARCHED: usize = 16;
 
 const MERGE_KEY: &str = "<<";
 
-/// Whether a byte can stand in an integer, in base 2, 8, 10 or 16.
-fn is_in_integers(byte: u8) -> bool {
-    byte.is_ascii_hexdigit() || matches!(byte, b'+' | b'-' | b'x' | b'o')
+/// Whether a text is made as integers are, in base 2, 8, 10 or 16. The option `-c` is not, though c is a digit in base 16.
+fn may_be_integer(text: &str) -> bool {
+    let unsigned = text.trim_start_matches(['+', '-']);
+    unsigned.starts_with(|c: char| c.is_ascii_digit())
+        && unsigned.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'+' | b'-' | b'x' | b'o'))
 }
 
 /// The places of `node` and the values of `value`.
@@ -371,6 +373,7 @@ mod tests {
             "- [a, {b: c}, \"d, e\"]\n- - x\n  - y: z # comment\n",
             "\"a b\": 1\n? c\n: d\n",
             "# nothing but a comment\n",
+            "run: [sh, -c, -e, --x, .]\n",
             "--- b",
             "a: --- b\n",
         ];
