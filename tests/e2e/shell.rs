@@ -6,22 +6,23 @@ use std::process::{Command, Stdio};
 
 use crate::sandbox::Sandbox;
 
-/// Whether a program takes `input`, with what it printed; `None`, said loudly, where it is not installed.
-fn feed(test: &str, program: &str, arguments: &[&str], input: &str) -> Option<(bool, String)> {
+/// Whether a program takes `input`, with what it printed; `None` where it is not installed.
+fn feed(program: &str, arguments: &[&str], input: &str) -> Option<(bool, String)> {
     let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut child) = child else {
-        writeln!(std::io::stderr(), "SKIPPED {test}: {program} is not installed").expect("stderr is open");
-        return None;
-    };
+    let mut child = child.ok()?;
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("the program reads");
     let output = child.wait_with_output().expect("the program ends");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     Some((output.status.success(), text))
+}
+
+fn skip(test: &str, programs: &str) {
+    writeln!(std::io::stderr(), "SKIPPED {test}: {programs} is not installed").expect("stderr is open");
 }
 
 /// Bold is a letter printed twice in one place.
@@ -52,11 +53,12 @@ fn every_shell_has_a_script_with_every_command() {
 #[test]
 fn bash_takes_its_script_and_completes_with_it() {
     let script = Sandbox::new().pipe("completions bash").out;
-    let test = "bash_takes_its_script_and_completes_with_it";
-    let Some((is_right, text)) = feed(test, "bash", &["-n"], &script) else { return };
+    let Some((is_right, text)) = feed("bash", &["-n"], &script) else {
+        return skip("bash_takes_its_script_and_completes_with_it", "bash");
+    };
     assert!(is_right, "{text}");
     let ask = format!("{script}\nCOMP_WORDS=(pipe ru); COMP_CWORD=1; _pipe pipe ru pipe; echo \"${{COMPREPLY[@]}}\"\n");
-    let (is_right, text) = feed(test, "bash", &["--norc"], &ask).expect("it was there a moment ago");
+    let (is_right, text) = feed("bash", &["--norc"], &ask).expect("it was there a moment ago");
     assert!(is_right, "{text}");
     assert_eq!(text.trim(), "run runs");
 }
@@ -89,11 +91,9 @@ fn man_shows_the_pages() {
     let sandbox = Sandbox::new();
     sandbox.pipe("man --out pages");
     let page = sandbox.read("pages/pipe-run.1");
-    let shown = feed("man_shows_the_pages", "mandoc", &["-Tascii"], &page)
-        .or_else(|| feed("man_shows_the_pages", "groff", &["-man", "-Tascii", "-ww"], &page));
-    if let Some((is_right, text)) = shown {
-        assert!(is_right, "{text}");
-        let text = without_overstriking(&text);
-        assert!(text.contains("NAME") && text.contains("OPTIONS"), "{text}");
-    }
+    let shown = feed("mandoc", &["-Tascii"], &page).or_else(|| feed("groff", &["-man", "-Tascii", "-ww"], &page));
+    let Some((is_right, text)) = shown else { return skip("man_shows_the_pages", "neither mandoc nor groff") };
+    assert!(is_right, "{text}");
+    let text = without_overstriking(&text);
+    assert!(text.contains("NAME") && text.contains("OPTIONS"), "{text}");
 }
