@@ -21,8 +21,8 @@ fn feed(program: &str, arguments: &[&str], input: &str) -> Option<(bool, String)
     Some((output.status.success(), text))
 }
 
-fn skip(test: &str, programs: &str) {
-    writeln!(std::io::stderr(), "SKIPPED {test}: {programs} is not installed").expect("stderr is open");
+fn skip(test: &str, why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED {test}: {why}").expect("stderr is open");
 }
 
 /// Bold is a letter printed twice in one place.
@@ -54,7 +54,7 @@ fn every_shell_has_a_script_with_every_command() {
 fn bash_takes_its_script_and_completes_with_it() {
     let script = Sandbox::new().pipe("completions bash").out;
     let Some((is_right, text)) = feed("bash", &["-n"], &script) else {
-        return skip("bash_takes_its_script_and_completes_with_it", "bash");
+        return skip("bash_takes_its_script_and_completes_with_it", "bash is not installed");
     };
     assert!(is_right, "{text}");
     let ask = format!("{script}\nCOMP_WORDS=(pipe ru); COMP_CWORD=1; _pipe pipe ru pipe; echo \"${{COMPREPLY[@]}}\"\n");
@@ -92,7 +92,9 @@ fn man_shows_the_pages() {
     sandbox.pipe("man --out pages");
     let page = sandbox.read("pages/pipe-run.1");
     let shown = feed("mandoc", &["-Tascii"], &page).or_else(|| feed("groff", &["-man", "-Tascii", "-ww"], &page));
-    let Some((is_right, text)) = shown else { return skip("man_shows_the_pages", "neither mandoc nor groff") };
+    let Some((is_right, text)) = shown else {
+        return skip("man_shows_the_pages", "neither mandoc nor groff is installed");
+    };
     assert!(is_right, "{text}");
     let text = without_overstriking(&text);
     assert!(text.contains("NAME") && text.contains("OPTIONS"), "{text}");
