@@ -137,7 +137,8 @@ fn form_to_json(form: &Form) -> Value {
         Form::Float { default, min, max } => json!({ "type": "float", "default": default, "min": min, "max": max }),
         Form::Text { default } => json!({ "type": "text", "default": default }),
         Form::Choice { default, choices } => json!({ "type": "choice", "default": default, "choices": choices }),
-        Form::TextList => json!({ "type": "list of texts" }),
+        Form::TextList | Form::Words => json!({ "type": "list of texts" }),
+        Form::TextMap => json!({ "type": "mapping of texts" }),
         Form::Section(_) => json!({ "type": "section" }),
         Form::Any => json!({ "type": "any" }),
     }

@@ -180,7 +180,7 @@ fn duration() -> Value {
 
 /// Lists of values by variable, and combinations that are left out or added.
 fn matrix() -> Value {
-    let scalar = json!({ "type": ["string", "number", "boolean"] });
+    let scalar = settings::scalar();
     let combinations =
         json!({ "type": ["array", "null"], "items": { "type": "object", "additionalProperties": scalar } });
     let values = json!({ "type": "array", "minItems": 1, "items": scalar });

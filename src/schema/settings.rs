@@ -43,9 +43,16 @@ fn of_form(form: &Form) -> Value {
             json!({ "enum": choices.collect::<Vec<_>>() })
         }
         Form::TextList => json!({ "type": ["string", "array", "null"], "items": { "type": "string" } }),
+        Form::Words => json!({ "type": ["array", "null"], "items": scalar() }),
+        Form::TextMap => json!({ "type": ["object", "null"], "additionalProperties": scalar() }),
         Form::Section(declared) => of_block(declared),
         Form::Any => json!({}),
     }
+}
+
+/// What can be written as a text without quotes.
+pub(super) fn scalar() -> Value {
+    json!({ "type": ["string", "number", "boolean"] })
 }
 
 fn default_of(form: &Form) -> Value {
@@ -55,6 +62,6 @@ fn default_of(form: &Form) -> Value {
         Form::Float { default, .. } => (*default).into(),
         Form::Text { default } => default.clone().into(),
         Form::Choice { default, .. } => (*default).into(),
-        Form::TextList | Form::Section(_) | Form::Any => Value::Null,
+        Form::TextList | Form::Words | Form::TextMap | Form::Section(_) | Form::Any => Value::Null,
     }
 }

@@ -24,6 +24,7 @@ fn what_needs_the_stage_runs_with_what_that_needs() {
     last  join    pending  depends on what `text` and `side` give
     end   change  pending  depends on what `last` gives
     5 stages: 2 run, 3 pending
+    how long this takes and how much it adds to the store is not known: none of it ran here before
     ----- stderr
     ");
     assert_eq!(sandbox.outcomes("run p.yaml --from text"), "end ran, last ran, rows ran, side ran, text ran");

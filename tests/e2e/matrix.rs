@@ -33,6 +33,7 @@ fn what_is_before_the_first_use_runs_once_and_a_new_value_runs_what_is_new() {
     told@lr=0.0001   change  pending  depends on what `tuned@lr=0.0001` gives
     told@lr=0.0002   change  pending  depends on what `tuned@lr=0.0002` gives
     6 stages: 1 run, 5 pending
+    how long this takes and how much it adds to the store is not known: none of it ran here before
     ----- stderr
     ");
     assert_eq!(

@@ -40,6 +40,11 @@ fn the_table_and_one_kind() {
     ----- stdout
     command, version 1: a program of yours: any inputs -> the outputs you declare
       inputs and outputs as the pipeline file declares them
+      setting  run: a list of texts
+      setting  sources: a list of texts
+      setting  env: a mapping of names to texts
+      setting  secrets: a list of texts
+      setting  sandbox: none, strict; default none
     ----- stderr
     ");
     screen!(sandbox.pipe("stages joint"), @r"

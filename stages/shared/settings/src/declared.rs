@@ -48,6 +48,10 @@ pub enum Form {
     },
     /// One text, or a list of texts.
     TextList,
+    /// A list of texts, numbers, `true` and `false`.
+    Words,
+    /// A mapping of names to any of these.
+    TextMap,
     /// A mapping with settings of its own.
     Section(Vec<Declared>),
     /// Whatever the kind makes of it.
@@ -89,7 +93,7 @@ impl Declared {
             Form::Float { default, .. } => Some(number(*default)),
             Form::Text { default } => default.clone(),
             Form::Choice { default, .. } => Some((*default).to_string()),
-            Form::TextList | Form::Section(_) | Form::Any => None,
+            Form::TextList | Form::Words | Form::TextMap | Form::Section(_) | Form::Any => None,
         }
     }
 
@@ -101,7 +105,8 @@ impl Declared {
             Form::Float { min, max, .. } => format!("a number from {} to {}", number(*min), number(*max)),
             Form::Text { .. } => "text".into(),
             Form::Choice { choices, .. } => choices.join(", "),
-            Form::TextList => "a list of texts".into(),
+            Form::TextList | Form::Words => "a list of texts".into(),
+            Form::TextMap => "a mapping of names to texts".into(),
             Form::Section(_) => "a mapping".into(),
             Form::Any => "any value".into(),
         };

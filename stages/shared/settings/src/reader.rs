@@ -344,7 +344,7 @@ impl<'a> Reader<'a> {
 
     /// A list of texts in which numbers, `true` and `false` stand for themselves; `None` where absent.
     pub fn words(&mut self, name: &'static str) -> Option<Vec<String>> {
-        let raw = self.raw(name);
+        let raw = self.take(name, || Form::Words);
         let items = match raw {
             Value::Null => return None,
             Value::Sequence(items) => items,
@@ -363,7 +363,7 @@ impl<'a> Reader<'a> {
 
     /// A mapping of names to texts, in which numbers, `true` and `false` stand for themselves; empty where absent.
     pub fn text_map(&mut self, name: &'static str) -> BTreeMap<String, String> {
-        let raw = self.raw(name);
+        let raw = self.take(name, || Form::TextMap);
         let map = match raw {
             Value::Null => return BTreeMap::new(),
             Value::Mapping(map) => map,
