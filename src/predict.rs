@@ -137,7 +137,9 @@ fn predict_size(
         };
         inputs.extend(bytes.map(|bytes| (port.clone(), bytes)));
     }
-    if let Some(total) = spec.stage.predict_bytes(&inputs) {
+    // Nothing and more is nothing that is known.
+    let is_known = |total: &u64| *total > 0 || inputs.len() == spec.inputs.len();
+    if let Some(total) = spec.stage.predict_bytes(&inputs).filter(is_known) {
         let stored = Amount { value: total, is_at_least: inputs.len() < spec.inputs.len() };
         return Ok(Some(Size { stored, ports: BTreeMap::new(), total }));
     }

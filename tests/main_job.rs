@@ -81,8 +81,8 @@ impl Job {
         let line = |line: &str| {
             let mut words = line.split_whitespace();
             let (name, _, verdict) = (words.next()?, words.next()?, words.next()?);
-            (!name.ends_with(':') && !name.starts_with(|c: char| c.is_ascii_digit()))
-                .then(|| (name.to_string(), verdict.to_string()))
+            let is_verdict = ["reuse", "run", "pending", "blocked"].contains(&verdict);
+            is_verdict.then(|| (name.to_string(), verdict.to_string()))
         };
         text.lines().filter_map(line).collect()
     }
