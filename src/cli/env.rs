@@ -7,6 +7,7 @@
 //! | `PIPE_LEDGER` | the folder in which runs tell each other the GPUs and memory they hold; for tests. Default: `pipe` in `XDG_RUNTIME_DIR`, else `pipe-UID` in the system's temporary folder (`TMPDIR`) |
 //! | `PIPE_PRETEND_GPUS` | so many GPUs are granted, whatever there is; for tests |
 //! | `PIPE_PRETEND_FREE` | so many bytes are free on every disk, whatever is; for tests |
+//! | `PIPE_KEEPER` | set for what a `command` stage starts, read by nobody in `pipe` |
 //! | `CI` | `true`: `numerics: exact`, unless the file or `--numerics` says otherwise |
 //! | `NO_COLOR` | not empty: no colours (no-color.org), unless `--color always` |
 //! | `CLICOLOR_FORCE` | not empty and not `0`: colours also where there is no terminal (bixense.com/clicolors) |
@@ -20,12 +21,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Names that begin with `PIPE_` and mean something: here, and to the tests (CONTRIBUTING.md).
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 9] = [
     "PIPE_STORE",
     "PIPE_THREADS",
     "PIPE_LEDGER",
     "PIPE_PRETEND_GPUS",
     "PIPE_PRETEND_FREE",
+    "PIPE_KEEPER",
     "PIPE_TEST_DATA",
     "PIPE_CHROMIUM",
     "PIPE_UPDATE_VERSIONS",

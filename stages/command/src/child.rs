@@ -1,7 +1,7 @@
 //! A command as a process: started, listened to, ended.
 //!
 //! ```text
-//! thread: (sandbox) start, wait ----Ended----> this thread: tells lines, looks at the cancel token, ends the group
+//! thread: (sandbox) start, wait, end its group ----Ended----> this thread: tells lines, looks at the cancel token
 //! thread: read one pipe for stdout and stderr --Said--/
 //! ```
 //!
@@ -14,6 +14,7 @@ use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use pipe_contract::CancelToken;
 use rustix::process::Signal;
 
 use crate::error::CommandError;
-use crate::keeper::Keeper;
+use crate::group::Group;
 use crate::lines::Lines;
 use crate::sandbox::Sandbox;
 use crate::secrets::Secrets;
@@ -64,27 +65,26 @@ pub(crate) fn run(
     let program = call.program.clone();
     let failed = |source| CommandError::Io { verb: "start", path: program.clone(), source };
     let (reader, writer) = io::pipe().map_err(failed)?;
-    let keeper = Keeper::start().map_err(CommandError::io("start", "/bin/sh".as_ref()))?;
-    let group = keeper.group();
+    let group = Arc::new(Group::default());
     let (sender, messages) = sync_channel(N_MESSAGES);
     let said = sender.clone();
     thread::Builder::new().name("command-reader".into()).spawn(move || read(reader, &said)).map_err(failed)?;
-    let starter = move || drop(sender.send(Message::Ended(start_and_wait(call, group, writer))));
+    let group_of_starter = Arc::clone(&group);
+    let starter = move || drop(sender.send(Message::Ended(start_and_wait(call, &group_of_starter, writer))));
     thread::Builder::new().name("command".into()).spawn(starter).map_err(failed)?;
 
     let mut lines = Lines::new(secrets, Instant::now());
-    let ended = listen(&messages, &keeper, cancel, &mut lines, tell);
-    drop(keeper);
+    let ended = listen(&messages, &group, cancel, &mut lines, tell);
     let is_closed = drain(&messages, &mut lines, tell);
     lines.finish(Instant::now(), tell);
     let status = ended?;
     if is_closed { Ok(status) } else { Err(CommandError::LeftRunning) }
 }
 
-/// Takes messages until the command has ended.
+/// Takes messages until the command has ended, and all of its group.
 fn listen(
     messages: &Receiver<Message>,
-    keeper: &Keeper,
+    group: &Group,
     cancel: &CancelToken,
     lines: &mut Lines<'_>,
     tell: &mut dyn FnMut(String),
@@ -101,11 +101,10 @@ fn listen(
             Err(RecvTimeoutError::Disconnected) => unreachable!("the starter sends how the command ended"),
         }
         match kill_at {
-            None if cancel.is_cancelled() => {
-                keeper.signal(Signal::TERM);
-                kill_at = Some(now + GRACE);
-            }
-            Some(at) if now >= at => return Err(CommandError::Cancelled),
+            // One that is just being started is asked the next time.
+            None if cancel.is_cancelled() && group.signal(Signal::TERM) => kill_at = Some(now + GRACE),
+            // Again, should it start processes faster than they are ended.
+            Some(at) if now >= at => drop(group.signal(Signal::KILL)),
             _ => {}
         }
     }
@@ -142,7 +141,7 @@ fn read(mut reader: PipeReader, said: &SyncSender<Message>) {
 }
 
 /// On a thread of its own: a sandbox is of the thread that enters it, and of what that thread starts.
-fn start_and_wait(call: Call, group: i32, writer: PipeWriter) -> Result<ExitStatus, CommandError> {
+fn start_and_wait(call: Call, group: &Group, writer: PipeWriter) -> Result<ExitStatus, CommandError> {
     let failed = |source| CommandError::Io { verb: "start", path: call.program.clone(), source };
     if let Some(sandbox) = &call.sandbox {
         sandbox.enter()?;
@@ -153,12 +152,12 @@ fn start_and_wait(call: Call, group: i32, writer: PipeWriter) -> Result<ExitStat
         .env_clear()
         .envs(&call.environment)
         .current_dir(&call.dir)
-        .process_group(group)
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer);
     let started = command.spawn();
     // It has the pipe, and would keep it open.
     drop(command);
-    started.map_err(failed)?.wait().map_err(failed)
+    group.wait(started.map_err(failed)?).map_err(failed)
 }

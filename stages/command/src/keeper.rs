@@ -1,78 +1,70 @@
-//! A keeper: a tiny process that leads the process group of a command and ends it when pipe does, however that ends.
+//! The keeper: one tiny process for all commands of this pipe, which ends what they started when pipe is gone, however it went.
 //!
 //! ```text
-//! pipe --stdin--> keeper (sh)        reads until its stdin is closed: by pipe, or by the kernel when pipe is no more
-//!                   | same group     then kills the group
-//!                 command, and what it starts
+//! pipe --stdin--> keeper (sh)     reads until its stdin is closed: by the kernel, when pipe is no more
+//!   |                             then kills what has the mark in its environment, until there is nothing
+//!   \--> command, and what it starts: PIPE_KEEPER=<mark> in the environment
 //! ```
 //!
 //! Only pipe holds the other end of that stdin: it is closed on exec. A child between fork and exec holds it too, so the
-//! keeper cannot act before that child is in the group. While the keeper has not been waited for, nobody else can get the
-//! number of the group.
+//! keeper does not look before that child has its mark. It costs a command nothing: the mark is a variable, and the keeper was
+//! started for the first one.
 //!
-//! It deliberately does not reach a process that leaves the group for a session of its own (`setsid`).
+//! It finds what left the command's process group, or made a session of its own. It deliberately does not reach what dropped the
+//! variable, nor anything where there is no `/proc`: [`crate::group`] ends a command while pipe lives.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+/// The variable that holds the mark.
+pub(crate) const VARIABLE: &str = "PIPE_KEEPER";
 
-/// Signals for the command do not end it. `read` is a builtin: one process, no more.
-const SCRIPT: &str = "trap '' HUP INT QUIT TERM; read -r _; kill -KILL 0";
+/// `read` is a builtin: one process, until there is something to do. A process that is dead but not waited for has no environment.
+/// `grep` fails where a process is another user's, so what it prints counts. What the kernel cannot end, it gives up on.
+const SCRIPT: &str = r#"trap '' HUP INT QUIT TERM
+read -r _
+n=0
+while [ $n -lt 500 ]; do
+  found=$(grep -lsF "$1" /proc/[0-9]*/environ)
+  [ -n "$found" ] || exit 0
+  for file in $found; do file=${file#/proc/}; kill -KILL "${file%/environ}"; done
+  n=$((n + 1))
+done"#;
 
-/// The kernel ends what was killed at once, but not before `kill` returns; what is dead may wait long for who reaps it.
-const END_WAIT_MAX: Duration = Duration::from_millis(500);
-const END_WAIT: Duration = Duration::from_millis(1);
-
-/// A process group that ends with this value, or with the process that has it.
-pub(crate) struct Keeper {
-    process: Child,
+struct Keeper {
+    mark: String,
+    // Its stdin is open as long as this process lives.
+    _process: Child,
 }
 
-impl Keeper {
-    /// Starts one, in a group of its own.
-    pub(crate) fn start() -> io::Result<Self> {
-        let process = Command::new("/bin/sh")
-            .args(["-c", SCRIPT])
-            .env_clear()
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Keeper { process })
-    }
+static KEEPER: Mutex<Option<Keeper>> = Mutex::new(None);
 
-    /// The number of its group, for [`CommandExt::process_group`].
-    pub(crate) fn group(&self) -> i32 {
-        i32::try_from(self.process.id()).expect("the kernel's process numbers are positive i32")
+/// The value of [`VARIABLE`] for every command of this process; starts the keeper for the first.
+pub(crate) fn mark() -> io::Result<String> {
+    let mut keeper = KEEPER.lock().unwrap_or_else(PoisonError::into_inner);
+    if keeper.is_none() {
+        *keeper = Some(start()?);
     }
-
-    /// Sends a signal to every process of the group.
-    pub(crate) fn signal(&self, signal: Signal) {
-        // Nobody left is what is wanted.
-        let _ = kill_process_group(self.pid(), signal);
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.process)
-    }
+    Ok(keeper.as_ref().expect("it was just started").mark.clone())
 }
 
-impl Drop for Keeper {
-    /// Ends the group, and waits until nothing of it can write any more.
-    fn drop(&mut self) {
-        let group = self.pid();
-        self.signal(Signal::KILL);
-        let _ = self.process.wait();
-        let mut waited = Duration::ZERO;
-        while test_kill_process_group(group).is_ok() && waited < END_WAIT_MAX {
-            thread::sleep(END_WAIT);
-            waited += END_WAIT;
-        }
-    }
+fn start() -> io::Result<Keeper> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // No other process ever had both.
+    let mark = format!("{}-{}", std::process::id(), since_epoch.as_nanos());
+    let process = Command::new("/bin/sh")
+        .args(["-c", SCRIPT, "pipe-keeper", &format!("{VARIABLE}={mark}")])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir("/")
+        // A signal for the group of pipe is not for the keeper.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(Keeper { mark, _process: process })
 }

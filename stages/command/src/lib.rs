@@ -9,13 +9,14 @@
 //! ```
 //!
 //! Reading order: [`settings`], `sources` (what is hashed), `program` and `environment` (what is started), `inputs` and
-//! `outputs` (where files are), `secrets` and `lines` (what is said), `keeper` and `child` (how it ends), `sandbox`, `run`.
+//! `outputs` (where files are), `secrets` and `lines` (what is said), `group`, `keeper` and `child` (how it ends), `sandbox`, `run`.
 //!
 //! It deliberately has no shell and no templates: an argument vector, and paths of ports.
 
 mod child;
 mod environment;
 mod error;
+mod group;
 mod inputs;
 mod keeper;
 mod lines;

@@ -15,7 +15,7 @@ use crate::outputs::Outputs;
 use crate::sandbox::Sandbox;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
-use crate::{Variable, environment, program, sources};
+use crate::{Variable, environment, keeper, program, sources};
 
 /// Of a command in a message.
 const SHOWN_CHARACTERS_MAX: usize = 120;
@@ -70,7 +70,8 @@ impl Command {
         (inputs, outputs): (&Inputs, &Outputs),
     ) -> Result<Call, CommandError> {
         let search_path = (self.variable)("PATH").unwrap_or_default();
-        let mut environment = environment::basic(search_path, home, ctx.n_threads);
+        let mark = keeper::mark().map_err(CommandError::io("start", "/bin/sh".as_ref()))?;
+        let mut environment = environment::basic(search_path, home, ctx.n_threads, mark);
         environment.extend(self.settings.env.iter().map(|(name, value)| (name.clone(), paths.fill(value))));
         environment.extend(secrets.variables().map(|(name, value)| (name.to_string(), value.clone())));
         let search_path = environment.get("PATH").cloned().unwrap_or_default();
