@@ -7,8 +7,10 @@
 //!
 //! Recovery is the mirror image: a folder whose lock is free belongs to nobody and is removed.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::digest::MAP_SIZE_BYTES_MIN;
 use crate::layout::check_key;
 use crate::lock::FileLock;
 use crate::store::{entries, unique_word};
@@ -34,6 +36,27 @@ impl Attempt {
     /// Where the stage's files are looked for: one folder per output port.
     pub fn outputs_dir(&self) -> PathBuf {
         self.dir.join("outputs")
+    }
+}
+
+impl Attempt {
+    /// Whether one of its files is so large that it is digested in parallel.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn has_large_file(&self) -> Result<bool, CacheError> {
+        let mut folders = vec![self.outputs_dir()];
+        while let Some(folder) = folders.pop() {
+            for path in entries(&folder)? {
+                let metadata = fs::symlink_metadata(&path).map_err(CacheError::io("read", &path))?;
+                if metadata.is_dir() {
+                    folders.push(path);
+                } else if metadata.len() >= MAP_SIZE_BYTES_MIN {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -8,7 +8,7 @@ use blake3::Hasher;
 use pipe_contract::ArtifactKind;
 
 /// From this size on a file is mapped and hashed by all threads of the pool; below it, starting them costs more.
-const MAP_SIZE_BYTES_MIN: u64 = 4 << 20;
+pub(crate) const MAP_SIZE_BYTES_MIN: u64 = 4 << 20;
 
 /// A file's digest and size.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use pipe_cache::{Attempt, CacheError, Divergence, Manifest, ManifestDraft, Watch
 use pipe_contract::{CancelToken, Context, Resolved, Source, SpotCheck, StageError, StageEvent};
 
 use super::panics;
+use super::pool::StagePool;
 use super::spot::Spot;
 use crate::error::chain;
 use crate::events::Failure;
@@ -176,18 +177,14 @@ impl Job<'_> {
             return Ok(Done { manifest: Arc::new(manifest), divergence: None, is_new: false, spot_checks: None });
         }
         let attempt = store.begin(&keys.fingerprint)?;
-        let thread_name = self.thread_name();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.grant.threads)
-            .thread_name(move |_| thread_name.clone())
-            .build()
-            .map_err(|error| StageError::user("threads", "failed to start the threads of its pool").because(error))?;
+        let pool = StagePool::new(self.grant.threads, self.thread_name());
         if let Some(done) = self.spot_check(&keys, &attempt, &pool, tell)? {
             return Ok(done);
         }
         let ((), draft) = self.compute(&keys, &attempt, &pool, tell, |ctx| self.spec().stage.run(ctx))?;
         // In the pool too: digesting large files is parallel, and should keep to the threads that were granted.
-        let publication = pool.install(|| store.publish(attempt, draft))?;
+        let is_parallel = self.spec().stage.is_parallel() || attempt.has_large_file()?;
+        let publication = pool.run(is_parallel, || store.publish(attempt, draft))??;
         if !keys.keeps_checkpoints {
             store.remove_checkpoint(&keys.trajectory);
         } else if store.checkpoint_dir(&keys.trajectory).exists() {
@@ -246,7 +243,7 @@ impl Job<'_> {
         &self,
         keys: &Keys,
         attempt: &Attempt,
-        pool: &rayon::ThreadPool,
+        pool: &StagePool,
         tell: &(dyn Fn(StageEvent) + Sync),
         work: impl FnOnce(&mut Context<'_>) -> Result<T, StageError> + Send,
     ) -> Result<(T, ManifestDraft), Stop> {
@@ -289,7 +286,8 @@ impl Job<'_> {
         ctx.cancel = self.cancel.clone();
         ctx.check_cancelled()?;
         let watch = self.watch_inputs()?;
-        let result = guard(&self.thread_name(), || pool.install(|| work(&mut ctx))).and_then(|ran| Ok(ran?));
+        let result = guard(&self.thread_name(), || pool.run(spec.stage.is_parallel(), || work(&mut ctx)))
+            .and_then(|ran| Ok(ran??));
         let changed = self.find_change(&watch, keys, result.is_ok())?;
         if changed.is_some() {
             // What was read of the changed file may be in there, under a key that names the bytes before.

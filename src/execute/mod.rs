@@ -26,6 +26,7 @@ mod job;
 mod ledger;
 mod limits;
 mod panics;
+mod pool;
 mod slots;
 mod spot;
 mod tries;

@@ -14,6 +14,7 @@ use pipe_cache::{Attempt, Store};
 use pipe_contract::{Context, SpotCheck, StageError, StageEvent};
 
 use super::job::{Done, Job, Stop};
+use super::pool::StagePool;
 use crate::plan::Keys;
 
 /// What is asked of each stage that runs.
@@ -33,7 +34,7 @@ impl Job<'_> {
         &self,
         keys: &Keys,
         attempt: &Attempt,
-        pool: &rayon::ThreadPool,
+        pool: &StagePool,
         tell: &(dyn Fn(StageEvent) + Sync),
     ) -> Result<Option<Done>, Stop> {
         let Some(spot) = self.spot.filter(|_| self.planner.forced.contains(&self.stage)) else { return Ok(None) };

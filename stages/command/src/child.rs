@@ -1,25 +1,24 @@
 //! A command as a process: started, listened to, ended.
 //!
 //! ```text
-//! thread: (sandbox) start, wait, end its group ----Ended----> this thread: tells lines, looks at the cancel token
-//! thread: read one pipe for stdout and stderr --Said--/
+//! (sandbox) start --> its output as it comes, its end, the cancel token --> end its group --> the rest of its output
 //! ```
 //!
 //! stdout and stderr are one pipe, so lines come in the order in which they were written. A command is asked to end with
-//! TERM, and ended with KILL.
+//! TERM, and ended with KILL. All of it happens on the thread of the stage: a thread costs as much as a small command.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pipe_contract::CancelToken;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::error::CommandError;
@@ -28,8 +27,11 @@ use crate::lines::Lines;
 use crate::sandbox::Sandbox;
 use crate::secrets::Secrets;
 
-/// How often the cancel token is looked at.
+/// How often the cancel token is looked at, and whether a command has ended that left its output open.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A process closes its files just before it ends: the first look again, doubled up to [`CANCEL_INTERVAL`].
+const END_INTERVAL_MIN: Duration = Duration::from_micros(20);
 
 /// From TERM to KILL: enough to write a checkpoint, short enough to wait for at a terminal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -37,8 +39,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// For the pipe to close after all of the group was killed: the kernel needs milliseconds, on a busy machine more.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Messages on their way: a command that prints faster than lines can be told waits.
-const N_MESSAGES: usize = 64;
 const READ_BYTES: usize = 8192;
 
 /// What to start.
@@ -50,9 +50,12 @@ pub(crate) struct Call {
     pub(crate) sandbox: Option<Sandbox>,
 }
 
-enum Message {
-    Said(Vec<u8>),
-    Ended(Result<ExitStatus, CommandError>),
+/// What a command prints, until the last process that has the pipe is gone.
+struct Output<'a> {
+    /// `None` once it is closed.
+    reader: Option<PipeReader>,
+    lines: Lines<'a>,
+    tell: &'a mut dyn FnMut(String),
 }
 
 /// Runs a command to its end, and tells what it says. Nothing of it is left when this returns.
@@ -65,87 +68,91 @@ pub(crate) fn run(
     let program = call.program.clone();
     let failed = |source| CommandError::Io { verb: "start", path: program.clone(), source };
     let (reader, writer) = io::pipe().map_err(failed)?;
-    let group = Arc::new(Group::default());
-    let (sender, messages) = sync_channel(N_MESSAGES);
-    let said = sender.clone();
-    thread::Builder::new().name("command-reader".into()).spawn(move || read(reader, &said)).map_err(failed)?;
-    let group_of_starter = Arc::clone(&group);
-    let starter = move || drop(sender.send(Message::Ended(start_and_wait(call, &group_of_starter, writer))));
-    thread::Builder::new().name("command".into()).spawn(starter).map_err(failed)?;
-
-    let mut lines = Lines::new(secrets, Instant::now());
-    let ended = listen(&messages, &group, cancel, &mut lines, tell);
-    let is_closed = drain(&messages, &mut lines, tell);
+    let group = Group::of(start(call, writer)?);
+    let mut output = Output { reader: Some(reader), lines: Lines::new(secrets, Instant::now()), tell };
+    let ended = listen(&group, cancel, &mut output);
+    let status = group.end().map_err(failed);
+    let is_closed = output.drain();
+    let Output { lines, tell, .. } = output;
     lines.finish(Instant::now(), tell);
-    let status = ended?;
+    ended.map_err(failed)?;
+    let status = status?;
+    if cancel.is_cancelled() {
+        return Err(CommandError::Cancelled);
+    }
     if is_closed { Ok(status) } else { Err(CommandError::LeftRunning) }
 }
 
-/// Takes messages until the command has ended, and all of its group.
-fn listen(
-    messages: &Receiver<Message>,
-    group: &Group,
-    cancel: &CancelToken,
-    lines: &mut Lines<'_>,
-    tell: &mut dyn FnMut(String),
-) -> Result<ExitStatus, CommandError> {
+/// Takes what the command says until it has ended, by itself or because it was stopped.
+fn listen(group: &Group, cancel: &CancelToken, output: &mut Output<'_>) -> io::Result<()> {
     let mut kill_at: Option<Instant> = None;
-    loop {
-        let message = messages.recv_timeout(CANCEL_INTERVAL);
-        let now = Instant::now();
-        match message {
-            Ok(Message::Said(bytes)) => lines.take(&bytes, now, tell),
-            Ok(Message::Ended(_)) if cancel.is_cancelled() => return Err(CommandError::Cancelled),
-            Ok(Message::Ended(status)) => return status,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => unreachable!("the starter sends how the command ended"),
+    let mut end_interval = END_INTERVAL_MIN;
+    while !group.has_ended()? {
+        if output.reader.is_some() {
+            output.take(CANCEL_INTERVAL)?;
+        } else {
+            thread::sleep(end_interval);
+            end_interval = (end_interval * 2).min(CANCEL_INTERVAL);
         }
         match kill_at {
-            // One that is just being started is asked the next time.
-            None if cancel.is_cancelled() && group.signal(Signal::TERM) => kill_at = Some(now + GRACE),
-            // Again, should it start processes faster than they are ended.
-            Some(at) if now >= at => drop(group.signal(Signal::KILL)),
+            None if cancel.is_cancelled() => {
+                group.signal(Signal::TERM);
+                kill_at = Some(Instant::now() + GRACE);
+            }
+            Some(at) if Instant::now() >= at => return Ok(()),
             _ => {}
         }
     }
+    Ok(())
 }
 
-/// Takes what is still in the pipe. Whether nobody has it open any more.
-fn drain(messages: &Receiver<Message>, lines: &mut Lines<'_>, tell: &mut dyn FnMut(String)) -> bool {
-    let until = Instant::now() + CLOSE_WAIT_MAX;
-    loop {
-        let now = Instant::now();
-        match messages.recv_timeout(until.saturating_duration_since(now)) {
-            Ok(Message::Said(bytes)) => lines.take(&bytes, now, tell),
-            Ok(Message::Ended(_)) => {}
-            Err(RecvTimeoutError::Disconnected) => return true,
-            Err(RecvTimeoutError::Timeout) => return false,
+impl Output<'_> {
+    /// Waits until there is something or it is closed, so long at most, and takes what is there.
+    fn take(&mut self, timeout: Duration) -> io::Result<()> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        let timeout = Timespec::try_from(timeout).expect("some seconds");
+        match poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
         }
-    }
-}
-
-/// Reads until the last process that has the pipe is gone.
-fn read(mut reader: PipeReader, said: &SyncSender<Message>) {
-    let mut buffer = [0; READ_BYTES];
-    loop {
+        let mut buffer = [0; READ_BYTES];
         match reader.read(&mut buffer) {
-            Ok(n_read) if n_read > 0 => {
-                if said.send(Message::Said(buffer[..n_read].to_vec())).is_err() {
-                    return;
-                }
-            }
+            Ok(0) => self.reader = None,
+            Ok(n_read) => self.lines.take(&buffer[..n_read], Instant::now(), self.tell),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(_) | Err(_) => return,
+            Err(error) => return Err(error),
         }
+        Ok(())
+    }
+
+    /// Takes what is still in the pipe. Whether nobody has it open any more.
+    fn drain(&mut self) -> bool {
+        let until = Instant::now() + CLOSE_WAIT_MAX;
+        while self.reader.is_some() && Instant::now() < until {
+            if self.take(CANCEL_INTERVAL).is_err() {
+                break;
+            }
+        }
+        self.reader.is_none()
     }
 }
 
-/// On a thread of its own: a sandbox is of the thread that enters it, and of what that thread starts.
-fn start_and_wait(call: Call, group: &Group, writer: PipeWriter) -> Result<ExitStatus, CommandError> {
-    let failed = |source| CommandError::Io { verb: "start", path: call.program.clone(), source };
-    if let Some(sandbox) = &call.sandbox {
+/// A sandbox is of the thread that enters it and of what that thread starts, so that one begins and ends here.
+fn start(mut call: Call, writer: PipeWriter) -> Result<Child, CommandError> {
+    let Some(sandbox) = call.sandbox.take() else { return spawn(&call, writer) };
+    let program = call.program.clone();
+    let failed = |source| CommandError::Io { verb: "start", path: program, source };
+    let inside = move || {
         sandbox.enter()?;
-    }
+        spawn(&call, writer)
+    };
+    let thread = thread::Builder::new().name("command".into()).spawn(inside).map_err(failed)?;
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn spawn(call: &Call, writer: PipeWriter) -> Result<Child, CommandError> {
+    let failed = |source| CommandError::Io { verb: "start", path: call.program.clone(), source };
     let mut command = Command::new(&call.program);
     command
         .args(&call.arguments)
@@ -156,8 +163,6 @@ fn start_and_wait(call: Call, group: &Group, writer: PipeWriter) -> Result<ExitS
         .stdin(Stdio::null())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer);
-    let started = command.spawn();
-    // It has the pipe, and would keep it open.
-    drop(command);
-    group.wait(started.map_err(failed)?).map_err(failed)
+    // The command has the pipe, and would keep it open: it ends with this function.
+    command.spawn().map_err(failed)
 }

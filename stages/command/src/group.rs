@@ -1,14 +1,13 @@
 //! The process group of a command: asked to end, ended, waited for.
 //!
 //! ```text
-//! spawn in a group of its own --> signal() ... --> its leader ends --> the rest is killed --> the leader is waited for
+//! its leader was started --> signal() ... --> the leader ends --> end(): the rest is killed, the leader is waited for
 //! ```
 //!
 //! Until its leader is waited for, nobody else can get the number of the group, so no signal can reach another process.
 
 use std::io;
 use std::process::{Child, ExitStatus};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,33 +18,46 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, te
 const END_WAIT_MAX: Duration = Duration::from_millis(500);
 const END_WAIT: Duration = Duration::from_millis(1);
 
-/// The group of a command, while there is one.
-#[derive(Default)]
-pub(crate) struct Group(Mutex<Option<Pid>>);
+/// The group of a command.
+pub(crate) struct Group {
+    leader: Child,
+}
 
 impl Group {
-    /// Sends a signal to every process of the group. Whether there is one: not before the command was started, nor after it ended.
-    pub(crate) fn signal(&self, signal: Signal) -> bool {
-        let group = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody left is what is wanted.
-        group.is_some_and(|group| kill_process_group(group, signal).is_ok())
+    /// `leader` was started in a group of its own.
+    pub(crate) fn of(leader: Child) -> Self {
+        Group { leader }
     }
 
-    /// Waits for the end of `leader`, which was started in a group of its own, and ends what it left in it.
-    pub(crate) fn wait(&self, mut leader: Child) -> io::Result<ExitStatus> {
-        let group = Pid::from_child(&leader);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(Errno::INTR) = waitid(WaitId::Pid(group), options) {}
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = kill_process_group(group, Signal::KILL);
-        *open = None;
-        let status = leader.wait()?;
+    /// Whether the leader has ended. It is not waited for.
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(self.number()), options) {
+            Ok(status) => Ok(status.is_some()),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends a signal to every process of the group.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // Nobody left is what is wanted.
+        let _ = kill_process_group(self.number(), signal);
+    }
+
+    /// Ends the leader, and what is left in the group; says how the leader ended.
+    pub(crate) fn end(mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        let status = self.leader.wait()?;
         let mut waited = Duration::ZERO;
-        while test_kill_process_group(group).is_ok() && waited < END_WAIT_MAX {
+        while test_kill_process_group(self.number()).is_ok() && waited < END_WAIT_MAX {
             thread::sleep(END_WAIT);
             waited += END_WAIT;
         }
         Ok(status)
+    }
+
+    fn number(&self) -> Pid {
+        Pid::from_child(&self.leader)
     }
 }

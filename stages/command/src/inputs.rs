@@ -4,8 +4,8 @@
 //! blobs/ab/ab12...  <--  scratch/inputs/PORT/NAME      a link per file: blobs have no names, and nothing is copied
 //! ```
 //!
-//! A port stands for its folder; for the file itself where the artifact is one file. A blob belongs to whoever made it, so
-//! a command that wrote through a link has failed.
+//! A port stands for its folder; for the file itself where the artifact is one file. A port that nothing mentions is not laid
+//! out. A blob belongs to whoever made it, so a command that wrote through a link has failed.
 
 use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -50,10 +50,14 @@ impl Look {
 }
 
 impl Inputs {
-    /// Lays links out below `folder`.
-    pub(crate) fn lay_out(ctx: &Context<'_>, folder: &Path) -> Result<Self, CommandError> {
+    /// Lays links out below `folder`, for the ports that `is_mentioned`.
+    pub(crate) fn lay_out(
+        ctx: &Context<'_>,
+        folder: &Path,
+        is_mentioned: impl Fn(&str) -> bool,
+    ) -> Result<Self, CommandError> {
         let mut inputs = Inputs { paths: Vec::new(), files: Vec::new() };
-        for (port, artifact) in &ctx.inputs {
+        for (port, artifact) in ctx.inputs.iter().filter(|(port, _)| is_mentioned(port)) {
             inputs.add(port, artifact, &folder.join(port))?;
         }
         Ok(inputs)

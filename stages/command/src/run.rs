@@ -31,6 +31,10 @@ impl Stage for Command {
         Vec::new()
     }
 
+    fn is_parallel(&self) -> bool {
+        false
+    }
+
     fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
         if self.settings.sources.is_empty() {
             return Ok(Source::Computed);
@@ -46,7 +50,7 @@ impl Stage for Command {
         let scratch = absolute(ctx.scratch()?)?;
         let home = scratch.join("home");
         std::fs::create_dir_all(&home).map_err(CommandError::io("create", &home))?;
-        let inputs = Inputs::lay_out(ctx, &scratch.join("inputs"))?;
+        let inputs = Inputs::lay_out(ctx, &scratch.join("inputs"), |port| self.mentions(&expression("inputs", port)))?;
         let outputs = Outputs::prepare(ctx)?;
         let paths = Paths::new(&inputs, &outputs);
         let call = self.call(ctx, &paths, &secrets, &scratch, &home, (&inputs, &outputs))?;
@@ -60,6 +64,10 @@ impl Stage for Command {
 }
 
 impl Command {
+    fn mentions(&self, text: &str) -> bool {
+        self.settings.run.iter().chain(self.settings.env.values()).any(|word: &String| word.contains(text))
+    }
+
     fn call(
         &self,
         ctx: &Context<'_>,
@@ -130,8 +138,8 @@ struct Paths(Vec<(String, PathBuf)>);
 
 impl Paths {
     fn new(inputs: &Inputs, outputs: &Outputs) -> Self {
-        let inputs = inputs.paths.iter().map(|(port, path)| (format!("${{{{ inputs.{port} }}}}"), path.clone()));
-        let outputs = outputs.paths().map(|(port, path)| (format!("${{{{ outputs.{port} }}}}"), path));
+        let inputs = inputs.paths.iter().map(|(port, path)| (expression("inputs", port), path.clone()));
+        let outputs = outputs.paths().map(|(port, path)| (expression("outputs", &port), path));
         Paths(inputs.chain(outputs).collect())
     }
 
@@ -153,6 +161,11 @@ impl Paths {
         filled.extend_from_slice(rest.as_bytes());
         OsString::from_vec(filled)
     }
+}
+
+/// What stands in a setting for the path of a port.
+fn expression(side: &str, port: &str) -> String {
+    format!("${{{{ {side}.{port} }}}}")
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CommandError> {

@@ -141,6 +141,11 @@ pub trait Stage: Send + Sync {
         Cpu::Share
     }
 
+    /// Whether it computes with rayon. One that does not runs on a single thread, whatever it was granted.
+    fn is_parallel(&self) -> bool {
+        true
+    }
+
     /// `key` without the settings that only extend a run: it names checkpoints that outlive the outputs. `None`: nothing does.
     fn trajectory(&self, _key: &KeySettings) -> Option<KeySettings> {
         None
@@ -172,7 +177,7 @@ pub trait Stage: Send + Sync {
         Err(StageError::user("nothing-to-resolve", "this stage has no remote source"))
     }
 
-    /// Does the work, inside a rayon pool of `ctx.n_threads`.
+    /// Does the work, inside a rayon pool of `ctx.n_threads` where it [is parallel](Stage::is_parallel).
     ///
     /// # Errors
     /// Whatever stops it, with what to do about it.
