@@ -206,7 +206,7 @@ impl Verifier<'_> {
         let mut checks = checks.to_vec();
         if let Some(digests) = self.planner.lock.outputs(&standing.fingerprint) {
             let is_other =
-                |(port, artifact): &(&String, &ManifestArtifact)| digests.get(*port) != Some(&artifact.digest);
+                |(port, artifact): &(&String, &ManifestArtifact)| digests.get(port) != Some(&artifact.digest);
             let difference = standing.outputs.iter().find(is_other).map(|(port, artifact)| {
                 let before = digests.get(port).map_or("none", |digest| short(digest));
                 format!("digest of `{port}` {before} -> {}", short(&artifact.digest))
