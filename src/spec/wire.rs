@@ -9,7 +9,7 @@ use pipe_cache::NameMap;
 use pipe_contract::{ArtifactKind, InputPort, Output};
 
 use super::findings::{Findings, listed, nearest_or_list};
-use super::kind::{self, Built};
+use super::kind::Built;
 use super::node::{Node, Span};
 use super::order::sort_stages;
 use super::reference::split_reference;
@@ -73,7 +73,7 @@ fn spec(part: Part, inputs: NameMap<InputRef>, needs: Vec<usize>, findings: &Fin
     let built = built?;
     Some(StageSpec {
         location: findings.location(written.name_span),
-        setting_locations: written.with.as_ref().map(|with| kind::locations(with, findings)).unwrap_or_default(),
+        setting_locations: built.locations,
         name: written.name,
         kind: built.kind,
         stage: built.stage,
