@@ -88,9 +88,13 @@ impl Store {
         }
     }
 
-    /// Removes attempts whose process is gone. What cannot be removed (another user's, say) stays for another time:
+    /// Removes attempts and lock files whose process is gone. What cannot be removed (another user's, say) stays for another time:
     /// nothing depends on it.
     pub(crate) fn recover(&self) -> Result<(), CacheError> {
+        for path in entries(&self.inner.layout.locks())? {
+            // A lock that is free is taken and let go: its file goes with it.
+            drop(FileLock::try_existing(&path));
+        }
         for path in entries(&self.inner.layout.tmp())? {
             let _ = self.recover_attempt(&attempt_dir(&path));
         }

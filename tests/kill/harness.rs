@@ -158,8 +158,7 @@ impl Project {
         {
             collect(self.folder.path(), Path::new(name), &mut results);
         }
-        // A lock file may stay where nobody takes that lock again: nobody holds it.
-        for folder in ["tmp", "gc/holds"] {
+        for folder in ["tmp", "gc/holds", "locks"] {
             let left: Vec<PathBuf> = entries(&self.folder.path().join(".pipe").join(folder));
             assert!(left.is_empty(), "left in `{folder}`: {left:?}");
         }

@@ -83,3 +83,14 @@ fn runs_are_listed_oldest_first() {
     assert_eq!(sandbox.store.list_runs().expect("listed"), ["20250101-9", "20250102-1", "20250103-0"]);
     assert_eq!(sandbox.store.latest_run().expect("listed").as_deref(), Some("20250103-0"));
 }
+
+#[test]
+fn lock_files_of_killed_processes_go_away_and_held_ones_stay() {
+    let sandbox = Sandbox::new();
+    let held = sandbox.store.stage_lock(FINGERPRINT, &mut |_| {}).expect("free");
+    write(&sandbox.in_store("locks/of-a-killed-process.commit"), "1");
+    sandbox.reopen();
+    assert_eq!(names(&sandbox.in_store("locks")), [FINGERPRINT]);
+    drop(held);
+    assert_eq!(names(&sandbox.in_store("locks")), [""; 0]);
+}
