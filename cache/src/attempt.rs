@@ -89,8 +89,12 @@ impl Store {
     }
 
     /// Removes attempts and lock files whose process is gone. What cannot be removed (another user's, say) stays for another time:
-    /// nothing depends on it.
-    pub(crate) fn recover(&self) -> Result<(), CacheError> {
+    /// nothing depends on it. Opening a store does it; a run does it again at its end, as a child of a killed process holds locks
+    /// until it has become another program.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn recover(&self) -> Result<(), CacheError> {
         for path in entries(&self.inner.layout.locks())? {
             // A lock that is free is taken and let go: its file goes with it.
             drop(FileLock::try_existing(&path));

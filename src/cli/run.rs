@@ -112,6 +112,10 @@ pub(super) fn run_loaded(
         history: &history,
     };
     let end = execute(loaded.planner(&current_dir), &plan, slots, limits, &mut bus)?;
+    if !plan.is_all_reuse() {
+        // What cannot be looked at now is looked at by the next opening.
+        let _ = loaded.store.recover();
+    }
     let is_interrupted = session.io.cancel.is_cancelled();
     if !arguments.locked
         && let Some(line) = update_lock(&mut loaded.lock, &loaded.pipeline, &end)
