@@ -9,6 +9,7 @@
 //!
 //! It deliberately does not look at the clock, and does not know what a failure is.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use pipe_contract::CancelToken;
@@ -19,6 +20,9 @@ use crate::spec::Tries;
 /// What became of the tries of each stage.
 pub(super) struct StageTries {
     stages: Vec<StageState>,
+    /// Those with a limit that run, and those that wait: looked at with every message, and few.
+    limited: BTreeSet<usize>,
+    waiting: BTreeSet<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -36,7 +40,7 @@ struct StageState {
 
 impl StageTries {
     pub(super) fn new(n_stages: usize) -> Self {
-        StageTries { stages: vec![StageState::default(); n_stages] }
+        StageTries { stages: vec![StageState::default(); n_stages], limited: BTreeSet::new(), waiting: BTreeSet::new() }
     }
 
     /// A try begins. Returns the token that stops it; `of_run`: the one that stops them all.
@@ -51,6 +55,9 @@ impl StageTries {
         if of_run.is_cancelled() {
             token.cancel();
         }
+        if limit.is_some() {
+            self.limited.insert(stage);
+        }
         let state = &mut self.stages[stage];
         (state.token, state.limit, state.reached) = (own, limit, None);
         token
@@ -59,7 +66,8 @@ impl StageTries {
     /// Asks those to stop that have taken long enough. Returns each with its limit, once.
     pub(super) fn stop_late_ones(&mut self, now: Instant) -> Vec<(usize, String)> {
         let mut late = Vec::new();
-        for (stage, state) in self.stages.iter_mut().enumerate() {
+        for &stage in &self.limited {
+            let state = &mut self.stages[stage];
             if let (Some(token), Some(limit)) = (&state.token, state.limit.take_if(|limit| now >= limit.end)) {
                 token.cancel();
                 state.reached = Some(limit.text.clone());
@@ -76,6 +84,7 @@ impl StageTries {
 
     /// A try ended. Returns the limit that it was stopped at, if any.
     pub(super) fn end(&mut self, stage: usize) -> Option<String> {
+        self.limited.remove(&stage);
         let state = &mut self.stages[stage];
         (state.token, state.limit) = (None, None);
         state.reached.take()
@@ -87,18 +96,24 @@ impl StageTries {
         state.n_failures += 1;
         let delay = tries.delay_after(state.n_failures);
         state.due = delay.map(|delay| now + delay);
+        if delay.is_some() {
+            self.waiting.insert(stage);
+        }
         (state.n_failures, delay)
     }
 
     /// The stage will not be tried again.
     pub(super) fn give_up(&mut self, stage: usize) {
         self.stages[stage].due = None;
+        self.waiting.remove(&stage);
     }
 
     /// Those whose next try begins, each once.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<usize> {
-        let due = self.stages.iter_mut().enumerate();
-        due.filter_map(|(stage, state)| state.due.take_if(|due| now >= *due).map(|_| stage)).collect()
+        let is_due = |&stage: &usize| self.stages[stage].due.is_some_and(|due| now >= due);
+        let due: Vec<usize> = self.waiting.iter().copied().filter(is_due).collect();
+        due.iter().for_each(|&stage| self.give_up(stage));
+        due
     }
 }
 
