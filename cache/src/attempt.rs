@@ -37,9 +37,7 @@ impl Attempt {
     pub fn outputs_dir(&self) -> PathBuf {
         self.dir.join("outputs")
     }
-}
 
-impl Attempt {
     /// Whether one of its files is so large that it is digested in parallel.
     ///
     /// # Errors

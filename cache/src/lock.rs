@@ -1,7 +1,8 @@
 //! Locks that die with their process: `flock` on a file that is there only while it is held or waited for.
 //!
 //! The holder removes the file before it lets go. Whoever then gets the lock on the removed file notices that the name
-//! leads elsewhere, and starts over; so `locks/` stays empty and no lock is ever stale.
+//! leads elsewhere, and starts over; so `locks/` stays empty and no lock is ever stale. The file of a killed holder is free, and
+//! goes away with the next who takes it, or with the next opening of the store.
 //!
 //! It deliberately has no `unlock` command and no time-out: the kernel releases a lock when its process ends.
 
