@@ -13,7 +13,8 @@ use candle_core::Tensor;
 use super::CandleEngine;
 use crate::adapter::Adapter;
 use crate::error::LlmError;
-use crate::ops::{attention, linear};
+use crate::ops::attention::{self, Documents};
+use crate::ops::linear;
 use crate::program::Op;
 use crate::sequence::Sequence;
 
@@ -82,7 +83,7 @@ impl CandleEngine {
         extensions: &[Extension<'_>],
     ) -> Result<Tensor, LlmError> {
         let rows = self.rows(cache, extensions)?;
-        let masks = self.masks(None);
+        let pass = self.pass(adapter, &rows, None);
         let mut tape = self.empty_tape();
         let mut layer_idx = 0;
         for (op_idx, op) in self.program().ops.iter().enumerate() {
@@ -94,7 +95,7 @@ impl CandleEngine {
                     layer_idx += 1;
                     value
                 }
-                _ => self.forward_op(op, &tape, adapter, &rows, &masks)?.0,
+                _ => self.forward_op(op, &tape, &pass)?.0,
             };
             tape.set(output, value);
             self.liveness().dies_after[op_idx].iter().for_each(|&dead| tape.drop_value(dead));
@@ -147,7 +148,9 @@ impl CandleEngine {
             let q = new(q)?;
             let (all_k, all_v) = cache.append(layer_idx, extension.sequence_idx, new(k)?, new(v)?)?;
             outputs.push(if all_k.dims2()?.0 == rows.len() {
-                attention::forward(self.heads(), std::slice::from_ref(&(0..rows.len())), &q, &all_k, &all_v)?.0
+                let whole = 0..rows.len();
+                let documents = Documents::new(std::slice::from_ref(&whole));
+                attention::forward(self.heads(), &documents, &q, &all_k, &all_v)?.0
             } else {
                 attention::extend(self.heads(), &q, &all_k, &all_v)?
             });

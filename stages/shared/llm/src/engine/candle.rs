@@ -11,11 +11,11 @@ use super::parts::{Clock, Parts, part_of};
 use super::{DropoutKey, GradientSum, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
-use crate::ops::attention::{self, Heads};
-use crate::ops::dropout::{self, Mask};
+use crate::ops::attention::{self, Documents, Heads};
+use crate::ops::dropout::Dropout;
 use crate::ops::head::{self, Wanted};
 use crate::ops::linear::{self, LowRank};
-use crate::ops::rope::{self, Direction, RopeTable};
+use crate::ops::rope::{self, Direction, Positions, RopeTable};
 use crate::ops::{embedding, gated_mlp, rms_norm};
 use crate::program::{AdaptedIdx, Liveness, Op, Program, ValueIdx, WeightIdx};
 use crate::sequence::Sequence;
@@ -36,6 +36,23 @@ pub(super) struct Tape {
     values: Vec<Option<Tensor>>,
     /// Per op: what it made for its own backward (`r` of a norm, log-sum-exp, `h` of an adapter).
     extras: Vec<Option<Tensor>>,
+}
+
+/// What a pass is about, and what of it the ops make once: masks, cosines and sines.
+pub(super) struct Pass<'a> {
+    adapter: Option<&'a Adapter>,
+    sequence: &'a Sequence,
+    documents: Documents<'a>,
+    positions: Positions<'a>,
+    /// Per adapted module.
+    dropouts: Vec<Option<Dropout<'a>>>,
+}
+
+impl Pass<'_> {
+    /// The input of an adapter.
+    fn dropped(&self, module_idx: AdaptedIdx, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.dropouts[module_idx].as_ref().map_or_else(|| Ok(x.clone()), |dropout| dropout.apply(x))
+    }
 }
 
 impl Tape {
@@ -101,7 +118,7 @@ impl CandleEngine {
     /// # Errors
     /// A document longer than the engine was made for; a failing tensor operation.
     pub fn logits(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<Tensor, LlmError> {
-        let (tape, _) = self.forward(adapter, sequence, None, false)?;
+        let tape = self.forward(&self.pass(adapter, sequence, None), false)?;
         let (input, weight) = self.head_op();
         Ok(linear::forward(tape.value(input), &self.weights[weight], None)?)
     }
@@ -111,7 +128,7 @@ impl CandleEngine {
     /// # Errors
     /// As [`CandleEngine::logits`].
     pub fn loss(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<LossSum, LlmError> {
-        let (tape, _) = self.forward(adapter, sequence, None, false)?;
+        let tape = self.forward(&self.pass(adapter, sequence, None), false)?;
         Ok(self.head(&tape, sequence, Wanted::default())?.loss_sum)
     }
 
@@ -126,7 +143,8 @@ impl CandleEngine {
         dropout: Option<DropoutKey>,
         gradients: &mut GradientSum,
     ) -> Result<LossSum, LlmError> {
-        let (mut tape, masks) = self.forward(adapter, sequence, dropout, true)?;
+        let pass = self.pass(adapter, sequence, dropout);
+        let mut tape = self.forward(&pass, true)?;
         let (input, weight) = self.head_op();
         let parameter = self.program.parameter_of(weight);
         let wanted = Wanted { input: self.liveness.needs_gradient[input], weight: parameter.is_some() };
@@ -138,7 +156,7 @@ impl CandleEngine {
         self.clock.took("head", started);
         tape.values[input] = None;
         if let Some(d_input) = output.d_input {
-            self.backward(adapter, sequence, &masks, tape, (input, d_input), gradients)?;
+            self.backward(&pass, tape, (input, d_input), gradients)?;
         }
         Ok(output.loss_sum)
     }
@@ -215,26 +233,32 @@ impl CandleEngine {
         Heads { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
     }
 
-    pub(super) fn masks(&self, dropout: Option<DropoutKey>) -> Vec<Option<Mask>> {
-        (0..self.program.adapted.len()).map(|module_idx| dropout.and_then(|key| key.mask(module_idx))).collect()
+    /// A pass over `sequence`, before its first op.
+    pub(super) fn pass<'a>(
+        &'a self,
+        adapter: Option<&'a Adapter>,
+        sequence: &'a Sequence,
+        dropout: Option<DropoutKey>,
+    ) -> Pass<'a> {
+        let of_module = |module_idx| Some(Dropout::new(dropout?.mask(module_idx)?, sequence));
+        Pass {
+            adapter,
+            sequence,
+            documents: Documents::new(&sequence.documents),
+            positions: Positions::new(&self.table, &sequence.position_ids),
+            dropouts: (0..self.program.adapted.len()).map(of_module).collect(),
+        }
     }
 
     /// Runs every op but the head. `keeps`: whether a backward follows.
-    fn forward(
-        &self,
-        adapter: Option<&Adapter>,
-        sequence: &Sequence,
-        dropout: Option<DropoutKey>,
-        keeps: bool,
-    ) -> Result<(Tape, Vec<Option<Mask>>), LlmError> {
-        if let Some(position) = sequence.position_ids.iter().find(|&&p| p as usize >= self.table.n_positions()) {
+    fn forward(&self, pass: &Pass<'_>, keeps: bool) -> Result<Tape, LlmError> {
+        if let Some(position) = pass.sequence.position_ids.iter().find(|&&p| p as usize >= self.table.n_positions()) {
             return Err(LlmError::beyond_positions(*position, self.table.n_positions()));
         }
-        let masks = self.masks(dropout);
         let mut tape = self.empty_tape();
         for (op_idx, op) in self.program.ops.iter().enumerate() {
             let Some(output) = op.output() else { continue };
-            let (value, extra) = self.forward_op(op, &tape, adapter, sequence, &masks)?;
+            let (value, extra) = self.forward_op(op, &tape, pass)?;
             tape.values[output] = Some(value);
             tape.extras[op_idx] = extra.filter(|_| keeps && self.liveness.needs_gradient[output]);
             for &dead in &self.liveness.dies_after[op_idx] {
@@ -243,22 +267,20 @@ impl CandleEngine {
                 }
             }
         }
-        Ok((tape, masks))
+        Ok(tape)
     }
 
     pub(super) fn forward_op(
         &self,
         op: &Op,
         tape: &Tape,
-        adapter: Option<&Adapter>,
-        sequence: &Sequence,
-        masks: &[Option<Mask>],
+        pass: &Pass<'_>,
     ) -> candle_core::Result<(Tensor, Option<Tensor>)> {
         let value = |idx: ValueIdx| tape.value(idx);
         let (mut part, mut started) = (part_of(op), Instant::now());
         let made = match *op {
             Op::Embedding { weight, .. } => {
-                let ids = Tensor::new(sequence.input_ids.as_slice(), &self.device)?;
+                let ids = Tensor::new(pass.sequence.input_ids.as_slice(), &self.device)?;
                 (embedding::forward(&self.weights[weight], &ids, self.dtype)?, None)
             }
             Op::RmsNorm { input, weight, .. } => {
@@ -268,10 +290,10 @@ impl CandleEngine {
             }
             Op::Linear { input, weight, bias, adapted, .. } => {
                 let y = linear::forward(value(input), &self.weights[weight], bias.map(|b| &self.weights[b]))?;
-                match (adapter, adapted) {
+                match (pass.adapter, adapted) {
                     (Some(adapter), Some(module_idx)) => {
                         (part, started) = ("adapter", self.clock.took(part, started));
-                        let x = dropped(value(input), masks[module_idx].as_ref(), sequence)?;
+                        let x = pass.dropped(module_idx, value(input))?;
                         let (delta, h) = linear::low_rank_forward(&x, low_rank(adapter, module_idx))?;
                         ((y + delta)?, Some(h))
                     }
@@ -279,11 +301,10 @@ impl CandleEngine {
                 }
             }
             Op::Rope { input, n_heads, .. } => {
-                (rope::rotate(value(input), n_heads, &self.table, &sequence.position_ids, Direction::Forward)?, None)
+                (rope::rotate(value(input), n_heads, &pass.positions, Direction::Forward)?, None)
             }
             Op::Attention { q, k, v, .. } => {
-                let (o, log_sum_exp) =
-                    attention::forward(self.heads(), &sequence.documents, value(q), value(k), value(v))?;
+                let (o, log_sum_exp) = attention::forward(self.heads(), &pass.documents, value(q), value(k), value(v))?;
                 (o, Some(log_sum_exp))
             }
             Op::GatedMlp { gate, up, .. } => (gated_mlp::forward(value(gate), value(up))?, None),
@@ -297,9 +318,7 @@ impl CandleEngine {
     /// Walks the list in reverse from the gradient `seed` of the head's input.
     fn backward(
         &self,
-        adapter: Option<&Adapter>,
-        sequence: &Sequence,
-        masks: &[Option<Mask>],
+        pass: &Pass<'_>,
         mut tape: Tape,
         seed: (ValueIdx, Tensor),
         gradients: &mut GradientSum,
@@ -310,7 +329,7 @@ impl CandleEngine {
             let Some(output) = op.output().filter(|&output| self.liveness.needs_gradient[output]) else { continue };
             let d_output = d_values[output].take().expect("every value with a gradient reaches the head");
             let extra = tape.extras[op_idx].take();
-            for (input, d_input) in self.backward_op(op, &tape, extra, adapter, sequence, masks, d_output, gradients)? {
+            for (input, d_input) in self.backward_op(op, &tape, extra, pass, d_output, gradients)? {
                 let sum = match d_values[input].take() {
                     None => d_input,
                     Some(other) => {
@@ -329,18 +348,12 @@ impl CandleEngine {
     }
 
     /// Gradients in the op's inputs, of those that want one.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "an op's backward needs its inputs, its extra, and where to add gradients"
-    )]
     fn backward_op(
         &self,
         op: &Op,
         tape: &Tape,
         extra: Option<Tensor>,
-        adapter: Option<&Adapter>,
-        sequence: &Sequence,
-        masks: &[Option<Mask>],
+        pass: &Pass<'_>,
         d_y: Tensor,
         gradients: &mut GradientSum,
     ) -> candle_core::Result<Vec<(ValueIdx, Tensor)>> {
@@ -368,14 +381,13 @@ impl CandleEngine {
                     gradients.add(parameter, linear::bias_gradient(&d_y)?)?;
                 }
                 let mut d_x = if wants(input) { Some(linear::backward(&d_y, &self.weights[weight])?) } else { None };
-                if let (Some(adapter), Some(module_idx)) = (adapter, adapted) {
+                if let (Some(adapter), Some(module_idx)) = (pass.adapter, adapted) {
                     (part, started) = ("adapter", self.clock.took(part, started));
-                    let mask = masks[module_idx].as_ref();
-                    let x = dropped(value(input), mask, sequence)?;
+                    let x = pass.dropped(module_idx, value(input))?;
                     let low_rank = low_rank(adapter, module_idx);
                     let parts = linear::low_rank_backward(&d_y, &x, &extra("x A^T"), low_rank, wants(input))?;
                     if let (Some(sum), Some(d_dropped)) = (&mut d_x, parts.d_x) {
-                        *sum = (&*sum + dropped(&d_dropped, mask, sequence)?)?;
+                        *sum = (&*sum + pass.dropped(module_idx, &d_dropped)?)?;
                     }
                     gradients.add(2 * module_idx, parts.d_a)?;
                     gradients.add(2 * module_idx + 1, parts.d_b)?;
@@ -383,7 +395,7 @@ impl CandleEngine {
                 d_x.map(|d_x| (input, d_x)).into_iter().collect()
             }
             Op::Rope { input, n_heads, .. } => {
-                vec![(input, rope::rotate(&d_y, n_heads, &self.table, &sequence.position_ids, Direction::Backward)?)]
+                vec![(input, rope::rotate(&d_y, n_heads, &pass.positions, Direction::Backward)?)]
             }
             Op::Attention { q, k, v, output } => {
                 let log_sum_exp = extra("the log-sum-exp");
@@ -394,7 +406,7 @@ impl CandleEngine {
                     o: value(output),
                     log_sum_exp: &log_sum_exp,
                 };
-                let d = attention::backward(self.heads(), &sequence.documents, &saved, &d_y)?;
+                let d = attention::backward(self.heads(), &pass.documents, &saved, &d_y)?;
                 [(q, d.d_q), (k, d.d_k), (v, d.d_v)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
             }
             Op::GatedMlp { gate, up, .. } => {
@@ -406,7 +418,7 @@ impl CandleEngine {
             }
             Op::Embedding { weight, .. } => {
                 let parameter = self.program.parameter_of(weight).expect("else it would want no gradient");
-                let ids = Tensor::new(sequence.input_ids.as_slice(), &self.device)?;
+                let ids = Tensor::new(pass.sequence.input_ids.as_slice(), &self.device)?;
                 gradients.add(parameter, embedding::weight_gradient(&d_y, &ids, self.program.config.vocab_size)?)?;
                 vec![]
             }
@@ -414,13 +426,6 @@ impl CandleEngine {
         };
         self.clock.took(part, started);
         Ok(d_inputs)
-    }
-}
-
-fn dropped(x: &Tensor, mask: Option<&Mask>, sequence: &Sequence) -> candle_core::Result<Tensor> {
-    match mask {
-        None => Ok(x.clone()),
-        Some(mask) => dropout::apply(mask, x, &sequence.example_ids, &sequence.position_ids),
     }
 }
 

@@ -11,6 +11,7 @@
 //! Query head h uses key and value head `h / (H / H_kv)`. The forward keeps the log-sum-exp of each row, from which the
 //! backward makes the probabilities again (FlashAttention-2, arXiv 2307.08691, algorithm 2).
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use candle_core::{D, Device, Result, Tensor};
@@ -39,10 +40,39 @@ impl Heads {
     }
 }
 
+/// The documents of a sequence. Where attention is done in tensor operations, their mask goes to the device once.
+pub struct Documents<'a> {
+    ranges: &'a [Range<usize>],
+    mask: OnceCell<Tensor>,
+}
+
+impl<'a> Documents<'a> {
+    /// `ranges`: as in [`crate::Sequence`], in order, covering 0..T.
+    pub fn new(ranges: &'a [Range<usize>]) -> Self {
+        Documents { ranges, mask: OnceCell::new() }
+    }
+
+    /// (T, T): 0 where a row attends, else minus infinity; in the dtype and on the device of the first scores it was for.
+    fn mask(&self, like: &Tensor) -> Result<&Tensor> {
+        if self.mask.get().is_none() {
+            let n_tokens = self.ranges.last().map_or(0, |document| document.end);
+            let mut mask = vec![f32::NEG_INFINITY; n_tokens * n_tokens];
+            for document in self.ranges {
+                for row in document.clone() {
+                    mask[row * n_tokens + document.start..=row * n_tokens + row].fill(0.0);
+                }
+            }
+            let mask = Tensor::from_vec(mask, (n_tokens, n_tokens), &Device::Cpu)?;
+            let _ = self.mask.set(mask.to_dtype(like.dtype())?.to_device(like.device())?);
+        }
+        Ok(self.mask.get().expect("set above"))
+    }
+}
+
 /// q: (T, H D), k, v: (T, H_kv D). Returns o (T, H D) and the log-sum-exp of each row, in the layout its backward takes.
 pub fn forward(
     heads: Heads,
-    documents: &[Range<usize>],
+    documents: &Documents<'_>,
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -53,12 +83,21 @@ pub fn forward(
     let (n_tokens, width) = q.dims2()?;
     let (mut o, mut log_sum_exp) = (vec![0.0; n_tokens * width], vec![0.0; n_tokens * heads.n_heads]);
     let (q, k, v) = (cpu_slice(q)?, cpu_slice(k)?, cpu_slice(v)?);
-    kernel::forward(heads.shape(n_tokens), documents, heads.scale() as f32, &q, &k, &v, &mut o, &mut log_sum_exp);
+    kernel::forward(
+        heads.shape(n_tokens),
+        documents.ranges,
+        heads.scale() as f32,
+        &q,
+        &k,
+        &v,
+        &mut o,
+        &mut log_sum_exp,
+    );
     Ok((from_cpu(o, &[n_tokens, width])?, from_cpu(log_sum_exp, &[n_tokens * heads.n_heads])?))
 }
 
 /// [`forward`] in tensor operations; (H, T, T) scores are made, and the log-sum-exp is (H, T, 1).
-pub fn plain(heads: Heads, documents: &[Range<usize>], q: &Tensor, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn plain(heads: Heads, documents: &Documents<'_>, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
     let scores = scores(heads, documents, q, k)?;
     let largest = scores.max_keepdim(D::Minus1)?.detach();
     let sum = scores.broadcast_sub(&largest)?.exp()?.sum_keepdim(D::Minus1)?;
@@ -83,7 +122,7 @@ pub fn extend(heads: Heads, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor
 pub fn plain_extend(heads: Heads, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (n_new, n_all) = (q.dims2()?.0, k.dims2()?.0);
     let q = q.pad_with_zeros(0, n_all - n_new, 0)?;
-    plain(heads, std::slice::from_ref(&(0..n_all)), &q, k, v)?.0.narrow(0, n_all - n_new, n_new)
+    plain(heads, &Documents::new(std::slice::from_ref(&(0..n_all))), &q, k, v)?.0.narrow(0, n_all - n_new, n_new)
 }
 
 /// Gradients of [`forward`].
@@ -111,7 +150,7 @@ pub struct Saved<'t> {
 }
 
 /// d_o: (T, H D) to the gradients of q, k and v.
-pub fn backward(heads: Heads, documents: &[Range<usize>], saved: &Saved<'_>, d_o: &Tensor) -> Result<Gradients> {
+pub fn backward(heads: Heads, documents: &Documents<'_>, saved: &Saved<'_>, d_o: &Tensor) -> Result<Gradients> {
     if !is_fast(d_o) {
         return plain_backward(heads, documents, saved, d_o);
     }
@@ -122,7 +161,7 @@ pub fn backward(heads: Heads, documents: &[Range<usize>], saved: &Saved<'_>, d_o
     let (o, log_sum_exp, d_o) = (cpu_slice(saved.o)?, cpu_slice(saved.log_sum_exp)?, cpu_slice(d_o)?);
     let shape = heads.shape(n_tokens);
     let scale = heads.scale() as f32;
-    kernel::backward(shape, documents, scale, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut d_q, &mut d_k, &mut d_v);
+    kernel::backward(shape, documents.ranges, scale, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut d_q, &mut d_k, &mut d_v);
     Ok(Gradients {
         d_q: from_cpu(d_q, saved.q.dims())?,
         d_k: from_cpu(d_k, saved.k.dims())?,
@@ -132,7 +171,7 @@ pub fn backward(heads: Heads, documents: &[Range<usize>], saved: &Saved<'_>, d_o
 
 /// [`backward`] in tensor operations. With P the probabilities and `delta = rowsum(d_o o)`:
 /// `d_v = P^T d_o`, `d_s = P (d_o v^T - delta)`, `d_q = scale d_s k`, `d_k = scale d_s^T q`.
-pub fn plain_backward(heads: Heads, documents: &[Range<usize>], saved: &Saved<'_>, d_o: &Tensor) -> Result<Gradients> {
+pub fn plain_backward(heads: Heads, documents: &Documents<'_>, saved: &Saved<'_>, d_o: &Tensor) -> Result<Gradients> {
     let p = scores(heads, documents, saved.q, saved.k)?.broadcast_sub(saved.log_sum_exp)?.exp()?;
     let split_q = |x: &Tensor| split(x, heads.n_heads, heads);
     let split_kv = |x: &Tensor| split(x, heads.n_kv_heads, heads);
@@ -147,18 +186,9 @@ pub fn plain_backward(heads: Heads, documents: &[Range<usize>], saved: &Saved<'_
 }
 
 /// (H, T, T), scaled and masked.
-fn scores(heads: Heads, documents: &[Range<usize>], q: &Tensor, k: &Tensor) -> Result<Tensor> {
-    let n_tokens = q.dims2()?.0;
+fn scores(heads: Heads, documents: &Documents<'_>, q: &Tensor, k: &Tensor) -> Result<Tensor> {
     let scores = (split(q, heads.n_heads, heads)?.matmul(&split(k, heads.n_kv_heads, heads)?.t()?)? * heads.scale())?;
-    let mut mask = vec![f32::NEG_INFINITY; n_tokens * n_tokens];
-    for document in documents {
-        for row in document.clone() {
-            mask[row * n_tokens + document.start..=row * n_tokens + row].fill(0.0);
-        }
-    }
-    let mask =
-        Tensor::from_vec(mask, (n_tokens, n_tokens), &Device::Cpu)?.to_dtype(q.dtype())?.to_device(q.device())?;
-    scores.broadcast_add(&mask)
+    scores.broadcast_add(documents.mask(q)?)
 }
 
 /// (T, n D) to (H, T, D); key and value heads repeated for their query heads.

@@ -3,22 +3,45 @@
 //! The mask is a function of (seed, optimizer step, module, example, position in the example, channel), not a stream:
 //! it does not depend on packing, threads or micro-batches, and the backward makes it again instead of keeping it.
 
+use std::cell::OnceCell;
+
 use candle_core::{Device, Result, Tensor};
 use pipe_kernels::dropout as kernel;
 pub use pipe_kernels::dropout::Mask;
 
 use super::{cpu_slice, from_cpu, is_fast};
+use crate::sequence::Sequence;
 
-/// x: (T, C); example_ids, positions: (T). Returns x masked and scaled. Its own backward.
-pub fn apply(mask: &Mask, x: &Tensor, example_ids: &[u32], positions: &[u32]) -> Result<Tensor> {
-    let (n_tokens, width) = x.dims2()?;
-    if is_fast(x) {
-        let mut y = vec![0.0; n_tokens * width];
-        kernel::apply(*mask, &cpu_slice(x)?, example_ids, positions, &mut y);
-        return from_cpu(y, &[n_tokens, width]);
+/// The dropout of one module on one sequence. Where it is done in tensor operations, the mask is made on the CPU and goes to the device once:
+/// forward and backward use it twice.
+pub struct Dropout<'a> {
+    mask: Mask,
+    sequence: &'a Sequence,
+    /// (T, C): 0 or 1 / (1 - p).
+    factors: OnceCell<Tensor>,
+}
+
+impl<'a> Dropout<'a> {
+    /// Of the module that `mask` names.
+    pub fn new(mask: Mask, sequence: &'a Sequence) -> Self {
+        Dropout { mask, sequence, factors: OnceCell::new() }
     }
-    let mut factors = vec![0.0; n_tokens * width];
-    kernel::apply(*mask, &vec![1.0; n_tokens * width], example_ids, positions, &mut factors);
-    let factors = Tensor::from_vec(factors, (n_tokens, width), &Device::Cpu)?;
-    x * factors.to_dtype(x.dtype())?.to_device(x.device())?
+
+    /// x: (T, C), always with the same C. Returns x masked and scaled. Its own backward.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let Sequence { example_ids, position_ids, .. } = self.sequence;
+        let (n_tokens, width) = x.dims2()?;
+        if is_fast(x) {
+            let mut y = vec![0.0; n_tokens * width];
+            kernel::apply(self.mask, &cpu_slice(x)?, example_ids, position_ids, &mut y);
+            return from_cpu(y, &[n_tokens, width]);
+        }
+        if self.factors.get().is_none() {
+            let mut factors = vec![0.0; n_tokens * width];
+            kernel::apply(self.mask, &vec![1.0; n_tokens * width], example_ids, position_ids, &mut factors);
+            let factors = Tensor::from_vec(factors, (n_tokens, width), &Device::Cpu)?;
+            let _ = self.factors.set(factors.to_dtype(x.dtype())?.to_device(x.device())?);
+        }
+        x * self.factors.get().expect("set above")
+    }
 }

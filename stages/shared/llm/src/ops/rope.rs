@@ -3,6 +3,8 @@
 //! `y_i = x_i cos(p f_i) - x_{i+D/2} sin(p f_i)`, `y_{i+D/2} = x_{i+D/2} cos(p f_i) + x_i sin(p f_i)`, with
 //! `f_i = theta^(-2i/D)`. A rotation: its backward is the rotation by the negative angle.
 
+use std::cell::OnceCell;
+
 use candle_core::{Device, Result, Tensor};
 use pipe_kernels::rope as kernel;
 
@@ -43,6 +45,31 @@ impl RopeTable {
     }
 }
 
+/// The positions of a sequence. Where rotating is done in tensor operations, their cosines and sines go to the device once.
+pub struct Positions<'a> {
+    table: &'a RopeTable,
+    /// (T), below the table's.
+    ids: &'a [u32],
+    cos_sin: OnceCell<(Tensor, Tensor)>,
+}
+
+impl<'a> Positions<'a> {
+    /// `ids`: (T), each below [`RopeTable::n_positions`].
+    pub fn new(table: &'a RopeTable, ids: &'a [u32]) -> Self {
+        Positions { table, ids, cos_sin: OnceCell::new() }
+    }
+
+    /// Both (T, 1, D/2), in the dtype and on the device of the first tensor that was rotated.
+    fn cos_sin(&self, like: &Tensor) -> Result<&(Tensor, Tensor)> {
+        if self.cos_sin.get().is_none() {
+            let kernel = &self.table.kernel;
+            let rows = |values| self.table.rows(values, self.ids, like);
+            let _ = self.cos_sin.set((rows(&kernel.cos)?, rows(&kernel.sin)?));
+        }
+        Ok(self.cos_sin.get().expect("set above"))
+    }
+}
+
 /// Which way to rotate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -52,34 +79,31 @@ pub enum Direction {
     Backward,
 }
 
-/// x: (T, n_heads D), positions: (T) below the table's. Returns the same shape.
-pub fn rotate(
-    x: &Tensor,
-    n_heads: usize,
-    table: &RopeTable,
-    positions: &[u32],
-    direction: Direction,
-) -> Result<Tensor> {
+/// x: (T, n_heads D). Returns the same shape.
+pub fn rotate(x: &Tensor, n_heads: usize, positions: &Positions<'_>, direction: Direction) -> Result<Tensor> {
     if !is_fast(x) {
-        return plain(x, n_heads, table, positions, direction);
+        return plain(x, n_heads, positions, direction);
     }
+    let Positions { table, ids, .. } = positions;
     let mut y = cpu_slice(x)?.to_vec();
     match direction {
-        Direction::Forward => kernel::rotate(&mut y, n_heads, 2 * table.half_dim, &table.kernel, positions),
-        Direction::Backward => kernel::rotate_back(&mut y, n_heads, 2 * table.half_dim, &table.kernel, positions),
+        Direction::Forward => kernel::rotate(&mut y, n_heads, 2 * table.half_dim, &table.kernel, ids),
+        Direction::Backward => kernel::rotate_back(&mut y, n_heads, 2 * table.half_dim, &table.kernel, ids),
     }
     from_cpu(y, x.dims())
 }
 
 /// [`rotate`] in tensor operations.
-pub fn plain(x: &Tensor, n_heads: usize, table: &RopeTable, positions: &[u32], direction: Direction) -> Result<Tensor> {
+pub fn plain(x: &Tensor, n_heads: usize, positions: &Positions<'_>, direction: Direction) -> Result<Tensor> {
     let (n_tokens, width) = x.dims2()?;
-    let halves = x.reshape((n_tokens, n_heads, 2, table.half_dim))?;
+    let halves = x.reshape((n_tokens, n_heads, 2, positions.table.half_dim))?;
     let (first, second) = (halves.narrow(2, 0, 1)?.squeeze(2)?, halves.narrow(2, 1, 1)?.squeeze(2)?);
-    let cos = table.rows(&table.kernel.cos, positions, x)?;
-    let sin = table.rows(&table.kernel.sin, positions, x)?;
-    let sin = if direction == Direction::Backward { sin.neg()? } else { sin };
-    let rotated_first = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
-    let rotated_second = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
-    Tensor::stack(&[rotated_first, rotated_second], 2)?.reshape((n_tokens, width))
+    let (cos, sin) = positions.cos_sin(x)?;
+    let (first_sin, second_sin) = (first.broadcast_mul(sin)?, second.broadcast_mul(sin)?);
+    let (first_cos, second_cos) = (first.broadcast_mul(cos)?, second.broadcast_mul(cos)?);
+    let (first, second) = match direction {
+        Direction::Forward => ((first_cos - second_sin)?, (second_cos + first_sin)?),
+        Direction::Backward => ((first_cos + second_sin)?, (second_cos - first_sin)?),
+    };
+    Tensor::stack(&[first, second], 2)?.reshape((n_tokens, width))
 }

@@ -3,10 +3,10 @@
 use crate::common::{Parity, fixtures, relative_difference};
 use candle_core::{DType, Device, Tensor, Var};
 use pipe_llm::engine::{DropoutKey, GradientSum};
-use pipe_llm::ops::attention::{self, Heads};
-use pipe_llm::ops::dropout::{self, Mask};
+use pipe_llm::ops::attention::{self, Documents, Heads};
+use pipe_llm::ops::dropout::{Dropout, Mask};
 use pipe_llm::ops::linear::{self, LowRank};
-use pipe_llm::ops::rope::{Direction, RopeTable};
+use pipe_llm::ops::rope::{Direction, Positions, RopeTable};
 use pipe_llm::ops::{gated_mlp, head, rms_norm, rope};
 use pipe_llm::{CandleEngine, Program, Sequence};
 
@@ -168,17 +168,18 @@ fn each_backward_equals_candles_autograd() {
     assert_close("up", &d_up, &theirs[1], AUTOGRAD_TOLERANCE);
 
     let table = RopeTable::new(10_000.0, 6, 16);
-    let positions: Vec<u32> = vec![0, 1, 2, 0, 1];
+    let positions = Positions::new(&table, &[0, 1, 2, 0, 1]);
     let x = random(5, &[5, 24], DType::F64);
-    let (d_y, theirs) = autograd(&[x], |i| rope::plain(&i[0], 4, &table, &positions, Direction::Forward));
+    let (d_y, theirs) = autograd(&[x], |i| rope::plain(&i[0], 4, &positions, Direction::Forward));
     assert_close(
         "rope",
-        &rope::plain(&d_y, 4, &table, &positions, Direction::Backward).expect("backward"),
+        &rope::plain(&d_y, 4, &positions, Direction::Backward).expect("backward"),
         &theirs[0],
         AUTOGRAD_TOLERANCE,
     );
 
     let (inputs, documents) = attention_inputs(DType::F64);
+    let documents = Documents::new(&documents);
     let (d_o, theirs) = autograd(&inputs, |i| Ok(attention::plain(HEADS, &documents, &i[0], &i[1], &i[2])?.0));
     let (o, log_sum_exp) = attention::plain(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("forward");
     let saved = attention::Saved { q: &inputs[0], k: &inputs[1], v: &inputs[2], o: &o, log_sum_exp: &log_sum_exp };
@@ -254,13 +255,15 @@ fn fast_ops_equal_plain_ones() {
     assert_close("d_up", &fast.1, &plain.1, FAST_TOLERANCE);
 
     let table = RopeTable::new(10_000.0, 6, 16);
-    let positions: Vec<u32> = (0..11).collect();
+    let ids: Vec<u32> = (0..11).collect();
+    let positions = Positions::new(&table, &ids);
     for direction in [Direction::Forward, Direction::Backward] {
-        let fast = rope::rotate(&x, 4, &table, &positions, direction).expect("fast");
-        assert_close("rope", &fast, &rope::plain(&x, 4, &table, &positions, direction).expect("plain"), FAST_TOLERANCE);
+        let fast = rope::rotate(&x, 4, &positions, direction).expect("fast");
+        assert_close("rope", &fast, &rope::plain(&x, 4, &positions, direction).expect("plain"), FAST_TOLERANCE);
     }
 
     let (inputs, documents) = attention_inputs(f32);
+    let documents = Documents::new(&documents);
     let fast = attention::forward(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("fast");
     let plain = attention::plain(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("plain");
     assert_close("attention", &fast.0, &plain.0, FAST_TOLERANCE);
@@ -279,10 +282,21 @@ fn fast_ops_equal_plain_ones() {
 fn dropout_has_one_mask_for_both_paths_and_both_directions() {
     let mask = Mask { seed: 1, optimizer_step: 2, module: 3, probability: 0.3 };
     let x = random(1, &[50, 24], DType::F32);
-    let (examples, positions) = (vec![4; 50], (0..50).collect::<Vec<u32>>());
-    let fast = dropout::apply(&mask, &x, &examples, &positions).expect("fast");
-    let plain = dropout::apply(&mask, &x.to_dtype(DType::F64).expect("cast"), &examples, &positions).expect("plain");
-    assert_close("dropout", &fast, &plain, FAST_TOLERANCE);
+    let sequence = Sequence {
+        input_ids: vec![0; 50],
+        position_ids: (0..50).collect(),
+        example_ids: vec![4; 50],
+        documents: vec![0..50],
+        supervised: vec![],
+        targets: vec![],
+    };
+    let fast = Dropout::new(mask, &sequence).apply(&x).expect("fast");
+    let plain = Dropout::new(mask, &sequence);
+    let x = x.to_dtype(DType::F64).expect("cast");
+    // The second time with the mask that is kept.
+    for _ in 0..2 {
+        assert_close("dropout", &fast, &plain.apply(&x).expect("plain"), FAST_TOLERANCE);
+    }
     let n_zero =
         fast.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("values").iter().filter(|v| **v == 0.0).count();
     assert!((300..420).contains(&n_zero), "{n_zero} of 1200 dropped at p = 0.3");
