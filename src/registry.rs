@@ -10,6 +10,9 @@ use pipe_contract::{StageError, StageKind};
 /// What `pipe bench` measures: the train stage's own code, with a clock.
 #[cfg(feature = "stages")]
 pub use pipe_stage_train::bench;
+/// What `pipe doctor --device cuda` compares: the engines of the train stage.
+#[cfg(feature = "cuda")]
+pub use pipe_stage_train::parity;
 
 /// What the kernels of this build run with on this host; `None` in a build without stages.
 pub fn instruction_set() -> Option<String> {

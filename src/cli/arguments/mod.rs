@@ -382,7 +382,7 @@ pub(super) struct DoctorArguments {
     pub(super) file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) overlay: Overlay,
-    /// Say only whether this device can be used, and what is missing: cuda
+    /// Look only at this device: whether it can be used, and whether it computes what the CPU does: cuda
     #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
     pub(super) device: Option<DoctorDevice>,
     /// Write JSON

@@ -58,15 +58,18 @@ impl Check {
 }
 
 pub(super) fn doctor(session: &mut Session<'_>, arguments: &DoctorArguments) -> Result<u8, CliError> {
-    if let Some(device) = arguments.device {
-        return device::try_out(session, device);
-    }
-    let mut checks = store::checks(session);
-    checks.extend(machine::checks(session));
-    checks.extend(environment::checks(session));
-    if let Some(file) = &arguments.file {
-        checks.extend(file::checks(session, file, &arguments.overlay));
-    }
+    let checks = match arguments.device {
+        Some(device) => device::checks(device)?,
+        None => {
+            let mut checks = store::checks(session);
+            checks.extend(machine::checks(session));
+            checks.extend(environment::checks(session));
+            if let Some(file) = &arguments.file {
+                checks.extend(file::checks(session, file, &arguments.overlay));
+            }
+            checks
+        }
+    };
     let is_well = checks.iter().all(|check| check.level < Level::Problem);
     if arguments.json {
         session.write_json(serde_json::json!({ "is_well": is_well, "checks": checks }))?;

@@ -29,6 +29,8 @@ mod spot;
 pub mod state;
 pub mod training;
 
+pub use pipe_llm::parity;
+
 use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
 /// The kind as the runner's registry lists it.

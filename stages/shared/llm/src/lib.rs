@@ -7,7 +7,7 @@
 //!
 //! Reading order is the data path: [`config`], [`program`], [`weights`], [`load`], [`sequence`], [`ops`] (one file each: forward,
 //! backward, and the plain version both are checked against), [`adapter`], [`engine`], [`schedule`], [`optimizer`], [`trainer`],
-//! [`generate`].
+//! [`generate`], [`parity`] (a device against the CPU).
 //!
 //! It deliberately has no settings, no files of a run and no progress: the stage kind `train` has those.
 
@@ -23,6 +23,7 @@ pub mod merge;
 pub mod model_folder;
 pub mod ops;
 pub mod optimizer;
+pub mod parity;
 pub mod pattern;
 pub mod program;
 pub mod schedule;
