@@ -68,6 +68,12 @@ bench-pytorch MODEL PYTHON="python3" *ARGUMENTS:
     cargo build --release
     {{PYTHON}} benches/pytorch/compare.py --pipe target/release/pipe --model {{MODEL}} {{ARGUMENTS}}
 
+# On a machine with an NVIDIA GPU: parity with the CPU, then training beside PyTorch + PEFT on the same card
+bench-gpu PYTHON="python3" *ARGUMENTS:
+    cargo build --release --features cuda
+    target/release/pipe doctor --device cuda
+    {{PYTHON}} benches/pytorch/gpu.py --pipe target/release/pipe {{ARGUMENTS}}
+
 # How long runs take beside the shortest possible: 1,000 seeded graphs, and all of up to 7 stages (a minute or two)
 makespan:
     cargo test --workspace --test makespan -- --include-ignored --nocapture

@@ -15,6 +15,12 @@ TINYLLAMA = dict(
     max_position_embeddings=2048, rms_norm_eps=1e-5, tie_word_embeddings=False,
 )  # fmt: skip
 
+# SmolLM2-135M's.
+SMOLLM2 = dict(
+    hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, vocab_size=49152,
+    max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=100000.0, tie_word_embeddings=True,
+)  # fmt: skip
+
 XGEN = dict(
     hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32, vocab_size=51200,
     max_position_embeddings=8192, rms_norm_eps=1e-6, tie_word_embeddings=False,
@@ -147,4 +153,4 @@ def adapter(folder, model, targets, lora_r, seed=1):
 
 
 if __name__ == "__main__":
-    random_model(sys.argv[2], {"tinyllama": TINYLLAMA, "xgen": XGEN}[sys.argv[1]])
+    random_model(sys.argv[2], {"smollm2": SMOLLM2, "tinyllama": TINYLLAMA, "xgen": XGEN}[sys.argv[1]])

@@ -16,7 +16,7 @@ import sys
 import time
 
 REQUEST = {
-    "model": None,            # a model folder; weights are trained and multiplied in float32
+    "model": None,            # a model folder
     "ids": None,              # safetensors with input_ids, labels, position_ids, doc_ids, attention_mask of shape (N, T), int64
     "method": "lora",         # or `full`
     "adapter": None,          # a PEFT folder to start from, instead of a fresh adapter
@@ -29,6 +29,8 @@ REQUEST = {
     "layout": "rows",         # `packed`: documents apart; `padded`: documents sorted by length, one a row, padded
     "n_steps": 5,             # 0: only the first one, for its loss and gradient norm
     "threads": 2,
+    "device": "cpu",          # or `cuda`
+    "dtype": "float32",       # of weights and arithmetic; an adapter's stay float32
     "seed": 42,
 }  # fmt: skip
 LOSS_CHUNK = 256  # Rows of logits at a time with a chunked loss: 50 MB for a vocabulary of 49,152.
@@ -52,7 +54,7 @@ def measure(request):
     torch.set_num_threads(request["threads"])
     torch.manual_seed(request["seed"])
     rows = read_rows(request["ids"])
-    model = load(request)
+    model = load(request).to(request["device"])
     forward = loss_function(model, request)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True)
@@ -65,11 +67,15 @@ def measure(request):
         optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for input_ids, labels, more in micro_batches:
+            input_ids, labels = input_ids.to(request["device"]), labels.to(request["device"])
+            more = {name: tensor.to(request["device"]) for name, tensor in more.items()}
             part = forward(input_ids, labels, more, n_labels)
             part.backward()
             loss += part.item()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0).item()
         optimizer.step()
+        if request["device"] == "cuda":
+            torch.cuda.synchronize()
         if step == 0:
             first = {"loss": loss, "grad_norm": norm}
         else:
@@ -175,7 +181,7 @@ def load(request):
     from peft import LoraConfig, PeftModel, get_peft_model
 
     transformers.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32, attn_implementation="sdpa")
+    model = transformers.AutoModelForCausalLM.from_pretrained(request["model"], dtype=getattr(torch, request["dtype"]), attn_implementation="sdpa")
     model.config.use_cache = False
     if request["mode"] in ("checkpointing", "both"):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
