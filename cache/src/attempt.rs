@@ -1,32 +1,43 @@
 //! An attempt: the private folder in which a stage runs, and what becomes of it when its process dies.
 //!
 //! ```text
-//! tmp/<attempt>.lock   made and locked first, removed last; the kernel lets go of it when the process ends
-//! tmp/<attempt>/       scratch/, outputs/PORT/...; only the holder of the lock looks inside
+//! tmp/<owner>.lock           of a store value: made and locked before its first attempt, removed after its last; the kernel lets
+//!                            go of it when the process ends
+//! tmp/<owner>-<n>-<key>/     scratch/, outputs/PORT/...; only the owner looks inside
 //! ```
 //!
-//! Recovery is the mirror image: a folder whose lock is free belongs to nobody and is removed.
+//! Recovery is the mirror image: a folder whose owner's lock is free belongs to nobody and is removed.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
-use crate::digest::MAP_SIZE_BYTES_MIN;
 use crate::layout::check_key;
+use crate::listing::Listing;
 use crate::lock::FileLock;
 use crate::store::{entries, unique_word};
 use crate::{CacheError, Store};
 
-const LOCK_SUFFIX: &str = ".lock";
+const LOCK_EXTENSION: &str = "lock";
+
+/// Digits of a fingerprint in the name of an attempt: for people who look.
+const KEY_SHOWN: usize = 16;
 
 /// A private folder for one execution of one stage. Dropping it removes the folder.
 #[derive(Debug)]
 pub struct Attempt {
     store: Store,
     dir: PathBuf,
-    // Declared last: fields are dropped in order, and the lock must outlive the folder.
-    _lock: FileLock,
 }
 
+/// What all attempts of a store value have in common.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    /// `tmp/<owner>`, which is no file: the beginning of names.
+    stem: PathBuf,
+    n_begun: u64,
+    /// Held until the store value is gone, and with it every attempt.
+    _lock: FileLock,
+}
 impl Attempt {
     /// The folder: the `work_dir` of [`pipe_contract::Context::new`].
     pub fn dir(&self) -> &Path {
@@ -38,30 +49,21 @@ impl Attempt {
         self.dir.join("outputs")
     }
 
-    /// Whether one of its files is so large that it is digested in parallel.
+    /// The files that the stage has written.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn has_large_file(&self) -> Result<bool, CacheError> {
-        let mut folders = vec![self.outputs_dir()];
-        while let Some(folder) = folders.pop() {
-            for path in entries(&folder)? {
-                let metadata = fs::symlink_metadata(&path).map_err(CacheError::io("read", &path))?;
-                if metadata.is_dir() {
-                    folders.push(path);
-                } else if metadata.len() >= MAP_SIZE_BYTES_MIN {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
+    /// When one of them is no regular file, or has a name that an artifact cannot have, or the disk refuses.
+    pub fn list(&self) -> Result<Listing, CacheError> {
+        Listing::of(&self.outputs_dir())
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next recovery.
-        let _ = self.store.inner.disk.remove_folder(&self.dir);
+        // From the inside out: mostly each is empty then. What cannot be removed now is removed by the next recovery.
+        for folder in [self.outputs_dir(), self.dir.join("scratch"), self.dir.clone()] {
+            let _ = self.store.inner.disk.remove_folder(&folder);
+        }
     }
 }
 
@@ -72,18 +74,18 @@ impl Store {
     /// When it cannot be made.
     pub fn begin(&self, fingerprint: &str) -> Result<Attempt, CacheError> {
         check_key(fingerprint)?;
-        let disk = &self.inner.disk;
-        let tmp = self.inner.layout.tmp();
-        disk.create_folders(&tmp).map_err(CacheError::io("create", &tmp))?;
-        loop {
-            let stem: String = fingerprint.chars().take(16).collect();
-            let dir = tmp.join(format!("{stem}-{}", unique_word()));
-            // `None` is a recovery that took the lock between its making and ours: another name, another try.
-            if let Some(lock) = FileLock::try_new(&lock_path(&dir))? {
-                disk.create_folders(&dir).map_err(CacheError::io("create", &dir))?;
-                return Ok(Attempt { store: self.clone(), dir, _lock: lock });
-            }
-        }
+        let mut owner = self.inner.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = match &mut *owner {
+            Some(owner) => owner,
+            none => none.insert(Owner::new(&self.inner.layout.tmp())?),
+        };
+        let key = &fingerprint[..fingerprint.len().min(KEY_SHOWN)];
+        let mut dir = owner.stem.clone().into_os_string();
+        dir.push(format!("-{}-{key}", owner.n_begun));
+        owner.n_begun += 1;
+        let dir = PathBuf::from(dir);
+        self.inner.disk.create_folders(&dir).map_err(CacheError::io("create", &dir))?;
+        Ok(Attempt { store: self.clone(), dir })
     }
 
     /// Removes attempts and lock files whose process is gone. What cannot be removed (another user's, say) stays for another time:
@@ -98,30 +100,38 @@ impl Store {
             drop(FileLock::try_existing(&path));
         }
         for path in entries(&self.inner.layout.tmp())? {
-            let _ = self.recover_attempt(&attempt_dir(&path));
+            let _ = self.recover_attempt(&path);
         }
         Ok(())
     }
 
-    fn recover_attempt(&self, dir: &Path) -> Result<(), CacheError> {
-        let lock_path = lock_path(dir);
+    /// `path`: the folder of an attempt, or the lock of an owner.
+    fn recover_attempt(&self, path: &Path) -> Result<(), CacheError> {
+        let lock_path = lock_of_owner(path);
         let lock = FileLock::try_existing(&lock_path)?;
         // A folder without a lock file has no owner: the lock is made before the folder and removed after it.
-        if lock.is_none() && lock_path.exists() {
+        if lock.is_none() && lock_path.exists() || path == lock_path {
             return Ok(());
         }
-        self.inner.disk.remove_folder(dir).map_err(CacheError::io("remove", dir))
+        self.inner.disk.remove_folder(path).map_err(CacheError::io("remove", path))
     }
 }
 
-fn lock_path(dir: &Path) -> PathBuf {
-    let mut path = dir.as_os_str().to_owned();
-    path.push(LOCK_SUFFIX);
-    PathBuf::from(path)
+impl Owner {
+    fn new(tmp: &Path) -> Result<Self, CacheError> {
+        loop {
+            let stem = tmp.join(unique_word());
+            // `None` is a recovery that took the lock between its making and ours: another name, another try.
+            if let Some(lock) = FileLock::try_new(&stem.with_extension(LOCK_EXTENSION))? {
+                return Ok(Owner { stem, n_begun: 0, _lock: lock });
+            }
+        }
+    }
 }
 
-/// The attempt that an entry of `tmp/` belongs to: the folder itself or its lock.
-fn attempt_dir(entry: &Path) -> PathBuf {
-    let name = entry.to_string_lossy();
-    name.strip_suffix(LOCK_SUFFIX).map_or_else(|| entry.to_path_buf(), PathBuf::from)
+/// The lock of whom an entry of `tmp/` belongs to: itself, where it is one.
+fn lock_of_owner(entry: &Path) -> PathBuf {
+    let name = entry.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.split(['-', '.']).next().unwrap_or_default();
+    entry.with_file_name(format!("{stem}.{LOCK_EXTENSION}"))
 }

@@ -1,7 +1,7 @@
 //! Bytes to digests: BLAKE3 of a file, and of an artifact's names and files.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use blake3::Hasher;
@@ -9,6 +9,9 @@ use pipe_contract::ArtifactKind;
 
 /// From this size on a file is mapped and hashed by all threads of the pool; below it, starting them costs more.
 pub(crate) const MAP_SIZE_BYTES_MIN: u64 = 4 << 20;
+
+/// Below it a file is read in small pieces.
+const SMALL_BYTES_MAX: u64 = 16 << 10;
 
 /// A file's digest and size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +48,25 @@ pub(crate) fn hash_file(path: &Path, size_bytes: u64) -> io::Result<String> {
     let mut hasher = Hasher::new();
     if size_bytes >= MAP_SIZE_BYTES_MIN {
         hasher.update_mmap_rayon(path)?;
+    } else if size_bytes < SMALL_BYTES_MAX {
+        hash_small(&mut hasher, File::open(path)?)?;
     } else {
         hasher.update_reader(File::open(path)?)?;
     }
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// As [`Hasher::update_reader`], which clears 64 KiB first and takes longer for that than for a small file.
+fn hash_small(hasher: &mut Hasher, mut file: File) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n_read) => drop(hasher.update(&buffer[..n_read])),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether `text` is a digest as this crate writes them.
@@ -103,6 +121,7 @@ mod tests {
         std::fs::write(&path, &bytes).expect("write");
         let expected = blake3::hash(&bytes).to_hex().to_string();
         assert_eq!(hash_file(&path, bytes.len() as u64).expect("map"), expected);
-        assert_eq!(hash_file(&path, 0).expect("read"), expected);
+        assert_eq!(hash_file(&path, SMALL_BYTES_MAX).expect("read"), expected);
+        assert_eq!(hash_file(&path, 0).expect("read in small pieces"), expected);
     }
 }

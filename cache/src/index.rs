@@ -1,7 +1,7 @@
 //! The disposable index below `idx/`: manifests by semantic key, and answers about remote names.
 //!
 //! ```text
-//! idx/semantic/ab/<semantic key>   fingerprints, one per line, in the order of their publishing
+//! idx/semantic/ab/<semantic key>   fingerprints, one per line, in the order of their publishing; of manifests with a compute class
 //! idx/semantic/complete            made once all manifests are listed; without it the lists are made again
 //! idx/trajectory/<trajectory>      fingerprints whose executions left its training state
 //! idx/memo/<digest of the name>    { "format_version": 1, "name": .., "value": .. }
@@ -31,7 +31,7 @@ struct Note {
 }
 
 impl Store {
-    /// The manifest with this semantic key that was published first, on whatever compute class.
+    /// The manifest with this semantic key and a compute class that was published first, whatever its class.
     ///
     /// # Errors
     /// When the disk refuses, or the key cannot be one.
@@ -99,9 +99,16 @@ impl Store {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Lists a fingerprint under its semantic key unless it is listed. Where that fails, the lists are no longer complete,
-    /// and are made again by who asks next.
-    pub(crate) fn add_to_semantic_index(&self, semantic_key: &str, fingerprint: &str) -> Result<(), CacheError> {
+    /// Lists a manifest under its semantic key unless it is listed, or has no compute class: then there is no other to find it in place of.
+    /// Where that fails, the lists are no longer complete, and are made again by who asks next.
+    pub(crate) fn add_to_semantic_index(&self, manifest: &Manifest) -> Result<(), CacheError> {
+        match &manifest.compute_class {
+            Some(_) => self.list_manifest(&manifest.semantic_key, &manifest.fingerprint),
+            None => Ok(()),
+        }
+    }
+
+    fn list_manifest(&self, semantic_key: &str, fingerprint: &str) -> Result<(), CacheError> {
         let path = fanned(self.inner.layout.semantic(), semantic_key);
         let text = fs::read_to_string(&path).unwrap_or_default();
         if text.lines().any(|listed| listed == fingerprint) {
@@ -118,13 +125,14 @@ impl Store {
         listed.inspect_err(|_| drop(disk.remove_file(&self.inner.layout.semantic().join("complete"))))
     }
 
-    /// When each manifest was written, its fingerprint and its semantic key; oldest first.
+    /// When each manifest with a compute class was written, its fingerprint and its semantic key; oldest first.
     fn all_manifests(&self) -> Result<Vec<(SystemTime, String, String)>, CacheError> {
         let mut found = Vec::new();
         for path in files_below(&self.inner.layout.manifests())? {
             let written = fs::metadata(&path).and_then(|metadata| metadata.modified());
             if let (Ok(bytes), Ok(written)) = (fs::read(&path), written)
                 && let Ok(manifest) = Manifest::decode(&bytes)
+                && manifest.compute_class.is_some()
             {
                 found.push((written, manifest.fingerprint, manifest.semantic_key));
             }
@@ -137,7 +145,7 @@ impl Store {
     fn list_manifests(&self, found: &[(SystemTime, String, String)]) -> Result<(), CacheError> {
         for (_, fingerprint, semantic_key) in found {
             if check_key(semantic_key).is_ok() {
-                self.add_to_semantic_index(semantic_key, fingerprint)?;
+                self.list_manifest(semantic_key, fingerprint)?;
             }
         }
         self.write_index(&self.inner.layout.semantic().join("complete"), b"")

@@ -51,7 +51,7 @@ impl Store {
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<StageLock>, CacheError> {
         check_key(fingerprint)?;
-        let path = self.lock_path(fingerprint)?;
+        let path = self.lock_path(fingerprint);
         let mut holder_seen = None;
         loop {
             if let Some(file) = FileLock::try_new(&path)? {
@@ -71,20 +71,18 @@ impl Store {
 
     /// Held while a manifest is compared with the one that is there and put in its place.
     pub(crate) fn commit_lock(&self, fingerprint: &str) -> Result<FileLock, CacheError> {
-        wait_for(&self.lock_path(&format!("{fingerprint}.commit"))?)
+        wait_for(&self.lock_path(&format!("{fingerprint}.commit")))
     }
 
     /// Held while a file is copied into a folder of the user: what lies there half copied is then of a process that died.
     pub(crate) fn folder_lock(&self, folder: &Path) -> Result<FileLock, CacheError> {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         let digest = blake3::hash(absolute.as_os_str().as_encoded_bytes());
-        wait_for(&self.lock_path(&format!("{}.folder", digest.to_hex()))?)
+        wait_for(&self.lock_path(&format!("{}.folder", digest.to_hex())))
     }
 
-    fn lock_path(&self, name: &str) -> Result<PathBuf, CacheError> {
-        let locks = self.inner.layout.locks();
-        fs::create_dir_all(&locks).map_err(CacheError::io("create", &locks))?;
-        Ok(locks.join(name))
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.inner.layout.locks().join(name)
     }
 }
 
@@ -101,23 +99,30 @@ pub(crate) fn wait_for(path: &Path) -> Result<FileLock, CacheError> {
 pub struct FileLock {
     path: PathBuf,
     file: File,
+    identity: Identity,
     is_kept: bool,
 }
 
+/// Device and inode: what makes an open file and a name the same.
+type Identity = (u64, u64);
+
 impl FileLock {
-    /// Makes the file if needed and takes its lock; `None` if another holds it.
+    /// Makes the file, and its folder, if needed and takes its lock; `None` if another holds it.
     ///
     /// # Errors
     /// When the file cannot be made or written.
     pub fn try_new(path: &Path) -> Result<Option<FileLock>, CacheError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(CacheError::io("open", path))?;
+            let file = match (options.open(path), path.parent()) {
+                (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::create_dir_all(folder).map_err(CacheError::io("create", folder))?;
+                    options.open(path)
+                }
+                (opened, _) => opened,
+            };
+            let file = file.map_err(CacheError::io("open", path))?;
             match Self::take(file, path)? {
                 Taken::Held(lock) => return Ok(Some(lock)),
                 Taken::ByOther => return Ok(None),
@@ -153,12 +158,14 @@ impl FileLock {
             Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(Taken::ByOther),
             Err(error) => return Err(CacheError::io("lock", path)(error.into())),
         }
-        if !is_at(&file, path) {
+        let opened = file.metadata().map_err(CacheError::io("read", path))?;
+        let identity = (opened.dev(), opened.ino());
+        if !is_at(identity, path) {
             return Ok(Taken::Removed);
         }
         // Only for those who wait to say for whom; on a full disk it is not known.
-        let _ = write_holder(&mut file);
-        Ok(Taken::Held(FileLock { path: path.to_path_buf(), file, is_kept: false }))
+        let _ = write_holder(&mut file, opened.len());
+        Ok(Taken::Held(FileLock { path: path.to_path_buf(), file, identity, is_kept: false }))
     }
 }
 
@@ -184,7 +191,7 @@ enum Taken {
 impl Drop for FileLock {
     fn drop(&mut self) {
         // Only our own file: if someone cleared the folder, the name may already be another's.
-        if !self.is_kept && is_at(&self.file, &self.path) {
+        if !self.is_kept && is_at(self.identity, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -196,17 +203,14 @@ impl fmt::Debug for FileLock {
     }
 }
 
-/// Whether `path` still leads to the open `file`.
-fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
+/// Whether `path` still leads to the open file.
+fn is_at(file: Identity, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == file)
 }
 
-fn write_holder(file: &mut File) -> io::Result<()> {
+fn write_holder(file: &mut File, size_bytes: u64) -> io::Result<()> {
     // Not of a new file: ext4 starts to write a truncated file when it is closed, which takes milliseconds.
-    if file.metadata()?.len() > 0 {
+    if size_bytes > 0 {
         file.rewind()?;
         file.set_len(0)?;
     }

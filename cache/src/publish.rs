@@ -15,8 +15,6 @@
 //! blobs kept. It deliberately does not judge why.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use pipe_contract::{ArtifactKind, ExternalFile};
@@ -24,6 +22,7 @@ use serde_json::Value;
 
 use crate::digest::is_digest;
 use crate::layout::{check_key, fanned, is_safe_name};
+use crate::listing::{ListedFile, Listing};
 use crate::manifest::{ExternalRef, Manifest, ManifestArtifact, ManifestFile};
 use crate::name_map::NameMap;
 use crate::stat_memo::stat;
@@ -81,10 +80,24 @@ impl Store {
     /// # Errors
     /// When an output is empty, undeclared, or holds something else than regular files, or the disk refuses. The store
     /// then answers as if the attempt had never been.
-    pub fn publish(&self, attempt: Attempt, mut draft: ManifestDraft) -> Result<Publication, CacheError> {
+    pub fn publish(&self, attempt: Attempt, draft: ManifestDraft) -> Result<Publication, CacheError> {
+        let listing = attempt.list()?;
+        self.publish_listed(attempt, listing, draft)
+    }
+
+    /// The same for files that were listed already: nothing has written to the attempt since.
+    ///
+    /// # Errors
+    /// As [`Store::publish`].
+    pub fn publish_listed(
+        &self,
+        attempt: Attempt,
+        listing: Listing,
+        mut draft: ManifestDraft,
+    ) -> Result<Publication, CacheError> {
         check_key(&draft.fingerprint)?;
         check_key(&draft.semantic_key)?;
-        let found = self.collect(&attempt, &draft)?;
+        let found = self.collect(listing, &draft)?;
         let files: BTreeMap<&str, &Found> =
             found.values().flat_map(BTreeMap::values).map(|file| (file.digest.as_str(), file)).collect();
         let mut settled = BTreeSet::new();
@@ -99,28 +112,29 @@ impl Store {
         let _shared = self.share_gc_lock()?;
         self.hold_while_shared(&[&manifest.fingerprint], &[])?;
         self.store_blobs(&files, &mut settled)?;
+        for port in manifest.outputs.keys() {
+            // Only to make the removal of the attempt cheap.
+            let _ = self.inner.disk.remove_folder(&attempt.outputs_dir().join(port));
+        }
         self.commit(&attempt, manifest, &preimage)
     }
 
     /// Port to name to file, for what the stage wrote.
     fn collect(
         &self,
-        attempt: &Attempt,
+        mut listing: Listing,
         draft: &ManifestDraft,
     ) -> Result<BTreeMap<String, BTreeMap<String, Found>>, CacheError> {
-        let outputs_dir = attempt.outputs_dir();
-        for path in crate::store::entries(&outputs_dir)? {
-            let port = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if !draft.outputs.contains_key(&port) {
-                return Err(CacheError::UndeclaredOutput { port });
-            }
+        if let Some(port) = listing.ports.keys().find(|port| !draft.outputs.contains_key(*port)) {
+            return Err(CacheError::UndeclaredOutput { port: port.clone() });
         }
         let mut found = BTreeMap::new();
         for port in draft.outputs.keys() {
             let mut files = BTreeMap::new();
-            for (name, path) in walk(port, &outputs_dir.join(port))? {
-                self.unshare(&path)?;
-                let size_bytes = stat(&path)?.size_bytes;
+            for (name, ListedFile { path, size_bytes, n_names }) in listing.ports.remove(port).unwrap_or_default() {
+                if n_names > 1 {
+                    self.unshare(&path)?;
+                }
                 let digest = self.hash_now(&path, size_bytes)?;
                 files.insert(name, Found { path, digest, size_bytes });
             }
@@ -131,10 +145,6 @@ impl Store {
 
     /// Gives a file that has a second name elsewhere (a hard link) an inode of its own: a blob has one name.
     fn unshare(&self, path: &Path) -> Result<(), CacheError> {
-        let n_names = fs::symlink_metadata(path).map_err(CacheError::io("read", path))?.nlink();
-        if n_names == 1 {
-            return Ok(());
-        }
         let mut copy = path.as_os_str().to_owned();
         copy.push(unique_word());
         let copy = PathBuf::from(copy);
@@ -149,8 +159,7 @@ impl Store {
         }
         let disk = &self.inner.disk;
         if settled.insert(&file.digest) {
-            disk.sync_file(&file.path).map_err(CacheError::io("sync", &file.path))?;
-            disk.seal(&file.path).map_err(CacheError::io("seal", &file.path))?;
+            disk.settle(&file.path).map_err(CacheError::io("sync and seal", &file.path))?;
         }
         Ok(true)
     }
@@ -246,7 +255,7 @@ impl Store {
         if first.has_outputs_of(&new) {
             // The same bytes; if they lie elsewhere now (a file downloaded again), the new manifest says where.
             if first.outputs == new.outputs {
-                let _ = self.add_to_semantic_index(&first.semantic_key, &first.fingerprint);
+                let _ = self.add_to_semantic_index(&first);
                 return Ok(Publication { manifest: first, divergence: None });
             }
             self.write_standing(attempt, &new, preimage)?;
@@ -271,7 +280,7 @@ impl Store {
         manifest: &Manifest,
         preimage: &Value,
     ) -> Result<(), CacheError> {
-        let _ = self.add_to_semantic_index(&manifest.semantic_key, &manifest.fingerprint);
+        let _ = self.add_to_semantic_index(manifest);
         self.write_manifest(attempt, &manifest.encode(preimage), &self.inner.layout.manifest(&manifest.fingerprint))
     }
 
@@ -287,8 +296,7 @@ impl Store {
         let folder = folder_of(to);
         self.make_folder(&folder)?;
         let temporary = attempt.dir().join("manifest");
-        disk.write(&temporary, text.as_bytes()).map_err(CacheError::io("write", &temporary))?;
-        disk.sync_file(&temporary).map_err(CacheError::io("sync", &temporary))?;
+        disk.write_and_sync(&temporary, text.as_bytes()).map_err(CacheError::io("write", &temporary))?;
         disk.rename(&temporary, to).map_err(CacheError::io("rename", to))?;
         self.sync_folders(&BTreeSet::from([folder]))
     }
@@ -327,29 +335,4 @@ fn to_manifest(draft: ManifestDraft, outputs: Outputs) -> Result<Manifest, Cache
         outputs: artifacts,
         facts: draft.facts,
     })
-}
-
-/// Name and path of every file below `folder`; folders without files leave nothing.
-fn walk(port: &str, folder: &Path) -> Result<BTreeMap<String, PathBuf>, CacheError> {
-    let mut files = BTreeMap::new();
-    let mut pending = vec![(String::new(), folder.to_path_buf())];
-    while let Some((prefix, current)) = pending.pop() {
-        for path in crate::store::entries(&current)? {
-            let part = path.file_name().expect("an entry of a folder has a name");
-            let name = format!("{prefix}{}", part.to_string_lossy());
-            if part.to_str().is_none() || !is_safe_name(&name) {
-                return Err(CacheError::BadName { port: port.to_owned(), name });
-            }
-            let file_type = fs::symlink_metadata(&path).map_err(CacheError::io("read", &path))?.file_type();
-            if file_type.is_dir() {
-                pending.push((format!("{name}/"), path));
-            } else if file_type.is_file() {
-                files.insert(name, path);
-            } else {
-                let what = if file_type.is_symlink() { "symlink" } else { "special file" };
-                return Err(CacheError::NotAFile { port: port.to_owned(), name, what });
-            }
-        }
-    }
-    Ok(files)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use crate::attempt::Owner;
 use crate::hold::Hold;
 use crate::layout::Layout;
 use crate::{CacheError, Disk, RealDisk};
@@ -32,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) certain: Mutex<HashSet<PathBuf>>,
     /// What is relied on through this value: not removed by `gc` while it lives.
     pub(crate) hold: Mutex<Option<Hold>>,
+    /// Of the attempts that were begun through this value.
+    pub(crate) owner: Mutex<Option<Owner>>,
     /// Opened to look into it: nothing is held.
     pub(crate) is_to_read: bool,
     /// Whether the folder was not there: nothing is written then, not even the index.
@@ -90,8 +93,16 @@ impl Store {
 
     fn at(root: PathBuf, disk: Arc<dyn Disk>, purpose: Purpose) -> Store {
         let (is_to_read, is_absent) = (purpose != Purpose::Write, purpose == Purpose::ReadNothing);
-        let (layout, n_files_read, hold) = (Layout::new(root), AtomicU64::new(0), Mutex::default());
-        let inner = Inner { layout, disk, n_files_read, certain: Mutex::default(), hold, is_to_read, is_absent };
+        let inner = Inner {
+            layout: Layout::new(root),
+            disk,
+            n_files_read: AtomicU64::new(0),
+            certain: Mutex::default(),
+            hold: Mutex::default(),
+            owner: Mutex::default(),
+            is_to_read,
+            is_absent,
+        };
         Store { inner: Arc::new(inner) }
     }
 
@@ -156,12 +167,11 @@ impl Store {
         self.make_root()?;
         // The store lies in the user's project, and nothing of it belongs into their repository.
         let ignore = root.join(".gitignore");
-        disk.write(&ignore, b"*\n").map_err(CacheError::io("write", &ignore))?;
-        disk.sync_file(&ignore).map_err(CacheError::io("sync", &ignore))?;
+        disk.write_and_sync(&ignore, b"*\n").map_err(CacheError::io("write", &ignore))?;
         let format = self.inner.layout.format();
         let temporary = root.join(format!("FORMAT-{}", unique_word()));
-        disk.write(&temporary, format!("{FORMAT}\n").as_bytes()).map_err(CacheError::io("write", &temporary))?;
-        disk.sync_file(&temporary).map_err(CacheError::io("sync", &temporary))?;
+        let text = format!("{FORMAT}\n");
+        disk.write_and_sync(&temporary, text.as_bytes()).map_err(CacheError::io("write", &temporary))?;
         disk.rename(&temporary, &format).map_err(CacheError::io("rename", &format))?;
         disk.sync_folder(root).map_err(CacheError::io("sync", root))
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pipe_cache::{Divergence, Manifest};
@@ -18,6 +18,7 @@ use super::spot::Spot;
 use super::tries::StageTries;
 use super::usage::Usage;
 use super::wishes;
+use super::workers::Workers;
 use crate::error::{RunnerError, chain};
 use crate::events::{Event, EventBus, Failure};
 use crate::graph::StageGraph;
@@ -179,7 +180,7 @@ impl<'a> Coordinator<'a, '_, '_> {
             scheduler = scheduler.keep_going();
         }
         thread::scope(|scope| {
-            let result = self.drive(&mut scheduler, receiver, scope);
+            let result = self.drive(&mut scheduler, receiver, &Workers::new(scope));
             // The scope waits for its threads: with the store unusable, they need not go on.
             if result.is_err() {
                 self.cancel.cancel();
@@ -193,7 +194,7 @@ impl<'a> Coordinator<'a, '_, '_> {
         &mut self,
         scheduler: &mut Scheduler,
         receiver: &Receiver<Message>,
-        scope: &'scope Scope<'scope, '_>,
+        workers: &Workers<'scope, '_>,
     ) -> Result<(), RunnerError>
     where
         'a: 'scope,
@@ -207,7 +208,7 @@ impl<'a> Coordinator<'a, '_, '_> {
             while let Some(command) = commands.pop_front() {
                 let answer = match command {
                     Command::Examine(stage) => Some(self.examine(stage)?),
-                    Command::Start { stage, grant } => self.start(scope, stage, grant),
+                    Command::Start { stage, grant } => self.start(workers, stage, grant),
                     Command::Close(stage, outcome) => {
                         self.close(stage, outcome);
                         None
@@ -336,8 +337,8 @@ impl<'a> Coordinator<'a, '_, '_> {
         Ok(without)
     }
 
-    /// Starts a thread; answers the scheduler only if there is none.
-    fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, stage: usize, grant: Grant) -> Option<SchedulerEvent>
+    /// Hands the stage to a thread; answers the scheduler only if there is none.
+    fn start<'scope>(&mut self, workers: &Workers<'scope, '_>, stage: usize, grant: Grant) -> Option<SchedulerEvent>
     where
         'a: 'scope,
     {
@@ -363,12 +364,11 @@ impl<'a> Coordinator<'a, '_, '_> {
             self.bus.emit(&Event::Log { stage: self.name(stage), line });
         }
         let sender = self.sender.clone();
-        let spawned = thread::Builder::new().name(job.thread_name()).spawn_scoped(scope, move || {
-            let tell = |event| drop(sender.send(Message::Told(stage, event)));
-            let end = job.run(&tell);
-            drop(sender.send(Message::Ended(stage, Box::new(end))));
-        });
-        let error = spawned.err()?;
+        let started = workers.start(Box::new(move || {
+            let end = Box::new(job.run(&|event| drop(sender.send(Message::Told(stage, event)))));
+            Box::new(move || drop(sender.send(Message::Ended(stage, end))))
+        }));
+        let error = started.err()?;
         let message = format!("failed to start a thread for it: {error}");
         let help = Some("fewer threads may be allowed here: try `--threads 1`".to_string());
         let failure = Failure { slug: "threads".into(), message, help, is_bug: false };

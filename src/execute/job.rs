@@ -183,8 +183,9 @@ impl Job<'_> {
         }
         let ((), draft) = self.compute(&keys, &attempt, &pool, tell, |ctx| self.spec().stage.run(ctx))?;
         // In the pool too: digesting large files is parallel, and should keep to the threads that were granted.
-        let is_parallel = self.spec().stage.is_parallel() || attempt.has_large_file()?;
-        let publication = pool.run(is_parallel, || store.publish(attempt, draft))??;
+        let listing = attempt.list()?;
+        let is_parallel = self.spec().stage.is_parallel() || listing.has_large_file();
+        let publication = pool.run(is_parallel, || store.publish_listed(attempt, listing, draft))??;
         if !keys.keeps_checkpoints {
             store.remove_checkpoint(&keys.trajectory);
         } else if store.checkpoint_dir(&keys.trajectory).exists() {
@@ -368,6 +369,6 @@ fn input_changed(what: &str) -> StageError {
 /// Runs code of a stage; a panic in it becomes a bug.
 fn guard<T>(thread_name: &str, work: impl FnOnce() -> T) -> Result<T, Stop> {
     panics::record_panics();
-    catch_unwind(AssertUnwindSafe(work))
+    panics::works_for(thread_name, || catch_unwind(AssertUnwindSafe(work)))
         .map_err(|_| Stop::Bug(format!("it panicked: {}", panics::take_message(thread_name))))
 }

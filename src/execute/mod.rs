@@ -1,4 +1,4 @@
-//! Executing a plan: stages run, each on a thread of its own, and their outputs become part of the store.
+//! Executing a plan: stages run, each on a thread that does nothing else meanwhile, and their outputs become part of the store.
 //!
 //! ```text
 //! scheduler --Start--> thread: stage lock -> look up again -> resolve, run in a pool of its own -> publish --Ended--> scheduler
@@ -32,6 +32,7 @@ mod spot;
 mod tries;
 mod usage;
 mod wishes;
+mod workers;
 
 pub use coordinator::{RunEnd, execute};
 pub use ledger::Ledger;

@@ -39,7 +39,8 @@ impl<'a> PlainLines<'a> {
 
     fn line(&mut self, stage: &str, text: &str) {
         let name = self.style.bold(&pad(stage, self.width));
-        let _ = writeln!(self.err, "{name}  {text}");
+        // In one write: lines of other processes do not come between.
+        let _ = self.err.write_all(format!("{name}  {text}\n").as_bytes());
     }
 
     fn on_progress(&mut self, at: Duration, stage: &str, progress: (u64, u64, pipe_contract::Unit)) {

@@ -311,13 +311,15 @@ fn an_external_file_is_synced_before_a_manifest_refers_to_it() {
 fn an_attempt_whose_lock_is_free_is_removed_and_a_held_one_is_not() {
     let sandbox = Sandbox::new();
     let held = attempt(&sandbox.store, FINGERPRINT, &[("a", "1")]).expect("an attempt");
-    write(&sandbox.in_store("tmp/dead-1/outputs/rows/a"), "half");
-    write(&sandbox.in_store("tmp/dead-1.lock"), "4000000");
-    write(&sandbox.in_store("tmp/orphan-2/outputs/rows/a"), "half");
-    write(&sandbox.in_store("tmp/folderless-3.lock"), "");
+    write(&sandbox.in_store("tmp/dead-0-abc/outputs/rows/a"), "half");
+    write(&sandbox.in_store("tmp/dead-1-def/outputs/rows/a"), "half");
+    write(&sandbox.in_store("tmp/dead.lock"), "4000000");
+    write(&sandbox.in_store("tmp/orphan-2-abc/outputs/rows/a"), "half");
+    write(&sandbox.in_store("tmp/folderless.lock"), "");
     sandbox.reopen();
     let held_name = held.dir().file_name().expect("a name").to_string_lossy().into_owned();
-    assert_eq!(names(&sandbox.in_store("tmp")), [held_name.clone(), format!("{held_name}.lock")]);
+    let (owner, _) = held_name.split_once('-').expect("its owner, and a number");
+    assert_eq!(names(&sandbox.in_store("tmp")), [held_name.clone(), format!("{owner}.lock")]);
     sandbox.store.publish(held, draft(FINGERPRINT)).expect("still whole");
     assert!(fs::exists(blob(&sandbox.store, "1")).expect("looked at"));
 }

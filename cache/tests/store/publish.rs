@@ -26,7 +26,7 @@ fn what_is_published_is_found_again() {
         assert_eq!(fs::metadata(path).expect("a blob").permissions().mode() & 0o777, 0o444, "{name}");
     }
     assert!(matches!(store.artifact(&found, "text"), Err(CacheError::UnknownPort { .. })));
-    assert_eq!(names(&sandbox.in_store("tmp")), Vec::<String>::new());
+    assert_eq!(sandbox.attempts(), Vec::<String>::new());
     assert_eq!(names(&sandbox.in_store("locks")), Vec::<String>::new());
 }
 
@@ -104,7 +104,7 @@ fn a_dropped_attempt_leaves_nothing() {
     let dir = attempt.dir().to_path_buf();
     assert!(dir.join("outputs/rows/a").is_file());
     drop(attempt);
-    assert_eq!(names(&sandbox.in_store("tmp")), Vec::<String>::new());
+    assert_eq!(sandbox.attempts(), Vec::<String>::new());
     assert_eq!(sandbox.store.lookup(FINGERPRINT).expect("looked up"), None);
 }
 
@@ -125,7 +125,7 @@ fn only_regular_files_in_declared_ports_are_taken() {
         let error = sandbox.store.publish(attempt, draft(FINGERPRINT)).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
         assert_eq!(sandbox.store.lookup(FINGERPRINT).expect("looked up"), None);
-        assert_eq!(names(&sandbox.in_store("tmp")), Vec::<String>::new());
+        assert_eq!(sandbox.attempts(), Vec::<String>::new());
     }
 }
 

@@ -49,6 +49,11 @@ impl Sandbox {
         path
     }
 
+    /// The attempts in `tmp/`; the locks of their owners stay as long as a store value lives.
+    pub(crate) fn attempts(&self) -> Vec<String> {
+        names(&self.in_store("tmp")).into_iter().filter(|name| !name.ends_with(".lock")).collect()
+    }
+
     /// The same store as another process would open it.
     pub(crate) fn reopen(&self) -> Store {
         Store::open(self.store.root()).expect("the store opens again")
@@ -77,6 +82,7 @@ pub(crate) fn draft(fingerprint: &str) -> ManifestDraft {
     ManifestDraft {
         fingerprint: fingerprint.to_owned(),
         semantic_key: SEMANTIC_KEY.to_owned(),
+        compute_class: Some("cpu-f32/1".to_owned()),
         kind: "prepare".to_owned(),
         kind_version: 3,
         outputs: [("rows".to_owned(), ArtifactKind::Rows)].into(),

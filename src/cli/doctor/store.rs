@@ -191,8 +191,10 @@ fn room(session: &Session<'_>, folder: &Path) -> Check {
 
 /// What earlier runs left and nobody needs.
 fn leftovers(root: &Path) -> Option<Check> {
-    let count = |name: &str| fs::read_dir(root.join(name)).map_or(0, Iterator::count);
-    let (n_attempts, n_corrupt, n_checkpoints) = (count("tmp"), count("corrupt"), count("checkpoints"));
+    let entries = |name: &str| fs::read_dir(root.join(name)).into_iter().flatten().flatten();
+    let (n_corrupt, n_checkpoints) = (entries("corrupt").count(), entries("checkpoints").count());
+    // The other entries are locks.
+    let n_attempts = entries("tmp").filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count();
     if !root.is_dir() {
         return None;
     }

@@ -55,6 +55,8 @@ impl Stage for Command {
         let paths = Paths::new(&inputs, &outputs);
         let call = self.call(ctx, &paths, &secrets, &scratch, &home, (&inputs, &outputs))?;
         let status = child::run(call, &secrets, &ctx.cancel, &mut |line| ctx.log(line))?;
+        // Most programs leave it empty; what they do leave goes with the scratch folder.
+        let _ = std::fs::remove_dir(&home);
         inputs.check_unchanged()?;
         if !status.success() {
             return Err(CommandError::Failed { command: self.shown(), end: end_of(status) }.into());
@@ -107,12 +109,15 @@ impl Command {
     /// A change of a file that is not in the key runs nothing again.
     fn warn_of_unlisted(&self, ctx: &Context<'_>) {
         for (position, word) in self.settings.run.iter().enumerate() {
-            // A program without a folder is looked for on PATH.
-            if position == 0 && !word.contains('/') {
+            // A program without a folder is looked for on PATH; an option and an expression are no names.
+            if position == 0 && !word.contains('/') || word.starts_with("${{") {
                 continue;
             }
             // `--config=c.yaml` too.
             let name = word.split_once('=').map_or(word.as_str(), |(_, value)| value);
+            if name.starts_with('-') {
+                continue;
+            }
             let path = Path::new(name);
             let path = path.strip_prefix(&ctx.base_dir).unwrap_or(path);
             let is_listed = || self.settings.sources.iter().any(|source| source.covers(path));
