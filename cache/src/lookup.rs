@@ -53,12 +53,9 @@ impl Store {
     /// # Errors
     /// When the disk refuses, or the fingerprint cannot be a key.
     pub fn lookup(&self, fingerprint: &str) -> Result<Option<Manifest>, CacheError> {
-        let decoded = |read: Read| -> Result<_, CacheError> {
-            Ok(self.read_manifest(fingerprint, read)?.map(|bytes| Manifest::decode(&bytes)))
-        };
-        let manifest = match decoded(read_once)? {
+        let manifest = match self.read_manifest(fingerprint, |path| read_once(path, Manifest::decode))? {
             // It may be longer than what was read.
-            Some(Err(Unreadable::Damaged)) => decoded(read_all)?,
+            Some(Err(Unreadable::Damaged)) => self.read_manifest(fingerprint, |path| read_all(path, Manifest::decode))?,
             decoded => decoded,
         };
         Ok(manifest.and_then(Result::ok).filter(|manifest| manifest.fingerprint == fingerprint))
@@ -69,16 +66,20 @@ impl Store {
     /// # Errors
     /// As [`Store::lookup`].
     pub fn preimage(&self, fingerprint: &str) -> Result<Option<serde_json::Value>, CacheError> {
-        let bytes = self.read_manifest(fingerprint, read_all)?;
-        Ok(bytes.and_then(|bytes| Manifest::decode_preimage(&bytes).ok()))
+        let preimage = self.read_manifest(fingerprint, |path| read_all(path, Manifest::decode_preimage))?;
+        Ok(preimage.and_then(Result::ok))
     }
 
-    /// The text under a fingerprint, or its beginning.
-    fn read_manifest(&self, fingerprint: &str, read: Read) -> Result<Option<Vec<u8>>, CacheError> {
+    /// What `read` makes of the file under a fingerprint; `None` where there is none.
+    fn read_manifest<T>(
+        &self,
+        fingerprint: &str,
+        read: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> Result<Option<T>, CacheError> {
         check_key(fingerprint)?;
         let path = self.inner.layout.manifest(fingerprint);
         match read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(read) => Ok(Some(read)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(CacheError::Io { verb: "read", path, source }),
         }
@@ -182,16 +183,14 @@ impl Store {
     }
 }
 
-type Read = fn(&Path) -> io::Result<Vec<u8>>;
-
-fn read_all(path: &Path) -> io::Result<Vec<u8>> {
-    fs::read(path)
+fn read_all<T>(path: &Path, decode: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    fs::read(path).map(|bytes| decode(&bytes))
 }
 
-/// The beginning of a file, which mostly is all of it: three system calls instead of the five of `fs::read`, for each stage of a plan.
-fn read_once(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; READ_ONCE_BYTES];
+/// The beginning of a file, which mostly is all of it: three system calls instead of the five of `fs::read`, and no buffer to allocate, for
+/// each stage of a plan.
+fn read_once<T>(path: &Path, decode: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    let mut bytes = [0; READ_ONCE_BYTES];
     let n_read = File::open(path)?.read(&mut bytes)?;
-    bytes.truncate(n_read);
-    Ok(bytes)
+    Ok(decode(&bytes[..n_read]))
 }
