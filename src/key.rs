@@ -181,7 +181,7 @@ impl Encoder {
         self.0.update(text.as_bytes());
     }
 
-    fn settings(&mut self, settings: &BTreeMap<String, KeyValue>) {
+    fn settings(&mut self, settings: &KeySettings) {
         self.number(settings.len() as u64);
         for (name, value) in settings {
             self.text(name);
@@ -270,8 +270,8 @@ mod tests {
             kind: "train".into(),
             kind_version: 3,
             settings: [
-                ("learning_rate".into(), KeyValue::float(2e-4).expect("not NaN")),
-                ("lora".into(), KeyValue::Map([("r".to_string(), KeyValue::Int(16))].into())),
+                ("learning_rate", KeyValue::float(2e-4).expect("not NaN")),
+                ("lora", KeyValue::Map([("r".to_string(), KeyValue::Int(16))].into())),
             ]
             .into(),
             source: KeySource::Computed,
@@ -290,7 +290,7 @@ mod tests {
         let computed = sample();
         let files = StageKey { source: KeySource::Files(vec![("rows.jsonl".into(), "cc".into())]), ..sample() };
         let commit = StageKey { source: KeySource::Commit("0123".into()), ..sample() };
-        let bare = StageKey { settings: KeySettings::new(), inputs: BTreeMap::new(), ..sample() };
+        let bare = StageKey { settings: KeySettings::default(), inputs: BTreeMap::new(), ..sample() };
         let declared = StageKey { outputs: declare("report", ArtifactKind::File, Some("report.html")), ..sample() };
         let table = [
             (computed.semantic_key(), "c9b2512b058b1c91f199712476d01a065801eed7bc5f08f1a16d6c8cb2080dfc"),
@@ -318,26 +318,25 @@ mod tests {
             ("kind", |k| k.kind = "trains".into()),
             ("version", |k| k.kind_version = 4),
             ("a float by one bit", |k| {
-                k.settings.insert("learning_rate".into(), KeyValue::FloatBits(2e-4f64.to_bits() + 1));
+                k.settings.insert("learning_rate", KeyValue::FloatBits(2e-4f64.to_bits() + 1));
             }),
             ("a nested setting", |k| {
-                k.settings.insert("lora".into(), KeyValue::Map([("r".to_string(), KeyValue::Int(8))].into()));
+                k.settings.insert("lora", KeyValue::Map([("r".to_string(), KeyValue::Int(8))].into()));
             }),
             ("the type of a setting", |k| {
-                k.settings
-                    .insert("lora".into(), KeyValue::Map([("r".to_string(), KeyValue::Text("16".into()))].into()));
+                k.settings.insert("lora", KeyValue::Map([("r".to_string(), KeyValue::Text("16".into()))].into()));
             }),
             ("one more setting", |k| {
-                k.settings.insert("seed".into(), KeyValue::Int(1));
+                k.settings.insert("seed", KeyValue::Int(1));
             }),
             ("one setting less", |k| {
                 k.settings.remove("lora");
             }),
             ("the order of a list", |k| {
-                k.settings.insert("formats".into(), KeyValue::List(vec![KeyValue::Int(1), KeyValue::Int(2)]));
+                k.settings.insert("formats", KeyValue::List(vec![KeyValue::Int(1), KeyValue::Int(2)]));
             }),
             ("the other order of it", |k| {
-                k.settings.insert("formats".into(), KeyValue::List(vec![KeyValue::Int(2), KeyValue::Int(1)]));
+                k.settings.insert("formats", KeyValue::List(vec![KeyValue::Int(2), KeyValue::Int(1)]));
             }),
             ("source", |k| k.source = KeySource::Commit("0123".into())),
             ("a file's name", |k| k.source = KeySource::Files(vec![("b".into(), "cc".into())])),

@@ -26,6 +26,8 @@ pub mod key;
 pub mod lockfile;
 pub mod place;
 
+pub mod ahead;
+
 pub mod plan;
 
 pub mod drift;

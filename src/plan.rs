@@ -20,6 +20,7 @@ use std::sync::Arc;
 use pipe_cache::{CacheError, Manifest, Store};
 use pipe_contract::{Output, Source, StageError};
 
+use crate::ahead::Ahead;
 use crate::key::{KeyInput, KeyOutput, KeySource, StageKey, fingerprint};
 use crate::lockfile::LockFile;
 use crate::place;
@@ -212,9 +213,17 @@ impl Planner<'_> {
     /// # Errors
     /// When the store cannot be read.
     pub fn plan(&self) -> Result<Plan, CacheError> {
+        self.plan_with(&Ahead::default())
+    }
+
+    /// The same with manifests of this store that were read just before.
+    ///
+    /// # Errors
+    /// As [`Planner::plan`].
+    pub fn plan_with(&self, ahead: &Ahead) -> Result<Plan, CacheError> {
         let mut stages: Vec<Option<StagePlan>> = self.pipeline.stages.iter().map(|_| None).collect();
         for &stage in &self.pipeline.order {
-            let planned = self.plan_stage(stage, &stages);
+            let planned = self.plan_stage(stage, &stages, ahead);
             stages[stage] = Some(planned);
         }
         let stages = stages.into_iter().map(|stage| stage.expect("the order holds every stage")).collect();
@@ -235,7 +244,7 @@ impl Planner<'_> {
         self.store.hold(&fingerprints, &[])
     }
 
-    fn plan_stage(&self, stage: usize, earlier: &[Option<StagePlan>]) -> StagePlan {
+    fn plan_stage(&self, stage: usize, earlier: &[Option<StagePlan>], ahead: &Ahead) -> StagePlan {
         let spec = &self.pipeline.stages[stage];
         let plan_of = |stage: usize| earlier[stage].as_ref().expect("planned before, as the order is topological");
         let without_manifest = |verdict| StagePlan { verdict, manifest: None, source: None };
@@ -255,7 +264,7 @@ impl Planner<'_> {
         if !unknown.is_empty() {
             return without_manifest(Verdict::Pending { on: sorted(unknown.into_iter()) });
         }
-        match self.judge(stage, &manifests, None) {
+        match self.judge_with(stage, &manifests, None, ahead) {
             Ok(Judgement::Keyed(keys, Some(manifest))) => {
                 let made_on = manifest.compute_class.clone().filter(|_| manifest.compute_class != keys.compute_class);
                 let is_forced = self.forced.contains(&stage);
@@ -342,6 +351,16 @@ impl Planner<'_> {
         manifests: &BTreeMap<usize, Arc<Manifest>>,
         resolved: Option<&str>,
     ) -> Result<Judgement, StageError> {
+        self.judge_with(stage, manifests, resolved, &Ahead::default())
+    }
+
+    fn judge_with(
+        &self,
+        stage: usize,
+        manifests: &BTreeMap<usize, Arc<Manifest>>,
+        resolved: Option<&str>,
+        ahead: &Ahead,
+    ) -> Result<Judgement, StageError> {
         let spec = &self.pipeline.stages[stage];
         let input = |input: &InputRef| {
             let artifact = &manifests[&input.stage].outputs[&input.port];
@@ -353,13 +372,16 @@ impl Planner<'_> {
             Keyed::Known(keys) => keys,
             Keyed::Unresolved { request } => return Ok(Judgement::Unresolved { request }),
         };
-        let manifest = self.look_up(&keys).map_err(|error| store_error(&error))?;
+        let manifest = match ahead.get(&keys.fingerprint) {
+            Some(manifest) => Some(manifest),
+            None => self.look_up(&keys).map_err(|error| store_error(&error))?.map(Arc::new),
+        };
         // A kind that gained an output without a new version: what was made before does not do.
         let has_output = |manifest: &Manifest, output: &Output| {
             manifest.outputs.get(&output.name).is_some_and(|artifact| artifact.kind == output.kind)
         };
         let manifest = manifest.filter(|manifest| spec.outputs.iter().all(|output| has_output(manifest, output)));
-        Ok(Judgement::Keyed(keys, manifest.map(Arc::new)))
+        Ok(Judgement::Keyed(keys, manifest))
     }
 
     /// The keys of a stage with `inputs` on its ports. `answer`: what a remote name stands for.

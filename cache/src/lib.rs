@@ -20,7 +20,6 @@
 pub mod disk;
 pub mod error;
 pub mod manifest;
-mod name_map;
 
 mod adopt;
 mod attempt;
@@ -51,8 +50,8 @@ pub use listing::Listing;
 pub use lock::{FileLock, StageLock};
 pub use lookup::{MissingFile, MissingReason};
 pub use manifest::{ExternalRef, FORMAT_VERSION, Manifest, ManifestArtifact, ManifestFile};
-pub use name_map::NameMap;
 pub use pin::Pin;
+pub use pipe_contract::NameMap;
 pub use publish::{Divergence, ManifestDraft, Publication};
 pub use restore::Restored;
 pub use store::Store;

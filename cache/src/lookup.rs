@@ -55,7 +55,9 @@ impl Store {
     pub fn lookup(&self, fingerprint: &str) -> Result<Option<Manifest>, CacheError> {
         let manifest = match self.read_manifest(fingerprint, |path| read_once(path, Manifest::decode))? {
             // It may be longer than what was read.
-            Some(Err(Unreadable::Damaged)) => self.read_manifest(fingerprint, |path| read_all(path, Manifest::decode))?,
+            Some(Err(Unreadable::Damaged)) => {
+                self.read_manifest(fingerprint, |path| read_all(path, Manifest::decode))?
+            }
             decoded => decoded,
         };
         Ok(manifest.and_then(Result::ok).filter(|manifest| manifest.fingerprint == fingerprint))

@@ -13,14 +13,13 @@
 //!
 //! The preimage is on disk only: a plan holds the manifests of all stages, and has no use for it. [`crate::Store::preimage`] reads it.
 
-use pipe_contract::ArtifactKind;
+use pipe_contract::{ArtifactKind, NameMap};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::is_digest;
 use crate::layout::is_safe_name;
-use crate::name_map::NameMap;
 
 /// The version this crate writes and reads. Raised when a field changes; older manifests are then misses.
 pub const FORMAT_VERSION: u32 = 1;

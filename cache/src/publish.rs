@@ -17,14 +17,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use pipe_contract::{ArtifactKind, ExternalFile};
+use pipe_contract::{ArtifactKind, ExternalFile, NameMap};
 use serde_json::Value;
 
 use crate::digest::is_digest;
 use crate::layout::{check_key, fanned, is_safe_name};
 use crate::listing::{ListedFile, Listing};
 use crate::manifest::{ExternalRef, Manifest, ManifestArtifact, ManifestFile};
-use crate::name_map::NameMap;
 use crate::stat_memo::stat;
 use crate::store::unique_word;
 use crate::{Attempt, CacheError, Store, artifact_digest};

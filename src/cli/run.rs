@@ -1,6 +1,6 @@
 //! `pipe run FILE`: plans, runs what must run, and says what came of it.
 //!
-//! A run with nothing to do takes the same way and starts no thread, no bar and no signal handler on it.
+//! A run with nothing to do takes the same way, and starts no stage's thread, no bar and no signal handler on it.
 
 use std::collections::BTreeMap;
 
@@ -145,7 +145,13 @@ pub(super) fn run_loaded(
     }
     // The run is over and its artifacts are safe: a closed stderr changes nothing about that.
     let _ = session.io.err.write_all(text.as_bytes());
-    Ok(exit_code_of(&end, is_interrupted))
+    let code = exit_code_of(&end, is_interrupted);
+    if !arguments.watch {
+        // The process ends: to give the memory of 10,000 stages back piece by piece would take a tenth of a run with nothing to do. The
+        // store is not among it, as others see that it is let go.
+        std::mem::forget((loaded.pipeline, loaded.lock, loaded.ahead, plan, end, summary));
+    }
+    Ok(code)
 }
 
 fn exit_code_of(end: &RunEnd, is_interrupted: bool) -> u8 {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use pipe_cache::{CacheError, Store};
+use pipe_cache::Store;
 use pipe_settings::nearest;
 
 use super::arguments::{Arguments, ColorChoice, NumericsChoice, Overlay};
 use super::failure::CliError;
 use super::{Environment, Io};
+use crate::ahead::Ahead;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::drift::find_drift;
 use crate::events::{Event, RunRequest, read_events};
@@ -51,6 +52,8 @@ pub(super) struct Loaded {
     pub(super) pipeline: Pipeline,
     pub(super) store: Store,
     pub(super) lock: LockFile,
+    /// Manifests that were read meanwhile.
+    pub(super) ahead: Ahead,
     pub(super) numerics: Numerics,
     /// Stages that run although they were made before.
     pub(super) forced: BTreeSet<usize>,
@@ -81,7 +84,7 @@ impl Loaded {
                 return Err(Diagnostic::new("bad-to", message).at(spec.location.clone()).into());
             }
         }
-        Ok(planner.plan()?)
+        Ok(planner.plan_with(&self.ahead)?)
     }
 
     /// From now on the lock file must fit, and does. Artifacts are then reused only on the compute class that made them, unless the file or
@@ -239,25 +242,24 @@ impl<'a> Session<'a> {
 
     /// Reads the pipeline first: a mistake in it should not leave a store behind.
     pub(super) fn load(&self, request: &Request, numerics: Option<NumericsChoice>) -> Result<Loaded, CliError> {
-        self.load_with(request, numerics, Store::open)
+        let path = self.io.current_dir.join(&request.file_as_given);
+        let lock_path = LockFile::path_beside(&path);
+        let (pipeline, read) = Ahead::beside(&lock_path, &self.store_dir(), || self.load_pipeline(request));
+        let pipeline = pipeline?;
+        let store = Store::open(&self.store_dir())?;
+        let (lock, ahead) = read?;
+        let numerics = self.numerics(numerics, &pipeline);
+        Ok(Loaded { pipeline, store, lock, ahead, numerics, forced: BTreeSet::new(), is_locked: false })
     }
 
-    /// The same for a command that only looks: no store is made where there is none.
+    /// The same for a command that only looks: no store is made where there is none, and as little memory is taken as can be.
     pub(super) fn load_to_read(&self, request: &Request, numerics: Option<NumericsChoice>) -> Result<Loaded, CliError> {
-        self.load_with(request, numerics, Store::open_to_read)
-    }
-
-    fn load_with(
-        &self,
-        request: &Request,
-        numerics: Option<NumericsChoice>,
-        open: fn(&Path) -> Result<Store, CacheError>,
-    ) -> Result<Loaded, CliError> {
         let pipeline = self.load_pipeline(request)?;
-        let store = open(&self.store_dir())?;
+        let store = Store::open_to_read(&self.store_dir())?;
         let lock = LockFile::load(&LockFile::path_beside(&pipeline.path))?;
         let numerics = self.numerics(numerics, &pipeline);
-        Ok(Loaded { pipeline, store, lock, numerics, forced: BTreeSet::new(), is_locked: false })
+        let (ahead, forced) = (Ahead::default(), BTreeSet::new());
+        Ok(Loaded { pipeline, store, lock, ahead, numerics, forced, is_locked: false })
     }
 
     /// The argument, then the file, then `exact` under CI, then `any`.

@@ -18,7 +18,7 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Adds a text; its number is what [`Span::source`] says.
-    pub(super) fn add_source(&mut self, name: &str, text: &str) -> u32 {
+    pub(super) fn add_source(&mut self, name: &str, text: impl Into<Arc<str>>) -> u32 {
         self.sources.push(SourceText { name: name.into(), text: text.into() });
         u32::try_from(self.sources.len() - 1).expect("sources are a file and arguments")
     }

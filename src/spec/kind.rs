@@ -43,7 +43,7 @@ pub(super) fn build(written: &mut StageText, registry: &Registry, findings: &mut
     let value = with.map_or(Value::Null, |entry| entry.value.to_value());
     let mut reader = Reader::new(&value);
     let stage: Arc<dyn Stage> = Arc::from(kind.read(&mut reader));
-    let settings = reader.settings();
+    let settings = reader.take_settings();
     let (key_settings, mut problems) = reader.finish();
     let has_unknown = with.is_some_and(|entry| entry.value.has_unknown());
     let has_problems = has_unknown || !problems.is_empty();

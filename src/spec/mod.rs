@@ -217,18 +217,24 @@ pub fn load(path: &Path, options: &LoadOptions, registry: &Registry) -> Result<P
     let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(bytes)
         .map_err(|error| unreadable(format!("it is not UTF-8 (at byte {})", error.utf8_error().valid_up_to())))?;
-    load_text(path, &text, options, registry)
+    load_text(path, text, options, registry)
 }
 
 /// Like [`load`], with the file's content given; `path` names it in messages.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_text(path: &Path, text: &str, options: &LoadOptions, registry: &Registry) -> Result<Pipeline, Diagnostics> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+pub fn load_text(
+    path: &Path,
+    text: impl Into<Arc<str>>,
+    options: &LoadOptions,
+    registry: &Registry,
+) -> Result<Pipeline, Diagnostics> {
+    let text: Arc<str> = text.into();
+    let text = text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), Arc::from);
     let mut findings = findings::Findings::default();
-    let source = findings.add_source(&path.display().to_string(), text);
-    let document = parse::parse(text, parse::Place::File(source), &mut findings)
+    let source = findings.add_source(&path.display().to_string(), text.clone());
+    let document = parse::parse(&text, parse::Place::File(source), &mut findings)
         .and_then(|file| document::read(file, options, &mut findings));
     let Some(document) = document else { return Err(findings.into_diagnostics()) };
     let mut stages = Vec::with_capacity(document.stages.len());

@@ -173,7 +173,10 @@ impl<'t> Events<'t> {
                 _ => {}
             }
         }
-        Value::String(text.into_owned())
+        let mut text = text.into_owned();
+        // The parser collects characters in a piece of memory with room for many more.
+        text.shrink_to_fit();
+        Value::String(text)
     }
 
     fn sequence(&mut self, start: Range) -> Step<Node> {

@@ -120,7 +120,9 @@ pub(super) fn declared(
         let file = file.or_else(|| (kind == ArtifactKind::File).then(|| output.port.clone()));
         Some(Output { name: output.port.clone(), kind, file })
     };
-    outputs.iter().filter_map(output).collect()
+    let mut declared: Vec<Output> = outputs.iter().filter_map(output).collect();
+    declared.shrink_to_fit();
+    declared
 }
 
 /// Adds the outputs that expressions below `node` name, and reports ports that are not there.

@@ -21,7 +21,7 @@ pub(super) struct SetArgument {
 /// Reads an argument; a problem goes to `findings`.
 pub(super) fn read(argument: &str, findings: &mut Findings) -> Option<SetArgument> {
     let shown = format!("{PREFIX}{argument}");
-    let source = findings.add_source(&shown, &shown);
+    let source = findings.add_source(&shown, shown.as_str());
     let whole = span(source, PREFIX.len(), argument.chars().count().max(1));
     let Some((keys, text)) = argument.split_once('=') else {
         findings.error("bad-set-argument", whole, "there is no `=` in it").help = Some(FORM.into());

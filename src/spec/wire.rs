@@ -65,7 +65,10 @@ pub(super) fn wire(parts: Vec<Part>, findings: &mut Findings) -> Option<(Vec<Sta
         return None;
     }
     let specs = parts.into_iter().zip(connected).map(|(part, (inputs, needs))| spec(part, inputs, needs, findings));
-    Some((specs.collect::<Option<Vec<_>>>()?, order?))
+    let mut specs: Vec<StageSpec> = specs.collect::<Option<_>>()?;
+    // It has the memory of the parts, which are twice as large.
+    specs.shrink_to_fit();
+    Some((specs, order?))
 }
 
 fn spec(part: Part, inputs: NameMap<InputRef>, needs: Vec<usize>, findings: &Findings) -> Option<StageSpec> {

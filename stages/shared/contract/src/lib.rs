@@ -24,5 +24,5 @@ pub use context::{CancelToken, Context, ExternalFile, StageEvent, Unit};
 pub use error::StageError;
 pub use pipe_figures as figures;
 pub use pipe_figures::Figure;
-pub use pipe_settings::{KeySettings, KeyValue, Problem, ProblemKind, ReadSetting, Reader, read_yaml};
+pub use pipe_settings::{KeySettings, KeyValue, NameMap, Problem, ProblemKind, ReadSetting, Reader, read_yaml};
 pub use stage::{Cpu, InputPort, Output, OutputPort, Resolved, Source, SpotCheck, Stage, StageKind};

@@ -1,9 +1,9 @@
 //! Settings as they enter a semantic key: values with one meaning and one encoding.
 
-use std::collections::BTreeMap;
+use crate::name_map::NameMap;
 
 /// The settings of a stage that determine its bytes: defaults left out, sorted by name.
-pub type KeySettings = BTreeMap<String, KeyValue>;
+pub type KeySettings = NameMap<KeyValue>;
 
 /// A value of a setting. Floats are compared and encoded by their bits; NaN cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -20,7 +20,7 @@ pub enum KeyValue {
     /// In the order given: the order has meaning.
     List(Vec<KeyValue>),
     /// Sorted by name: the order has none.
-    Map(BTreeMap<String, KeyValue>),
+    Map(KeySettings),
 }
 
 impl KeyValue {

@@ -7,8 +7,10 @@
 
 pub mod declared;
 pub mod key;
+mod name_map;
 pub mod reader;
 
 pub use declared::{Declared, Form};
 pub use key::{KeySettings, KeyValue};
+pub use name_map::NameMap;
 pub use reader::{Problem, ProblemKind, ReadSetting, Reader, nearest, read_yaml};

@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
             value,
             path,
             known: Vec::new(),
-            key: KeySettings::new(),
+            key: KeySettings::default(),
             problems: Vec::new(),
             settings: Vec::new(),
             declared: None,
@@ -182,9 +182,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Every setting that was read so far, defaults too, in the order of reading; those that are not set come last.
-    pub fn settings(&self) -> Vec<ReadSetting> {
-        let mut settings = self.settings.clone();
+    /// Every setting that was read so far, defaults too, in the order of reading; those that are not set come last. They are taken out of the
+    /// reader.
+    pub fn take_settings(&mut self) -> Vec<ReadSetting> {
+        let mut settings = std::mem::take(&mut self.settings);
         for name in &self.known {
             let prefix = format!("{name}.");
             if settings.iter().all(|setting| setting.name != *name && !setting.name.starts_with(&prefix)) {
@@ -194,6 +195,7 @@ impl<'a> Reader<'a> {
             }
         }
         settings.sort_by_key(|setting| setting.value.is_none());
+        settings.shrink_to_fit();
         settings
     }
 
@@ -380,7 +382,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let key: BTreeMap<_, _> = texts.iter().map(|(key, text)| (key.clone(), text.to_key())).collect();
+        let key: KeySettings = texts.iter().map(|(key, text)| (key.clone(), text.to_key())).collect();
         self.note(name, KeyValue::Map(key.clone()));
         if !key.is_empty() {
             self.key.insert(name.to_string(), KeyValue::Map(key));
@@ -402,7 +404,7 @@ impl<'a> Reader<'a> {
         path.push(name.to_string());
         let mut inner = Reader { declared: self.declared.as_ref().map(|_| Vec::new()), ..Reader::at(raw, path) };
         let result = read(&mut inner);
-        let nested = inner.settings().into_iter();
+        let nested = inner.take_settings().into_iter();
         self.settings.extend(nested.map(|setting| ReadSetting { name: format!("{name}.{}", setting.name), ..setting }));
         if let (Some(declared), Some(nested)) = (&mut self.declared, inner.declared.take()) {
             merge(declared, vec![Declared { name, form: Form::Section(nested), none: None }]);
@@ -410,7 +412,7 @@ impl<'a> Reader<'a> {
         let (key, problems) = inner.finish();
         self.problems.extend(problems);
         if !key.is_empty() {
-            self.key.insert(name.to_string(), KeyValue::Map(key.into_iter().collect::<BTreeMap<_, _>>()));
+            self.key.insert(name.to_string(), KeyValue::Map(key));
         }
         result
     }
@@ -581,7 +583,7 @@ mod tests {
             "warmup = Some(List([Int(1), Text(\"x\")])) given".to_string(),
             "max_steps = None default".to_string(),
         ];
-        assert_eq!(reader.settings().into_iter().map(told).collect::<Vec<_>>(), expected);
+        assert_eq!(reader.take_settings().into_iter().map(told).collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -607,7 +609,7 @@ mod tests {
             )
         );
         assert_eq!(problems[0].path, ["env", "C"]);
-        assert_eq!(read("{ env: {} }", |r| r.text_map("env")).1, KeySettings::new());
+        assert_eq!(read("{ env: {} }", |r| r.text_map("env")).1, KeySettings::default());
     }
 
     #[test]
