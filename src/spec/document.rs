@@ -3,12 +3,10 @@
 //! Vars are merged first, so that an expression anywhere sees their final values; each layer of `stages` is substituted
 //! before it is laid over the one below, so that `lora: ${{ vars.lora }}` can be refined key by key.
 
-use serde_yaml::Value;
-
 use super::findings::{Findings, nearest_or_list};
 use super::keys::{self, Keys};
 use super::matrix::{self, Matrix};
-use super::node::{Body, Entry, Node, Span};
+use super::node::{Body, Entry, Node, Scalar, Span};
 use super::pools::DeclaredPools;
 use super::set::{self, SetArgument};
 use super::{LoadOptions, Numerics, vars};
@@ -120,8 +118,8 @@ fn version(entry: Option<Entry>, start: Span, findings: &mut Findings) -> bool {
         return true;
     };
     match &entry.value.body {
-        Body::Scalar(Value::Number(number)) if number.as_u64() == Some(VERSION) => true,
-        Body::Scalar(Value::Number(number)) => {
+        Body::Scalar(Scalar::Number(number)) if number.as_u64() == Some(VERSION) => true,
+        Body::Scalar(Scalar::Number(number)) => {
             let message = format!("the pipeline file has version {number}, but this `pipe` reads version {VERSION}");
             findings.error_at_value("unsupported-version", &entry.value, message);
             false
@@ -134,7 +132,7 @@ fn version(entry: Option<Entry>, start: Span, findings: &mut Findings) -> bool {
 }
 
 fn numerics(node: &Node, findings: &mut Findings) -> Option<Numerics> {
-    let Body::Scalar(Value::String(text)) = &node.body else {
+    let Body::Scalar(Scalar::String(text)) = &node.body else {
         keys::wrong_type(node, "`numerics`", "`exact` or `any`", findings);
         return None;
     };

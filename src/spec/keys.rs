@@ -1,9 +1,7 @@
 //! Takes a mapping of known keys apart: what is left over is an unknown key.
 
-use serde_yaml::Value;
-
 use super::findings::{Findings, listed};
-use super::node::{Body, Entry, Node, Span};
+use super::node::{Body, Entry, Node, Scalar, Span};
 
 /// A mapping whose keys are taken one by one.
 pub(super) struct Keys {
@@ -60,7 +58,7 @@ impl Keys {
 pub(super) fn mapping(node: Node, what: &str, findings: &mut Findings) -> Option<Vec<Entry>> {
     match node.body {
         Body::Mapping(entries) => Some(entries),
-        Body::Scalar(Value::Null) => Some(Vec::new()),
+        Body::Scalar(Scalar::Null) => Some(Vec::new()),
         Body::Unknown => None,
         _ => {
             wrong_type(&node, what, "a mapping", findings);
@@ -72,8 +70,8 @@ pub(super) fn mapping(node: Node, what: &str, findings: &mut Findings) -> Option
 /// A text that is not empty, with its node.
 pub(super) fn text(node: Node, what: &str, findings: &mut Findings) -> Option<(String, Node)> {
     match &node.body {
-        Body::Scalar(Value::String(text)) if !text.is_empty() => Some((text.clone(), node)),
-        Body::Scalar(Value::String(_)) => {
+        Body::Scalar(Scalar::String(text)) if !text.is_empty() => Some((text.clone(), node)),
+        Body::Scalar(Scalar::String(_)) => {
             findings.error_at_value("wrong-type", &node, format!("{what} is empty"));
             None
         }

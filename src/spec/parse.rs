@@ -18,7 +18,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Range
 use serde_yaml::Value;
 
 use super::findings::Findings;
-use super::node::{Body, Entry, Node, Span};
+use super::node::{Body, Entry, Node, Scalar, Span};
 
 /// Deeper nesting is refused, so that no file can exhaust the stack.
 const DEPTH_MAX: usize = 64;
@@ -119,7 +119,7 @@ impl<'t> Events<'t> {
                 event => document = Some(self.node(event, range)?),
             }
         }
-        Ok(document.unwrap_or_else(|| Node::new(self.place.start(), Body::Scalar(Value::Null))))
+        Ok(document.unwrap_or_else(|| Node::new(self.place.start(), Body::Scalar(Scalar::Null))))
     }
 
     fn next(&mut self) -> Step<Option<(Event<'t>, Range)>> {
@@ -145,7 +145,7 @@ impl<'t> Events<'t> {
             Event::SequenceStart(..) => self.nested(|events| events.sequence(range)),
             Event::MappingStart(..) => self.nested(|events| events.mapping(range)),
             Event::Scalar(text, style, ..) => Ok(Node::new(span, Body::Scalar(self.scalar(text, style)))),
-            _ => Ok(Node::new(span, Body::Scalar(Value::Null))),
+            _ => Ok(Node::new(span, Body::Scalar(Scalar::Null))),
         }
     }
 
@@ -157,15 +157,15 @@ impl<'t> Events<'t> {
     }
 
     /// What a scalar without a tag stands for.
-    fn scalar(&mut self, text: Cow<'t, str>, style: ScalarStyle) -> Value {
+    fn scalar(&mut self, text: Cow<'t, str>, style: ScalarStyle) -> Scalar {
         if style == ScalarStyle::Plain {
             match text.as_ref() {
-                "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-                "true" | "True" | "TRUE" => return Value::Bool(true),
-                "false" | "False" | "FALSE" => return Value::Bool(false),
+                "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
+                "true" | "True" | "TRUE" => return Scalar::Bool(true),
+                "false" | "False" | "FALSE" => return Scalar::Bool(false),
                 number if number.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) => {
                     match number.parse() {
-                        Ok(number) => return Value::Number(number),
+                        Ok(number) => return Scalar::Number(number),
                         // It may be an integer that is out of range.
                         Err(_) => self.needs_values |= may_be_integer(number),
                     }
@@ -176,7 +176,7 @@ impl<'t> Events<'t> {
         let mut text = text.into_owned();
         // The parser collects characters in a piece of memory with room for many more.
         text.shrink_to_fit();
-        Value::String(text)
+        Scalar::String(text)
     }
 
     fn sequence(&mut self, start: Range) -> Step<Node> {
@@ -222,7 +222,7 @@ impl<'t> Events<'t> {
         let written = if let Event::Scalar(text, ..) = &event { text.to_string() } else { format!("key {key_idx}") };
         let node = self.node(event, range)?;
         match node.body {
-            Body::Scalar(Value::String(key)) if key != MERGE_KEY => Ok((key, node.span)),
+            Body::Scalar(Scalar::String(key)) if key != MERGE_KEY => Ok((key, node.span)),
             _ => {
                 self.bad_keys.push((node.span, node.to_value()));
                 Ok((written, node.span))

@@ -9,11 +9,10 @@
 //! Only a stage kind that says so has such ports. Everywhere else `outputs:` and these expressions are refused.
 
 use pipe_contract::{ArtifactKind, Output, StageKind};
-use serde_yaml::Value;
 
 use super::findings::{Findings, nearest_or_list};
 use super::keys::{self, Keys};
-use super::node::{Body, Entry, Node, Span};
+use super::node::{Body, Entry, Node, Scalar, Span};
 use super::stage_text::StageText;
 use super::vars::{self, PortUse, Side};
 
@@ -132,7 +131,7 @@ fn mentions(node: &Node, written: &StageText, mentioned: &mut Vec<String>, findi
         Body::Mapping(entries) => {
             entries.iter().for_each(|entry| mentions(&entry.value, written, mentioned, findings));
         }
-        Body::Scalar(Value::String(text)) => {
+        Body::Scalar(Scalar::String(text)) => {
             let uses = vars::port_uses(text);
             mentioned.extend(uses.iter().filter_map(|used| check_use(node, used, written, findings)));
         }

@@ -1,11 +1,9 @@
 //! `resources: { cpu: 4, memory: 4GiB, gpu: 1, pools: { hub: 1 } }`: what a stage wishes for.
 
-use serde_yaml::Value;
-
 use super::Resources;
 use super::findings::Findings;
 use super::keys::{self, Keys};
-use super::node::{Body, Node};
+use super::node::{Body, Node, Scalar};
 use super::pools::DeclaredPools;
 
 pub(crate) const KEYS: &[&str] = &["cpu", "memory", "gpu", "pools"];
@@ -49,8 +47,8 @@ pub(super) fn read(node: Node, stage: &str, pools: &DeclaredPools, findings: &mu
 /// A whole number from `min` on; `None` for nothing, and for what is reported.
 pub(super) fn count(node: &Node, what: &str, min: u64, findings: &mut Findings) -> Option<usize> {
     match &node.body {
-        Body::Scalar(Value::Null) | Body::Unknown => None,
-        Body::Scalar(Value::Number(number)) => {
+        Body::Scalar(Scalar::Null) | Body::Unknown => None,
+        Body::Scalar(Scalar::Number(number)) => {
             let count = number.as_u64().filter(|count| (min..=COUNT_MAX).contains(count));
             if count.is_none() {
                 let message = format!("{what} is `{number}`, but must be a whole number from {min} to {COUNT_MAX}");
@@ -67,9 +65,9 @@ pub(super) fn count(node: &Node, what: &str, min: u64, findings: &mut Findings) 
 
 fn memory(node: &Node, what: &str, findings: &mut Findings) -> Option<u64> {
     let text = match &node.body {
-        Body::Scalar(Value::Null) | Body::Unknown => return None,
-        Body::Scalar(Value::String(text)) => text,
-        Body::Scalar(Value::Number(number)) => {
+        Body::Scalar(Scalar::Null) | Body::Unknown => return None,
+        Body::Scalar(Scalar::String(text)) => text,
+        Body::Scalar(Scalar::Number(number)) => {
             findings.error_at_value("wrong-type", node, format!("{what} is `{number}` without a unit")).help =
                 Some(format!("give one: `{number}GiB`; the units are KiB, MiB, GiB, TiB, KB, MB, GB, TB"));
             return None;

@@ -5,7 +5,7 @@
 //! A path cannot lead into a list.
 
 use super::findings::{Findings, listed, nearest_or_list};
-use super::node::{Body, Entry, Node, Span};
+use super::node::{Body, Entry, Node, Scalar, Span};
 use super::parse::{Place, parse};
 
 /// What the argument is shown with; locations count from its first dash.
@@ -118,7 +118,7 @@ fn assign(node: &mut Node, mut path: impl Iterator<Item = (String, Span)>, value
     }
     let Body::Mapping(entries) = &mut node.body else { unreachable!("just made one") };
     let position = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-        entries.push(Entry { key, key_span, value: Node::new(key_span, Body::Scalar(serde_yaml::Value::Null)) });
+        entries.push(Entry { key, key_span, value: Node::new(key_span, Body::Scalar(Scalar::Null)) });
         entries.len() - 1
     });
     assign(&mut entries[position].value, path, value);

@@ -9,12 +9,10 @@
 
 use std::time::Duration;
 
-use serde_yaml::Value;
-
 use super::duration::{DURATION_FORM, parse_duration};
 use super::findings::Findings;
 use super::keys::{self, Keys};
-use super::node::{Body, Entry, Node};
+use super::node::{Body, Entry, Node, Scalar};
 use super::resources::count;
 use super::{Timeout, Tries};
 
@@ -69,9 +67,9 @@ fn read_retries(node: Node, stage: &str, findings: &mut Findings) -> (usize, Opt
 /// As written, and what it is; `None` for nothing, and for what is reported.
 fn duration(node: &Node, what: &str, findings: &mut Findings) -> Option<(String, Duration)> {
     let text = match &node.body {
-        Body::Scalar(Value::Null) | Body::Unknown => return None,
-        Body::Scalar(Value::String(text)) => text.clone(),
-        Body::Scalar(Value::Number(number)) => {
+        Body::Scalar(Scalar::Null) | Body::Unknown => return None,
+        Body::Scalar(Scalar::String(text)) => text.clone(),
+        Body::Scalar(Scalar::Number(number)) => {
             findings.error_at_value("wrong-type", node, format!("{what} is `{number}` without a unit")).help =
                 Some(DURATION_FORM.into());
             return None;

@@ -10,18 +10,16 @@
 //! is, for `matrix`, and so are `${{ inputs.PORT }}` and `${{ outputs.PORT }}`, in one way of writing: where they may stand is for
 //! [`super::ports`] to say.
 
-use serde_yaml::Value;
-
 use super::expression::{CLOSE, MATRIX, OPEN, Piece, split};
 use super::findings::{Findings, listed, nearest_or_list};
-use super::node::{Body, Node, Use};
+use super::node::{Body, Node, Scalar, Use};
 
 /// Replaces every expression in `node` and below it.
 pub(super) fn substitute(node: &mut Node, vars: &Node, findings: &mut Findings) {
     match &mut node.body {
         Body::Sequence(items) => items.iter_mut().for_each(|item| substitute(item, vars, findings)),
         Body::Mapping(entries) => entries.iter_mut().for_each(|entry| substitute(&mut entry.value, vars, findings)),
-        Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
+        Body::Scalar(Scalar::String(text)) if text.contains(OPEN) => {
             let text = std::mem::take(text);
             *node = scalar(node, &text, vars, findings);
         }
@@ -64,7 +62,7 @@ pub(super) fn refuse_ports(node: &mut Node, findings: &mut Findings) {
     match &mut node.body {
         Body::Sequence(items) => items.iter_mut().for_each(|item| refuse_ports(item, findings)),
         Body::Mapping(entries) => entries.iter_mut().for_each(|entry| refuse_ports(&mut entry.value, findings)),
-        Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
+        Body::Scalar(Scalar::String(text)) if text.contains(OPEN) => {
             let pieces = split(text).unwrap_or_default();
             let Some((written, inner)) = pieces.iter().find_map(|piece| match piece {
                 Piece::Expression(written, inner) if PortUse::read(inner).is_some() => Some((written, inner)),
@@ -88,7 +86,7 @@ pub(super) fn refuse_in_vars(vars: &Node, findings: &mut Findings) {
     match &vars.body {
         Body::Sequence(items) => items.iter().for_each(|item| refuse_in_vars(item, findings)),
         Body::Mapping(entries) => entries.iter().for_each(|entry| refuse_in_vars(&entry.value, findings)),
-        Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
+        Body::Scalar(Scalar::String(text)) if text.contains(OPEN) => {
             findings.error("bad-expression", vars.span, "a var cannot use another var").help =
                 Some("write the value out, or use both vars in the stage".into());
         }
@@ -105,7 +103,7 @@ fn scalar(node: &Node, text: &str, vars: &Node, findings: &mut Findings) -> Node
         && PortUse::read(inner).is_none()
     {
         if inner.starts_with(MATRIX) {
-            return Node { body: Body::Scalar(Value::String(text.into())), ..node.clone() };
+            return Node { body: Body::Scalar(Scalar::String(text.into())), ..node.clone() };
         }
         return match look_up(node, written, inner, vars, findings) {
             Some(value) => {
@@ -117,7 +115,7 @@ fn scalar(node: &Node, text: &str, vars: &Node, findings: &mut Findings) -> Node
     }
     let parts: Vec<Option<String>> = pieces.iter().map(|piece| piece_text(node, piece, vars, findings)).collect();
     let body = match parts.into_iter().collect::<Option<String>>() {
-        Some(text) => Body::Scalar(Value::String(text)),
+        Some(text) => Body::Scalar(Scalar::String(text)),
         None => Body::Unknown,
     };
     Node::new(node.span, body)
@@ -134,9 +132,9 @@ fn piece_text(node: &Node, piece: &Piece<'_>, vars: &Node, findings: &mut Findin
     };
     let value = look_up(node, written, inner, vars, findings)?;
     match &value.body {
-        Body::Scalar(Value::String(text)) => Some(text.clone()),
-        Body::Scalar(Value::Number(number)) => Some(number.to_string()),
-        Body::Scalar(Value::Bool(value)) => Some(value.to_string()),
+        Body::Scalar(Scalar::String(text)) => Some(text.clone()),
+        Body::Scalar(Scalar::Number(number)) => Some(number.to_string()),
+        Body::Scalar(Scalar::Bool(value)) => Some(value.to_string()),
         _ => {
             let span = findings.narrow(node.span, written);
             let message = format!("`{inner}` stands inside text, but is {}", value.describe());
@@ -186,6 +184,8 @@ fn expressions(vars: &Node) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_yaml::Value;
+
     use super::*;
     use crate::spec::node::Span;
 
@@ -198,7 +198,7 @@ mod tests {
         findings.add_source("p.yaml", text);
         let vars = node("{ n: 512, half: 0.5, on: true, name: a/b, list: [1, x], lora: { r: 8 }, none: }", 0);
         let mut node = node("text", 0);
-        node.body = Body::Scalar(Value::String(text.into()));
+        node.body = Body::Scalar(Scalar::String(text.into()));
         substitute(&mut node, &vars, &mut findings);
         let slugs = findings.into_diagnostics().iter().map(|diagnostic| diagnostic.slug).collect();
         (node.to_value(), slugs)

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_yaml::Value;
-
-use super::super::node::{Body, Node};
+use super::super::node::{Body, Node, Scalar};
 
 /// A longer name is cut and ends with a digest: with a stage's name before it, and `.log` behind it, it is still a file name.
 const NAME_LENGTH_MAX: usize = 120;
@@ -24,9 +22,9 @@ impl Choice {
     /// `value`: a scalar, or unknown.
     pub(super) fn new(variable: &str, value: Node) -> Self {
         let text = match &value.body {
-            Body::Scalar(Value::String(text)) => text.clone(),
-            Body::Scalar(Value::Number(number)) => number.to_string(),
-            Body::Scalar(Value::Bool(value)) => value.to_string(),
+            Body::Scalar(Scalar::String(text)) => text.clone(),
+            Body::Scalar(Scalar::Number(number)) => number.to_string(),
+            Body::Scalar(Scalar::Bool(value)) => value.to_string(),
             _ => String::new(),
         };
         Choice { variable: variable.into(), value, text }

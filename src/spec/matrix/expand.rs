@@ -10,11 +10,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use serde_yaml::Value;
-
 use super::super::findings::{Findings, nearest_or_list};
 use super::super::keys;
-use super::super::node::{Body, Entry, Node, Span};
+use super::super::node::{Body, Entry, Node, Scalar, Span};
 use super::INSTANCES_MAX;
 use super::combination::Combination;
 use super::read::{Matrix, read};
@@ -83,7 +81,7 @@ fn references(stage: &Node) -> Vec<&str> {
 }
 
 fn text(node: &Node) -> Option<&str> {
-    if let Body::Scalar(Value::String(text)) = &node.body { Some(text) } else { None }
+    if let Body::Scalar(Scalar::String(text)) = &node.body { Some(text) } else { None }
 }
 
 impl Expansion<'_> {
@@ -285,7 +283,7 @@ impl Expansion<'_> {
         }
         let is_wanted =
             |variable: &str| self.variables[from].iter().any(|&declared| self.declared(declared).0 == variable);
-        node.body = Body::Scalar(Value::String(format!("{name}@{}{output}", combination.of(is_wanted).name())));
+        node.body = Body::Scalar(Scalar::String(format!("{name}@{}{output}", combination.of(is_wanted).name())));
     }
 
     fn example(&self, stage: usize, name: &str) -> String {
@@ -296,6 +294,8 @@ impl Expansion<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_yaml::Value;
+
     use super::*;
 
     fn node(yaml: &str) -> Node {

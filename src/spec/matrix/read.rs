@@ -10,12 +10,10 @@
 //!
 //! An entry of `include` fits where it changes no value that the lists gave. The rules are those of GitHub Actions.
 
-use serde_yaml::Value;
-
 use super::super::expression::OPEN;
 use super::super::findings::{Findings, nearest_or_list};
 use super::super::keys;
-use super::super::node::{Body, Entry, Node, Span};
+use super::super::node::{Body, Entry, Node, Scalar, Span};
 use super::INSTANCES_MAX;
 use super::combination::{Choice, Combination};
 
@@ -233,11 +231,11 @@ fn read_given(entry: Entry, owner: &str, findings: &mut Findings) -> Vec<Given> 
 /// Text, a number or a truth; anything else is a problem.
 fn scalar(node: Node, what: &str, findings: &mut Findings) -> Option<Node> {
     match &node.body {
-        Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
+        Body::Scalar(Scalar::String(text)) if text.contains(OPEN) => {
             findings.error_at_value("bad-expression", &node, format!("{what} cannot use a variable of a matrix"));
             None
         }
-        Body::Scalar(Value::String(_) | Value::Number(_) | Value::Bool(_)) => Some(node),
+        Body::Scalar(Scalar::String(_) | Scalar::Number(_) | Scalar::Bool(_)) => Some(node),
         Body::Unknown => None,
         _ => {
             keys::wrong_type(&node, what, "text, a number, `true` or `false`", findings);

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_yaml::Value;
-
 use super::super::expression::{MATRIX, OPEN, Piece, split};
 use super::super::findings::Findings;
-use super::super::node::{Body, Node, Span, Use};
+use super::super::node::{Body, Node, Scalar, Span, Use};
 use super::combination::Combination;
 
 /// The places that use a variable, by its name: how the expression is written, and where. `matrix.lr.x` uses `lr.x`.
@@ -17,7 +15,7 @@ pub(super) fn find(node: &Node, uses: &mut Uses) {
     match &node.body {
         Body::Sequence(items) => items.iter().for_each(|item| find(item, uses)),
         Body::Mapping(entries) => entries.iter().for_each(|entry| find(&entry.value, uses)),
-        Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
+        Body::Scalar(Scalar::String(text)) if text.contains(OPEN) => {
             for piece in split(text).unwrap_or_default() {
                 if let Piece::Expression(written, inner) = piece
                     && let Some(name) = inner.strip_prefix(MATRIX)
@@ -48,7 +46,7 @@ pub(super) fn substitute(node: &mut Node, combination: &Combination) {
     match &mut node.body {
         Body::Sequence(items) => items.iter_mut().for_each(|item| substitute(item, combination)),
         Body::Mapping(entries) => entries.iter_mut().for_each(|entry| substitute(&mut entry.value, combination)),
-        Body::Scalar(Value::String(text)) if text.contains(OPEN) => {
+        Body::Scalar(Scalar::String(text)) if text.contains(OPEN) => {
             let text = std::mem::take(text);
             *node = scalar(node, &text, combination);
         }
@@ -77,5 +75,5 @@ fn scalar(node: &Node, text: &str, combination: &Combination) -> Node {
             },
         }
     }
-    Node::new(node.span, Body::Scalar(Value::String(replaced)))
+    Node::new(node.span, Body::Scalar(Scalar::String(replaced)))
 }
