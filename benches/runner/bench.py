@@ -120,9 +120,9 @@ def main():
             plan = figures.peak_mb([pipe, "plan", "pipeline.yaml"], work / f"pipe-{n_stages}")
             row(f"peak memory, plan of {n_stages} stages: pipe", "MB", plan, 50 if n_stages == 10000 else None)
         tiny = figures.tiny_stages(pipe, work, min(arguments.runs, 5))
-        for what in ("one sync", "spawn of the command", "executed tiny stage"):
+        for what in ("spawn of the command", "executed tiny stage", "its syncs"):
             row(what, "ms", tiny[what])
-        row("  of it the runner, less spawn and 4 syncs", "ms", tiny["runner"], 0.5)
+        row("  of it the runner, less spawn and syncs", "ms", tiny["runner"], 0.5)
         large = figures.large_input(pipe, work, arguments.bytes)
         row("bytes read of an unchanged large input", "B", large["bytes_read"], 0)
         row("touched large input: re-hashed (times read)", "", large["times_read"], 1)

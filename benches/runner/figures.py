@@ -21,9 +21,9 @@ def run(command, folder, **options):
     return done
 
 
-def wall_ms(command, folder):
+def wall_ms(command, folder, environment=None):
     begin = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     took_ms = (time.perf_counter() - begin) * 1e3
     if done.returncode:
         sys.exit(f"{command} failed in {folder}")
@@ -73,32 +73,32 @@ def main_job(pipe, n_runs, work):
 
 
 def tiny_stages(pipe, work, n_runs, n_stages=200, n_before=1000):
-    """Milliseconds per stage of runs in which each is executed, and what the machine itself takes: a spawn, and a sync
-    of a small file on the same disk. The folders of the store are there: a first run makes them."""
+    """Milliseconds per stage of runs in which each is executed, and what of it is not the runner's: the spawn of a command, and waiting
+    for the disk in syncs, taken in the same run. The folders of the store are there: a first run makes them."""
     folder = work / "tiny"
     folder.mkdir()
     command = [pipe, "run", "--threads", "1", "pipeline.yaml"]
     graphs.write_pipe(folder, n_before, "first")
     run(command, folder)
-    times = {"one sync": [], "spawn of the command": [], "executed tiny stage": [], "runner": []}
+    timer, log = folder / "syncs.so", folder / "syncs.log"
+    run(["cc", "-O2", "-shared", "-fPIC", "-o", timer, REPOSITORY / "benches/runner/syncs.c", "-ldl"], folder)
+    environment = {**os.environ, "LD_PRELOAD": str(timer), "SYNCS_LOG": str(log)}
+    times = {"executed tiny stage": [], "spawn of the command": [], "its syncs": [], "runner": []}
     for number in range(n_runs):
         graphs.write_pipe(folder, n_stages, f"run-{number}-")
-        times["one sync"].append(sync_ms(folder))
+        log.unlink(missing_ok=True)
         times["spawn of the command"].append(spawn_ms(folder))
-        times["executed tiny stage"].append(wall_ms(command, folder) / n_stages)
-        rest = times["executed tiny stage"][-1] - times["spawn of the command"][-1] - 4 * times["one sync"][-1]
-        times["runner"].append(rest)
+        times["executed tiny stage"].append(wall_ms(command, folder, environment) / n_stages)
+        # A line of each process that ended.
+        n_calls, total_ns = (sum(map(int, column)) for column in zip(*map(str.split, log.read_text().splitlines())))
+        # Beside those of the stages: the lock file, and a new folder of the store now and then.
+        if not 4 * n_stages <= n_calls <= 4 * n_stages + 100:
+            sys.exit(f"{n_calls} syncs for {n_stages} stages")
+        times["its syncs"].append(total_ns / 1e6 / n_stages)
+        times["runner"].append(
+            times["executed tiny stage"][-1] - times["spawn of the command"][-1] - times["its syncs"][-1]
+        )
     return times
-
-
-def sync_ms(folder, n=100):
-    begin = time.perf_counter()
-    for number in range(n):
-        with open(folder / f"sync-{number}", "wb") as file:
-            file.write(b"a few bytes")
-            file.flush()
-            os.fdatasync(file.fileno())
-    return (time.perf_counter() - begin) * 1e3 / n
 
 
 def spawn_ms(folder, n=100):

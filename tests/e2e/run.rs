@@ -2,7 +2,7 @@
 
 use pipe_lm::cli::Environment;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, folders_and_files};
 
 const CHAIN: &str = "
   rows: { uses: make, with: { value: hello } }
@@ -311,4 +311,32 @@ fn how_long_a_run_with_nothing_to_do_takes() {
         let fastest = times.min().expect("nine of them");
         writeln!(std::io::stderr(), "{n_stages} stages, nothing to do: {fastest:.1?}").expect("stderr");
     }
+}
+
+/// So many stages that the manifests are read beside the pipeline file.
+#[test]
+fn manifests_that_were_read_ahead_are_those_of_the_store() {
+    const N_STAGES: usize = 320;
+    let name = |number: usize| format!("s{number:03}");
+    let stages: String =
+        (0..N_STAGES).map(|number| format!("  {}: {{ uses: make, with: {{ value: v{number} }} }}\n", name(number))).collect();
+    let sandbox = Sandbox::with_stages(&stages);
+    let outcomes = |of: &dyn Fn(usize) -> &'static str| {
+        (0..N_STAGES).map(|number| format!("{} {}", name(number), of(number))).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(sandbox.outcomes("run p.yaml"), outcomes(&|_| "ran"));
+    assert!(sandbox.read("p.lock").len() > 32 << 10, "a lock file that is read ahead");
+    assert_eq!(sandbox.outcomes("run p.yaml"), outcomes(&|_| "reused"));
+
+    // One that is gone, one that is another's, and a stage that the lock file does not know.
+    let mut manifests: Vec<_> = folders_and_files(&sandbox.path(".pipe/manifests"));
+    manifests.retain(|path| path.is_file());
+    manifests.sort_by_key(|path| std::fs::read_to_string(path).expect("a manifest"));
+    std::fs::remove_file(&manifests[0]).expect("removed");
+    std::fs::copy(&manifests[2], &manifests[1]).expect("copied");
+    sandbox.write("p.yaml", &sandbox.read("p.yaml").replace("value: v7 }", "value: other }"));
+    let again = sandbox.outcomes("run p.yaml");
+    assert_eq!(again.matches("ran").count(), 3, "{again}");
+    assert!(again.contains("s007 ran"), "{again}");
+    assert_eq!(sandbox.outcomes("run p.yaml"), outcomes(&|_| "reused"));
 }
