@@ -1,32 +1,34 @@
 //! An attempt: the private folder in which a stage runs, and what becomes of it when its process dies.
 //!
 //! ```text
-//! tmp/<owner>.lock           of a store value: made and locked before its first attempt, removed after its last; the kernel lets
-//!                            go of it when the process ends
-//! tmp/<owner>-<n>-<key>/     scratch/, outputs/PORT/...; only the owner looks inside
+//! tmp/<owner>.lock     of a store value: made and locked before its first attempt, removed after its last; the kernel lets go of it
+//!                      when the process ends
+//! tmp/<owner>-<n>/     scratch/, outputs/PORT/...; only the owner looks inside
 //! ```
 //!
-//! Recovery is the mirror image: a folder whose owner's lock is free belongs to nobody and is removed.
+//! A folder in which nothing but empty folders is left is the next attempt's: on ext4, to make and remove them takes as long as all
+//! else that a small stage costs. Recovery is the mirror image: a folder whose owner's lock is free belongs to nobody and is removed.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use crate::layout::check_key;
 use crate::listing::Listing;
 use crate::lock::FileLock;
 use crate::store::{entries, unique_word};
-use crate::{CacheError, Store};
+use crate::{CacheError, Disk, Store};
 
 const LOCK_EXTENSION: &str = "lock";
-
-/// Digits of a fingerprint in the name of an attempt: for people who look.
-const KEY_SHOWN: usize = 16;
 
 /// A private folder for one execution of one stage. Dropping it removes the folder.
 #[derive(Debug)]
 pub struct Attempt {
     store: Store,
     dir: PathBuf,
+    /// Whether below `outputs/` only the folders of ports are left, and nothing beside it but `scratch/`.
+    pub(crate) is_taken_from: bool,
 }
 
 /// What all attempts of a store value have in common.
@@ -34,7 +36,10 @@ pub struct Attempt {
 pub(crate) struct Owner {
     /// `tmp/<owner>`, which is no file: the beginning of names.
     stem: PathBuf,
-    n_begun: u64,
+    n_made: u64,
+    /// Folders for the next attempts.
+    free: Vec<PathBuf>,
+    disk: Arc<dyn Disk>,
     /// Held until the store value is gone, and with it every attempt.
     _lock: FileLock,
 }
@@ -58,11 +63,26 @@ impl Attempt {
     }
 }
 
+impl Attempt {
+    fn is_reusable(&self) -> bool {
+        let scratch = self.dir.join("scratch");
+        let is_empty = || fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none());
+        self.is_taken_from
+            && match fs::symlink_metadata(&scratch) {
+                Ok(found) => found.is_dir() && is_empty(),
+                Err(error) => error.kind() == ErrorKind::NotFound,
+            }
+    }
+}
+
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // From the inside out: mostly each is empty then. What cannot be removed now is removed by the next recovery.
-        for folder in [self.outputs_dir(), self.dir.join("scratch"), self.dir.clone()] {
-            let _ = self.store.inner.disk.remove_folder(&folder);
+        let is_reusable = self.is_reusable();
+        let mut owner = self.store.inner.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *owner {
+            Some(owner) if is_reusable => owner.free.push(std::mem::take(&mut self.dir)),
+            // What cannot be removed now is removed by the next recovery.
+            _ => drop(self.store.inner.disk.remove_folder(&self.dir)),
         }
     }
 }
@@ -77,15 +97,13 @@ impl Store {
         let mut owner = self.inner.owner.lock().unwrap_or_else(PoisonError::into_inner);
         let owner = match &mut *owner {
             Some(owner) => owner,
-            none => none.insert(Owner::new(&self.inner.layout.tmp())?),
+            none => none.insert(Owner::new(&self.inner.layout.tmp(), self.inner.disk.clone())?),
         };
-        let key = &fingerprint[..fingerprint.len().min(KEY_SHOWN)];
-        let mut dir = owner.stem.clone().into_os_string();
-        dir.push(format!("-{}-{key}", owner.n_begun));
-        owner.n_begun += 1;
-        let dir = PathBuf::from(dir);
-        self.inner.disk.create_folders(&dir).map_err(CacheError::io("create", &dir))?;
-        Ok(Attempt { store: self.clone(), dir })
+        let dir = match owner.free.pop() {
+            Some(dir) => dir,
+            None => owner.make_folder()?,
+        };
+        Ok(Attempt { store: self.clone(), dir, is_taken_from: false })
     }
 
     /// Removes attempts and lock files whose process is gone. What cannot be removed (another user's, say) stays for another time:
@@ -118,13 +136,30 @@ impl Store {
 }
 
 impl Owner {
-    fn new(tmp: &Path) -> Result<Self, CacheError> {
+    fn new(tmp: &Path, disk: Arc<dyn Disk>) -> Result<Self, CacheError> {
         loop {
             let stem = tmp.join(unique_word());
             // `None` is a recovery that took the lock between its making and ours: another name, another try.
             if let Some(lock) = FileLock::try_new(&stem.with_extension(LOCK_EXTENSION))? {
-                return Ok(Owner { stem, n_begun: 0, _lock: lock });
+                return Ok(Owner { stem, n_made: 0, free: Vec::new(), disk, _lock: lock });
             }
+        }
+    }
+
+    fn make_folder(&mut self) -> Result<PathBuf, CacheError> {
+        let mut dir = self.stem.clone().into_os_string();
+        dir.push(format!("-{}", self.n_made));
+        self.n_made += 1;
+        let dir = PathBuf::from(dir);
+        self.disk.create_folders(&dir).map_err(CacheError::io("create", &dir))?;
+        Ok(dir)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        for dir in &self.free {
+            let _ = self.disk.remove_folder(dir);
         }
     }
 }

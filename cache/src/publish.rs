@@ -90,12 +90,13 @@ impl Store {
     /// As [`Store::publish`].
     pub fn publish_listed(
         &self,
-        attempt: Attempt,
+        mut attempt: Attempt,
         listing: Listing,
         mut draft: ManifestDraft,
     ) -> Result<Publication, CacheError> {
         check_key(&draft.fingerprint)?;
         check_key(&draft.semantic_key)?;
+        let (n_files, has_folders) = (listing.n_files(), listing.has_folders);
         let found = self.collect(listing, &draft)?;
         let files: BTreeMap<&str, &Found> =
             found.values().flat_map(BTreeMap::values).map(|file| (file.digest.as_str(), file)).collect();
@@ -110,12 +111,10 @@ impl Store {
         // From finding a blob to naming it in a manifest that is held, nobody removes blobs.
         let _shared = self.share_gc_lock()?;
         self.hold_while_shared(&[&manifest.fingerprint], &[])?;
-        self.store_blobs(&files, &mut settled)?;
-        for port in manifest.outputs.keys() {
-            // Only to make the removal of the attempt cheap.
-            let _ = self.inner.disk.remove_folder(&attempt.outputs_dir().join(port));
-        }
-        self.commit(&attempt, manifest, &preimage)
+        let n_moved = self.store_blobs(&files, &mut settled)?;
+        let publication = self.commit(&attempt, manifest, &preimage)?;
+        attempt.is_taken_from = n_moved == n_files && !has_folders;
+        Ok(publication)
     }
 
     /// Port to name to file, for what the stage wrote.
@@ -124,7 +123,8 @@ impl Store {
         mut listing: Listing,
         draft: &ManifestDraft,
     ) -> Result<BTreeMap<String, BTreeMap<String, Found>>, CacheError> {
-        if let Some(port) = listing.ports.keys().find(|port| !draft.outputs.contains_key(*port)) {
+        let undeclared = listing.ports.keys().find(|port| !draft.outputs.contains_key(*port));
+        if let Some(port) = listing.stray.as_ref().or(undeclared) {
             return Err(CacheError::UndeclaredOutput { port: port.clone() });
         }
         let mut found = BTreeMap::new();
@@ -163,12 +163,12 @@ impl Store {
         Ok(true)
     }
 
-    /// Steps 3 and 4, by digest. A blob that was there when step 2 began may have been removed since.
+    /// Steps 3 and 4, by digest. A blob that was there when step 2 began may have been removed since. Returns how many files became blobs.
     fn store_blobs<'a>(
         &self,
         files: &BTreeMap<&'a str, &'a Found>,
         settled: &mut BTreeSet<&'a str>,
-    ) -> Result<(), CacheError> {
+    ) -> Result<usize, CacheError> {
         let disk = &self.inner.disk;
         let mut to_move = Vec::new();
         for (digest, file) in files {
@@ -181,10 +181,12 @@ impl Store {
         for folder in &folders {
             self.make_folder(folder)?;
         }
+        let n_moved = to_move.len();
         for (from, to) in to_move {
             disk.rename(from, &to).map_err(CacheError::io("rename", &to))?;
         }
-        self.sync_folders(&folders)
+        self.sync_folders(&folders)?;
+        Ok(n_moved)
     }
 
     /// Adds what the stage published by reference.

@@ -318,8 +318,9 @@ fn how_long_a_run_with_nothing_to_do_takes() {
 fn manifests_that_were_read_ahead_are_those_of_the_store() {
     const N_STAGES: usize = 320;
     let name = |number: usize| format!("s{number:03}");
-    let stages: String =
-        (0..N_STAGES).map(|number| format!("  {}: {{ uses: make, with: {{ value: v{number} }} }}\n", name(number))).collect();
+    let stages: String = (0..N_STAGES)
+        .map(|number| format!("  {}: {{ uses: make, with: {{ value: v{number} }} }}\n", name(number)))
+        .collect();
     let sandbox = Sandbox::with_stages(&stages);
     let outcomes = |of: &dyn Fn(usize) -> &'static str| {
         (0..N_STAGES).map(|number| format!("{} {}", name(number), of(number))).collect::<Vec<_>>().join(", ")

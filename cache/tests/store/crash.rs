@@ -311,10 +311,10 @@ fn an_external_file_is_synced_before_a_manifest_refers_to_it() {
 fn an_attempt_whose_lock_is_free_is_removed_and_a_held_one_is_not() {
     let sandbox = Sandbox::new();
     let held = attempt(&sandbox.store, FINGERPRINT, &[("a", "1")]).expect("an attempt");
-    write(&sandbox.in_store("tmp/dead-0-abc/outputs/rows/a"), "half");
-    write(&sandbox.in_store("tmp/dead-1-def/outputs/rows/a"), "half");
+    write(&sandbox.in_store("tmp/dead-0/outputs/rows/a"), "half");
+    write(&sandbox.in_store("tmp/dead-1/outputs/rows/a"), "half");
     write(&sandbox.in_store("tmp/dead.lock"), "4000000");
-    write(&sandbox.in_store("tmp/orphan-2-abc/outputs/rows/a"), "half");
+    write(&sandbox.in_store("tmp/orphan-2/outputs/rows/a"), "half");
     write(&sandbox.in_store("tmp/folderless.lock"), "");
     sandbox.reopen();
     let held_name = held.dir().file_name().expect("a name").to_string_lossy().into_owned();

@@ -109,13 +109,56 @@ fn a_dropped_attempt_leaves_nothing() {
 }
 
 #[test]
+fn the_folder_of_an_attempt_is_the_next_ones_if_nothing_is_left_in_it() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.reopen();
+    let dir_of_next = || store.begin(FINGERPRINT).expect("an attempt").dir().to_path_buf();
+    let publish = |files: &[(&str, &str)], more: &str| {
+        let attempt = attempt(&store, FINGERPRINT, files).expect("an attempt");
+        let dir = attempt.dir().to_path_buf();
+        if !more.is_empty() {
+            write(&dir.join(more), "left");
+        }
+        store.publish(attempt, draft(FINGERPRINT)).expect("published");
+        dir
+    };
+    let first = publish(&[("a", "1")], "");
+    assert!(first.join("outputs/rows").is_dir());
+    assert_eq!(publish(&[("a", "2")], ""), first);
+    // What is left: a file that the store had, another name of a blob, a folder, something in the scratch folder.
+    for (n, (files, more)) in [
+        (&[("a", "1")][..], ""),
+        (&[("a", "3"), ("b", "3")], ""),
+        (&[("deep/a", "4")], ""),
+        (&[("a", "5")], "scratch/x"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let dir = publish(files, more);
+        assert!(!dir.exists(), "{n}");
+        let next = dir_of_next();
+        assert!(next != dir && !next.exists(), "{n}: one that was given up is not used either");
+    }
+    publish(&[("a", "6")], "");
+    assert_eq!(sandbox.attempts().len(), 1);
+    drop(store);
+    assert_eq!(names(&sandbox.in_store("tmp")), Vec::<String>::new());
+}
+
+#[test]
 fn only_regular_files_in_declared_ports_are_taken() {
     let sandbox = Sandbox::new();
     let target = sandbox.file("target", "outside");
     type Prepare = fn(&std::path::Path, &std::path::Path);
-    let cases: [(&str, Prepare); 4] = [
+    let cases: [(&str, Prepare); 6] = [
         ("which is a symlink", |outputs, target| symlink(target, outputs.join("rows/link")).expect("a link")),
         ("`surprise`, which the stage does not declare", |outputs, _| write(&outputs.join("surprise/a"), "1")),
+        ("`stray`, which the stage does not declare", |outputs, _| write(&outputs.join("stray"), "1")),
+        ("`rows`, which the stage does not declare", |outputs, target| {
+            fs::remove_dir_all(outputs.join("rows")).expect("gone");
+            symlink(target.parent().expect("a folder"), outputs.join("rows")).expect("a link");
+        }),
         ("no file was written to output `rows`", |outputs, _| fs::remove_file(outputs.join("rows/a")).expect("gone")),
         ("a name must be UTF-8", |outputs, _| write(&outputs.join("rows/back\\slash"), "1")),
     ];

@@ -48,16 +48,15 @@ impl Stage for Command {
         let secrets = Secrets::look_up(&self.settings.secrets, self.variable)?;
         self.warn_of_unlisted(ctx);
         let scratch = absolute(ctx.scratch()?)?;
-        let home = scratch.join("home");
-        std::fs::create_dir_all(&home).map_err(CommandError::io("create", &home))?;
-        let inputs = Inputs::lay_out(ctx, &scratch.join("inputs"), |port| self.mentions(&expression("inputs", port)))?;
+        let links = scratch.join("inputs");
+        let inputs = Inputs::lay_out(ctx, &links, |port| self.mentions(&expression("inputs", port)))?;
         let outputs = Outputs::prepare(ctx)?;
         let paths = Paths::new(&inputs, &outputs);
-        let call = self.call(ctx, &paths, &secrets, &scratch, &home, (&inputs, &outputs))?;
+        let call = self.call(ctx, &paths, &secrets, &scratch, (&inputs, &outputs))?;
         let status = child::run(call, &secrets, &ctx.cancel, &mut |line| ctx.log(line))?;
-        // Most programs leave it empty; what they do leave goes with the scratch folder.
-        let _ = std::fs::remove_dir(&home);
         inputs.check_unchanged()?;
+        // A scratch folder with nothing in it is the next stage's: to make another one costs more.
+        let _ = std::fs::remove_dir_all(links);
         if !status.success() {
             return Err(CommandError::Failed { command: self.shown(), end: end_of(status) }.into());
         }
@@ -76,12 +75,11 @@ impl Command {
         paths: &Paths,
         secrets: &Secrets,
         scratch: &Path,
-        home: &Path,
         (inputs, outputs): (&Inputs, &Outputs),
     ) -> Result<Call, CommandError> {
         let search_path = (self.variable)("PATH").unwrap_or_default();
         let mark = keeper::mark().map_err(CommandError::io("start", "/bin/sh".as_ref()))?;
-        let mut environment = environment::basic(search_path, home, ctx.n_threads, mark);
+        let mut environment = environment::basic(search_path, scratch, ctx.n_threads, mark);
         environment.extend(self.settings.env.iter().map(|(name, value)| (name.clone(), paths.fill(value))));
         environment.extend(secrets.variables().map(|(name, value)| (name.to_string(), value.clone())));
         let search_path = environment.get("PATH").cloned().unwrap_or_default();
