@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::layout::check_key;
 use crate::listing::Listing;
-use crate::lock::FileLock;
+use crate::lock::{FileLock, Identity};
 use crate::store::{entries, unique_word};
 use crate::{CacheError, Disk, Store};
 
@@ -41,7 +41,7 @@ pub(crate) struct Owner {
     free: Vec<PathBuf>,
     disk: Arc<dyn Disk>,
     /// Held until the store value is gone, and with it every attempt.
-    _lock: FileLock,
+    lock: FileLock,
 }
 impl Attempt {
     /// The folder: the `work_dir` of [`pipe_contract::Context::new`].
@@ -94,16 +94,24 @@ impl Store {
     /// When it cannot be made.
     pub fn begin(&self, fingerprint: &str) -> Result<Attempt, CacheError> {
         check_key(fingerprint)?;
+        let dir = self.with_owner(|owner| owner.free.pop().map_or_else(|| owner.make_folder(), Ok))?;
+        Ok(Attempt { store: self.clone(), dir, is_taken_from: false })
+    }
+
+    /// The file that this store value has locked, which says that its process is alive.
+    pub(crate) fn owner_lock(&self) -> Result<(PathBuf, Identity), CacheError> {
+        self.with_owner(|owner| {
+            let (path, identity) = owner.lock.path_and_identity();
+            Ok((path.to_path_buf(), identity))
+        })
+    }
+
+    fn with_owner<T>(&self, use_it: impl FnOnce(&mut Owner) -> Result<T, CacheError>) -> Result<T, CacheError> {
         let mut owner = self.inner.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        let owner = match &mut *owner {
+        use_it(match &mut *owner {
             Some(owner) => owner,
             none => none.insert(Owner::new(&self.inner.layout.tmp(), self.inner.disk.clone())?),
-        };
-        let dir = match owner.free.pop() {
-            Some(dir) => dir,
-            None => owner.make_folder()?,
-        };
-        Ok(Attempt { store: self.clone(), dir, is_taken_from: false })
+        })
     }
 
     /// Removes attempts and lock files whose process is gone. What cannot be removed (another user's, say) stays for another time:
@@ -141,7 +149,7 @@ impl Owner {
             let stem = tmp.join(unique_word());
             // `None` is a recovery that took the lock between its making and ours: another name, another try.
             if let Some(lock) = FileLock::try_new(&stem.with_extension(LOCK_EXTENSION))? {
-                return Ok(Owner { stem, n_made: 0, free: Vec::new(), disk, _lock: lock });
+                return Ok(Owner { stem, n_made: 0, free: Vec::new(), disk, lock });
             }
         }
     }

@@ -1,8 +1,14 @@
 //! Locks that die with their process: `flock` on a file that is there only while it is held or waited for.
 //!
-//! The holder removes the file before it lets go. Whoever then gets the lock on the removed file notices that the name
-//! leads elsewhere, and starts over; so `locks/` stays empty and no lock is ever stale. The file of a killed holder is free, and
-//! goes away with the next who takes it, or with the next opening of the store.
+//! ```text
+//! tmp/<owner>.lock        locked while the store value lives; its text is the process id
+//!    ^-- locks/<key>      another name of the same file, there while the key is held: one link to take it, one unlink to let go
+//! ```
+//!
+//! Who finds the name taken tries the lock of the file behind it. A live holder has it. That of a killed holder is free: whoever gets it removes
+//! the name and starts over, and so does the next opening of the store; so `locks/` stays empty and no lock is ever stale. Making and
+//! removing a file for each lock would be the same on any file system without links (it is done there), and on ext4 many times slower: it searches long for an inode
+//! where many were freed lately.
 //!
 //! It deliberately has no `unlock` command and no time-out: the kernel releases a lock when its process ends.
 
@@ -23,10 +29,37 @@ use crate::{CacheError, Store};
 /// How long a waiter sleeps between tries: short for people, long enough to cost nothing.
 const POLL_PERIOD: Duration = Duration::from_millis(20);
 
-/// The right to run a stage: held by one thread of one process per fingerprint and store, until dropped.
+/// The right to run a stage and to publish what it gave: held by one thread of one process per fingerprint and store, until dropped.
 #[derive(Debug)]
 pub struct StageLock {
-    _file: FileLock,
+    pub(crate) fingerprint: String,
+    _held: Held,
+}
+
+/// A key that is held.
+#[derive(Debug)]
+enum Held {
+    Name(#[expect(dead_code, reason = "the key is let go when it is dropped")] HeldName),
+    /// Where a file can have one name only.
+    File(#[expect(dead_code, reason = "likewise")] FileLock),
+}
+
+/// A name of the file that the store value has locked.
+#[derive(Debug)]
+struct HeldName {
+    path: PathBuf,
+    identity: Identity,
+    /// It holds the lock as long as it lives.
+    _store: Store,
+}
+
+impl Drop for HeldName {
+    fn drop(&mut self) {
+        // Only our own: if someone cleared the folder, the name may already be another's.
+        if is_at(self.identity, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Store {
@@ -54,8 +87,8 @@ impl Store {
         let path = self.lock_path(fingerprint);
         let mut holder_seen = None;
         loop {
-            if let Some(file) = FileLock::try_new(&path)? {
-                return Ok(Some(StageLock { _file: file }));
+            if let Some(held) = self.try_hold(&path)? {
+                return Ok(Some(StageLock { fingerprint: fingerprint.to_owned(), _held: held }));
             }
             let holder = read_holder(&path);
             if holder_seen != Some(holder) {
@@ -69,9 +102,21 @@ impl Store {
         }
     }
 
-    /// Held while a manifest is compared with the one that is there and put in its place.
-    pub(crate) fn commit_lock(&self, fingerprint: &str) -> Result<FileLock, CacheError> {
-        wait_for(&self.lock_path(&format!("{fingerprint}.commit")))
+    /// Takes the key whose name is `path`; `None` if another holds it.
+    fn try_hold(&self, path: &Path) -> Result<Option<Held>, CacheError> {
+        let (of_owner, identity) = self.owner_lock()?;
+        loop {
+            match link(&of_owner, path) {
+                Ok(()) => return Ok(Some(Held::Name(HeldName { path: path.into(), identity, _store: self.clone() }))),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // Where its holder is gone, the name goes with the lock that is taken here for a moment.
+                    if FileLock::try_existing(path)?.is_none() && path.exists() {
+                        return Ok(None);
+                    }
+                }
+                Err(_) => return Ok(FileLock::try_new(path)?.map(Held::File)),
+            }
+        }
     }
 
     /// Held while a file is copied into a folder of the user: what lies there half copied is then of a process that died.
@@ -83,6 +128,17 @@ impl Store {
 
     fn lock_path(&self, name: &str) -> PathBuf {
         self.inner.layout.locks().join(name)
+    }
+}
+
+/// Another name for a file; the folder of the name is made if it is not there.
+fn link(file: &Path, name: &Path) -> io::Result<()> {
+    match (fs::hard_link(file, name), name.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            fs::hard_link(file, name)
+        }
+        (linked, _) => linked,
     }
 }
 
@@ -104,7 +160,7 @@ pub struct FileLock {
 }
 
 /// Device and inode: what makes an open file and a name the same.
-type Identity = (u64, u64);
+pub(crate) type Identity = (u64, u64);
 
 impl FileLock {
     /// Makes the file, and its folder, if needed and takes its lock; `None` if another holds it.
@@ -170,6 +226,11 @@ impl FileLock {
 }
 
 impl FileLock {
+    /// What it is locked by.
+    pub(crate) fn path_and_identity(&self) -> (&Path, Identity) {
+        (&self.path, self.identity)
+    }
+
     /// Adds to the file behind the holder's process id.
     pub(crate) fn append(&mut self, text: &str) -> Result<(), CacheError> {
         self.file.write_all(text.as_bytes()).map_err(CacheError::io("write", &self.path))

@@ -23,6 +23,7 @@ use serde_json::Value;
 use crate::digest::is_digest;
 use crate::layout::{check_key, fanned, is_safe_name};
 use crate::listing::{ListedFile, Listing};
+use crate::lock::StageLock;
 use crate::manifest::{ExternalRef, Manifest, ManifestArtifact, ManifestFile};
 use crate::stat_memo::stat;
 use crate::store::unique_word;
@@ -74,26 +75,35 @@ struct Found {
 type Outputs = BTreeMap<String, NameMap<ManifestFile>>;
 
 impl Store {
-    /// Makes the outputs of an attempt part of the store and removes the attempt.
+    /// Makes the outputs of an attempt part of the store and removes the attempt, once nobody else runs the stage.
     ///
     /// # Errors
     /// When an output is empty, undeclared, or holds something else than regular files, or the disk refuses. The store
     /// then answers as if the attempt had never been.
     pub fn publish(&self, attempt: Attempt, draft: ManifestDraft) -> Result<Publication, CacheError> {
         let listing = attempt.list()?;
-        self.publish_listed(attempt, listing, draft)
+        let lock = self.stage_lock(&draft.fingerprint, &mut |_| {})?;
+        self.publish_listed(attempt, listing, draft, &lock)
     }
 
-    /// The same for files that were listed already: nothing has written to the attempt since.
+    /// The same for who holds the stage, and files that were listed already: nothing has written to the attempt since.
     ///
     /// # Errors
     /// As [`Store::publish`].
+    ///
+    /// # Panics
+    /// When it is another stage that is held.
     pub fn publish_listed(
         &self,
         mut attempt: Attempt,
         listing: Listing,
         mut draft: ManifestDraft,
+        lock: &StageLock,
     ) -> Result<Publication, CacheError> {
+        assert_eq!(
+            lock.fingerprint, draft.fingerprint,
+            "a manifest is compared with the one that is there and put in its place"
+        );
         check_key(&draft.fingerprint)?;
         check_key(&draft.semantic_key)?;
         let (n_files, has_folders) = (listing.n_files(), listing.has_folders);
@@ -244,9 +254,8 @@ impl Store {
         })
     }
 
-    /// Puts `new` under its fingerprint unless an earlier manifest stays.
+    /// Puts `new` under its fingerprint unless an earlier manifest stays. Who holds the stage lock is alone in that.
     fn commit(&self, attempt: &Attempt, new: Manifest, preimage: &Value) -> Result<Publication, CacheError> {
-        let _lock = self.commit_lock(&new.fingerprint)?;
         let Some(first) = self.lookup(&new.fingerprint)? else {
             self.write_standing(attempt, &new, preimage)?;
             return Ok(Publication { manifest: new, divergence: None });

@@ -166,7 +166,7 @@ impl Job<'_> {
             let who = if holder == std::process::id() { "another stage".into() } else { format!("process {holder}") };
             tell(StageEvent::Log { line: format!("{who} makes the same outputs: waiting for it") });
         };
-        let _lock = store
+        let lock = store
             .stage_lock_unless(&keys.fingerprint, &mut say_who, &|| self.cancel.is_cancelled())?
             .ok_or_else(StageError::cancelled)?;
         store.hold(&[&keys.fingerprint], &[&keys.trajectory])?;
@@ -185,7 +185,7 @@ impl Job<'_> {
         // In the pool too: digesting large files is parallel, and should keep to the threads that were granted.
         let listing = attempt.list()?;
         let is_parallel = self.spec().stage.is_parallel() || listing.has_large_file();
-        let publication = pool.run(is_parallel, || store.publish_listed(attempt, listing, draft))??;
+        let publication = pool.run(is_parallel, || store.publish_listed(attempt, listing, draft, &lock))??;
         if !keys.keeps_checkpoints {
             store.remove_checkpoint(&keys.trajectory);
         } else if store.checkpoint_dir(&keys.trajectory).exists() {

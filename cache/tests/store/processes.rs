@@ -1,6 +1,7 @@
 //! Two processes at once, and one that is killed. The second process is this test binary, asked to run `child` alone.
 
 use std::env;
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -97,6 +98,24 @@ fn a_stage_lock_is_waited_for_and_dies_with_its_process() {
     });
     lock.expect("locked");
     assert_eq!(holders, [child_id]);
+}
+
+#[test]
+fn the_names_of_a_dead_holder_hold_nothing() {
+    let sandbox = Sandbox::new();
+    let (dead, names_of_dead) = (sandbox.in_store("tmp/dead.lock"), [FINGERPRINT, FINGERPRINT_2]);
+    write(&dead, "4000000");
+    for name in names_of_dead {
+        fs::create_dir_all(sandbox.in_store("locks")).expect("a folder");
+        fs::hard_link(&dead, sandbox.in_store("locks").join(name)).expect("a name");
+    }
+    let locks = names_of_dead.map(|name| sandbox.store.stage_lock(name, &mut |_| panic!("nobody holds it")));
+    let locks = locks.map(|lock| lock.expect("locked"));
+    let is_held = |name| sandbox.reopen().stage_lock_unless(name, &mut |_| {}, &|| true).expect("no error").is_none();
+    assert!(names_of_dead.into_iter().all(is_held), "by this store value now");
+    drop(locks);
+    assert!(!names_of_dead.into_iter().any(is_held));
+    assert_eq!(names(&sandbox.in_store("locks")), Vec::<String>::new());
 }
 
 #[test]
