@@ -333,10 +333,10 @@ mod tests {
                 k.settings.remove("lora");
             }),
             ("the order of a list", |k| {
-                k.settings.insert("formats", KeyValue::List(vec![KeyValue::Int(1), KeyValue::Int(2)]));
+                k.settings.insert("formats", KeyValue::List(vec![KeyValue::Int(1), KeyValue::Int(2)].into()));
             }),
             ("the other order of it", |k| {
-                k.settings.insert("formats", KeyValue::List(vec![KeyValue::Int(2), KeyValue::Int(1)]));
+                k.settings.insert("formats", KeyValue::List(vec![KeyValue::Int(2), KeyValue::Int(1)].into()));
             }),
             ("source", |k| k.source = KeySource::Commit("0123".into())),
             ("a file's name", |k| k.source = KeySource::Files(vec![("b".into(), "cc".into())])),

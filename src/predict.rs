@@ -26,7 +26,7 @@ use crate::schedule::{Scheduler, Slots, forecast};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prediction {
     /// By position in the pipeline; `None` where a stage does not run.
-    pub stages: Vec<Option<StagePrediction>>,
+    pub stages: Vec<Option<Box<StagePrediction>>>,
     /// From the begin of the run to its end, in milliseconds; `None` where nothing is known of any stage.
     pub makespan_ms: Option<Amount>,
     /// More on the disk after the run; `None` where nothing is known of any stage.
@@ -68,15 +68,15 @@ pub struct Amount {
 /// When the store cannot be read.
 pub fn predict(planner: &Planner<'_>, plan: &Plan, slots: Slots) -> Result<Prediction, CacheError> {
     let running: Vec<usize> = (0..plan.stages.len()).filter(|&stage| runs(plan, stage)).collect();
-    let history = match running.is_empty() {
-        true => History::default(),
-        false => execute::history_of(planner, &running)?,
-    };
+    if running.is_empty() {
+        return Ok(Prediction { stages: vec![None; plan.stages.len()], ..Prediction::default() });
+    }
+    let history = execute::history_of(planner, &running)?;
     let sizes = predict_sizes(planner, plan, &history)?;
-    let mut stages = vec![None; plan.stages.len()];
+    let mut stages: Vec<Option<Box<StagePrediction>>> = vec![None; plan.stages.len()];
     for (stage, size) in sizes.into_iter().enumerate().filter(|(stage, _)| runs(plan, *stage)) {
         let duration = history.duration(&planner.pipeline.stages[stage].name);
-        stages[stage] = Some(StagePrediction { duration, size });
+        stages[stage] = Some(Box::new(StagePrediction { duration, size }));
     }
     let durations: Vec<Option<Duration>> =
         running.iter().map(|&stage| stages[stage].as_ref().and_then(|predicted| predicted.duration)).collect();

@@ -296,7 +296,7 @@ fn set_reads_yaml_and_may_add_a_setting() {
     let pipeline = load_with(GOOD, &options).expect("it has no problems");
     let [dataset, base, text, adapter] = pipeline.stages.as_slice() else { panic!("it has four stages") };
     let word = |text: &str| KeyValue::Text(text.into());
-    assert_eq!(text.key_settings["columns"], KeyValue::List(vec![word("a"), word("b")]));
+    assert_eq!(text.key_settings["columns"], KeyValue::List(vec![word("a"), word("b")].into()));
     assert_eq!(adapter.key_settings["learning_rate"], KeyValue::float(2e-3).expect("a number"));
     assert_eq!(adapter.key_settings["lora"], KeyValue::Map([("r".to_string(), KeyValue::Int(32))].into()));
     assert!(adapter.needs.is_empty());
@@ -736,6 +736,7 @@ stages:
     let run = KeyValue::List(
         ["make", "-n3", "in=${{ inputs.m }}", "${{ outputs.page }}", "${{ outputs.log }}"]
             .map(|word| KeyValue::Text(word.into()))
+            .to_vec()
             .into(),
     );
     assert_eq!(pipeline.stages[1].key_settings["run"], run);

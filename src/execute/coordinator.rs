@@ -352,7 +352,7 @@ impl<'a> Coordinator<'a, '_, '_> {
         let begin = Instant::now();
         let cancel = self.tries.begin(stage, &self.planner.pipeline.stages[stage].tries, self.cancel, begin);
         let (planner, spot) = (self.planner, self.spot);
-        let job = Job { planner, stage, keys, manifests, grant, memory_bytes, spot, cancel };
+        let job = Job { planner, stage, keys, manifests, grant, gpus: gpus.clone(), memory_bytes, spot, cancel };
         self.started_at[stage] = Some(begin);
         self.bus.emit(&Event::StageStarted { stage: self.name(stage), n_threads, n_gpus, gpus });
         let n_wanted = self.planner.pipeline.stages[stage].resources.gpu;

@@ -36,6 +36,8 @@ pub(super) struct Job<'a> {
     /// Of every stage that feeds it.
     pub(super) manifests: BTreeMap<usize, Arc<Manifest>>,
     pub(super) grant: Grant,
+    /// Their numbers.
+    pub(super) gpus: Vec<usize>,
     /// Most memory it may take, where the user says.
     pub(super) memory_bytes: Option<u64>,
     pub(super) spot: Option<Spot<'a>>,
@@ -283,6 +285,7 @@ impl Job<'_> {
             ctx.checkpoint_dir = self.planner.store.checkpoint_dir(&keys.trajectory);
         }
         ctx.n_threads = self.grant.threads;
+        ctx.gpus.clone_from(&self.gpus);
         ctx.memory_bytes = self.memory_bytes;
         ctx.cancel = self.cancel.clone();
         ctx.check_cancelled()?;

@@ -28,9 +28,9 @@ pub fn render(
     style: Style,
 ) -> String {
     let all: Vec<usize> = (0..plan.stages.len()).collect();
-    let costs = costs(prediction);
-    let stages = render_rows(pipeline, plan, &all, Some(&costs), why, style);
-    format!("{stages}{}\n{}", totals(plan), total_cost(prediction))
+    let mut text = render_rows(pipeline, plan, &all, costs(prediction).as_deref(), why, style);
+    text.extend([totals(plan).as_str(), "\n", total_cost(prediction).as_str()]);
+    text
 }
 
 /// The lines of some stages, without what they cost.
@@ -78,14 +78,11 @@ fn render_rows(
     text
 }
 
-/// By stage; all empty where nothing is known of any, which the last line says.
-fn costs(prediction: &Prediction) -> Vec<String> {
+/// By stage; `None` where nothing is known of any, which the last line says.
+fn costs(prediction: &Prediction) -> Option<Vec<String>> {
     let is_known = prediction.makespan_ms.is_some() || prediction.bytes.is_some();
-    let cost = |stage: &Option<StagePrediction>| match stage {
-        Some(stage) if is_known => cost(stage),
-        _ => String::new(),
-    };
-    prediction.stages.iter().map(cost).collect()
+    let cost = |stage: &Option<Box<StagePrediction>>| stage.as_deref().map(cost).unwrap_or_default();
+    is_known.then(|| prediction.stages.iter().map(cost).collect())
 }
 
 /// `~ 21.4 s, 14.0 MB`.

@@ -39,7 +39,7 @@ pub(super) fn build(written: &mut StageText, registry: &Registry, findings: &mut
     {
         vars::refuse_ports(&mut with.value, findings);
     }
-    let with = written.with.as_ref();
+    let with = written.with.as_deref();
     let value = with.map_or(Value::Null, |entry| entry.value.to_value());
     let mut reader = Reader::new(&value);
     let stage: Arc<dyn Stage> = Arc::from(kind.read(&mut reader));

@@ -16,7 +16,7 @@ use super::wire::Part;
 pub(super) fn check(parts: &[Part], findings: &mut Findings) {
     let mut taken: Vec<(usize, PathBuf)> = Vec::new();
     for (position, part) in parts.iter().enumerate() {
-        let (Some((to, node)), Some(built)) = (&part.written.to, &part.built) else { continue };
+        let (Some((to, node)), Some(built)) = (part.written.to.as_deref(), &part.built) else { continue };
         let folders = built.outputs.iter().map(|output| normalize(&to.join(&output.name)));
         let folders: Vec<PathBuf> = folders.collect();
         let clash = folders.iter().find_map(|folder| {

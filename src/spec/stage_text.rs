@@ -18,7 +18,8 @@ pub(super) struct StageText {
     pub(super) name: String,
     pub(super) name_span: Span,
     pub(super) uses: Option<(String, Node)>,
-    pub(super) with: Option<Entry>,
+    /// In a box, as it is taken out long before the rest.
+    pub(super) with: Option<Box<Entry>>,
     /// The key `inputs`, if there is one.
     pub(super) inputs_span: Option<Span>,
     pub(super) inputs: Vec<InputText>,
@@ -27,7 +28,8 @@ pub(super) struct StageText {
     pub(super) needs: Vec<(String, Node)>,
     pub(super) resources: Resources,
     pub(super) tries: Tries,
-    pub(super) to: Option<(PathBuf, Node)>,
+    /// In a box, as most stages have none.
+    pub(super) to: Option<Box<(PathBuf, Node)>>,
 }
 
 impl StageText {
@@ -70,7 +72,7 @@ pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings)
         findings.error("missing-key", name_span, format!("stage `{name}` has no `uses`")).help =
             Some("`uses` names the stage kind, `uses: train`".into());
     }
-    let with = keys.take("with");
+    let with = keys.take("with").map(Box::new);
     let inputs = keys.take("inputs");
     let inputs_span = inputs.as_ref().map(|entry| entry.key_span);
     let inputs = inputs.map_or_else(Vec::new, |entry| read_inputs(entry.value, &name, findings));
@@ -84,7 +86,7 @@ pub(super) fn read(entry: Entry, pools: &DeclaredPools, findings: &mut Findings)
     let to = keys.take("to").filter(|entry| !entry.value.is_null());
     let to = to
         .and_then(|entry| keys::text(entry.value, &format!("`to` of stage `{name}`"), findings))
-        .map(|(to, node)| (to.into(), node));
+        .map(|(to, node)| Box::new((to.into(), node)));
     keys.finish(findings);
     StageText { name, name_span, uses, with, inputs_span, inputs, outputs, needs, resources, tries, to }
 }

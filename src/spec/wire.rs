@@ -87,7 +87,7 @@ fn spec(part: Part, inputs: NameMap<InputRef>, needs: Vec<usize>, findings: &Fin
         needs,
         resources: written.resources,
         tries: written.tries,
-        to: written.to.map(|(to, _)| to),
+        to: written.to.map(|to| to.0),
     })
 }
 

@@ -8,6 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use pipe_lm::cli::Environment;
+
 use crate::sandbox::{Sandbox, folders_and_files};
 
 /// The value of the secret `TOKEN`.
@@ -572,4 +574,25 @@ fn what_is_left_in_the_background_ends_with_the_command() {
     let opened = open_later(&sandbox);
     assert_eq!(sandbox.outcomes("run p.yaml"), "it ran");
     opened.join().expect("it opens").end();
+}
+
+#[test]
+fn a_command_sees_the_gpus_that_it_was_granted_and_no_other() {
+    // Each waits for the other, so that they run beside each other.
+    let stage = |name: &str, other: &str| {
+        let script = format!(
+            "touch {name}.here; until [ -e {other}.here ]; do sleep 0.01; done; printf %s \"$CUDA_VISIBLE_DEVICES\" > $1"
+        );
+        format!(
+            "  {name}: {{ uses: command, outputs: {{ out: file }}, resources: {{ cpu: 1, gpu: 1 }}, with: {{ run: [sh, -c, '{script}', s, '${{{{ outputs.out }}}}'] }} }}\n"
+        )
+    };
+    let none = "  none: { uses: command, outputs: { out: file }, with: { run: [sh, -c, 'echo \"${CUDA_VISIBLE_DEVICES-unset}\" > $1', s, '${{ outputs.out }}'] } }\n";
+    let sandbox = Sandbox::with_stages(&format!("{}{}{none}", stage("a", "b"), stage("b", "a")));
+    let environment = Environment { pretended_gpus: Some(2), ..Environment::default() };
+    let output = sandbox.pipe_in("run p.yaml --threads 2", environment);
+    assert_eq!(output.code, 0, "{}", output.err);
+    let mut seen: Vec<String> = sandbox.blobs().iter().map(|blob| fs::read_to_string(blob).expect("a blob")).collect();
+    seen.sort();
+    assert_eq!(seen, ["0", "1", "unset\n"]);
 }

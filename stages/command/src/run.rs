@@ -80,6 +80,9 @@ impl Command {
         let search_path = (self.variable)("PATH").unwrap_or_default();
         let mark = keeper::mark().map_err(CommandError::io("start", "/bin/sh".as_ref()))?;
         let mut environment = environment::basic(search_path, scratch, ctx.n_threads, mark);
+        if !ctx.gpus.is_empty() {
+            environment.insert("CUDA_VISIBLE_DEVICES".into(), listed(&ctx.gpus).into());
+        }
         environment.extend(self.settings.env.iter().map(|(name, value)| (name.clone(), paths.fill(value))));
         environment.extend(secrets.variables().map(|(name, value)| (name.to_string(), value.clone())));
         let search_path = environment.get("PATH").cloned().unwrap_or_default();
@@ -169,6 +172,11 @@ impl Paths {
 /// What stands in a setting for the path of a port.
 fn expression(side: &str, port: &str) -> String {
     format!("${{{{ {side}.{port} }}}}")
+}
+
+/// `0,2`.
+fn listed(gpus: &[usize]) -> String {
+    gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CommandError> {

@@ -39,7 +39,8 @@ impl Stage for Evaluate {
         let found = self.examples(ctx)?;
         let items = self.items(ctx, &found, &tokenizer, &config, max_length)?;
         let adapter = ctx.inputs.get("adapter");
-        let (engine, adapter) = load::engine_and_adapter(model, adapter, &device::open(self.settings.device)?)?;
+        let (engine, adapter) =
+            load::engine_and_adapter(model, adapter, &device::open(self.settings.device, &ctx.gpus)?)?;
         let mut scoring = Scoring::new(self, ctx, &engine, &tokenizer, &items, adapter.is_some());
         let base = scoring.side(None)?;
         let adapted = adapter.as_ref().map(|adapter| scoring.side(Some(adapter))).transpose()?;

@@ -135,7 +135,7 @@ fn adapter(model: &Artifact, is_zero: bool) -> (tempfile::TempDir, Artifact) {
         revision: None,
     };
     let program = pipe_llm::Program::new(&load::model_config(model).expect("a config"), &targets).expect("targets");
-    let device = device::open(DeviceChoice::Cpu).expect("a CPU");
+    let device = device::open(DeviceChoice::Cpu, &[]).expect("a CPU");
     let mut adapter = Adapter::fresh(config, &program, 1, &device).expect("an adapter");
     for module in adapter.modules.iter_mut().filter(|_| !is_zero) {
         module.b = (module.b.ones_like().expect("ones") * 0.05).expect("scaled");
@@ -155,7 +155,7 @@ fn the_loss_is_that_of_all_supervised_tokens() {
     let ran = run("{}", &[("examples", &rows), ("model", &model)]);
 
     let tokenizer = ModelTokenizer::load(&model).expect("a tokenizer");
-    let cpu = device::open(DeviceChoice::Cpu).expect("a CPU");
+    let cpu = device::open(DeviceChoice::Cpu, &[]).expect("a CPU");
     let (engine, _) = load::engine_and_adapter(&model, None, &cpu).expect("an engine");
     let (mut sum, mut n_tokens) = (0.0, 0);
     for ((prompt, completion), line) in stories().iter().zip(ran.lines()) {

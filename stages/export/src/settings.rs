@@ -75,7 +75,7 @@ fn read_formats(reader: &mut Reader) -> Vec<Format> {
     }
     if formats.len() == 1 {
         let name = if formats == [Format::Adapter] { "adapter" } else { "merged" };
-        reader.record_key("formats", KeyValue::List(vec![KeyValue::Text(name.into())]));
+        reader.record_key("formats", KeyValue::List(vec![KeyValue::Text(name.into())].into()));
     }
     formats
 }

@@ -33,7 +33,7 @@ impl Stage for Generate {
         let model = ctx.input("model")?;
         let (tokenizer, config) = (ModelTokenizer::load(model)?, load::model_config(model)?);
         let questions = self.questions(ctx, &tokenizer, config.max_positions)?;
-        let device = device::open(self.settings.device)?;
+        let device = device::open(self.settings.device, &ctx.gpus)?;
         let (engine, adapter) = load::engine_and_adapter(model, ctx.inputs.get("adapter"), &device)?;
         let n_sides = 1 + usize::from(adapter.is_some());
         let mut speaker = Speaker {

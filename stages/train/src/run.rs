@@ -122,7 +122,7 @@ impl Train {
     pub(crate) fn trainer(&self, ctx: &Context<'_>) -> Result<Trainer, StageError> {
         let model = ctx.input("model")?;
         let config = load::model_config(model)?;
-        let device = device::open(self.settings.device.device)?;
+        let device = device::open(self.settings.device.device, &ctx.gpus)?;
         let (engine, trained) = match &self.settings.method {
             Method::Lora(lora) => self.lora(ctx, lora, &config, &device)?,
             Method::Full { .. } if ctx.inputs.contains_key("adapter") => return Err(TrainError::AdapterWithFull.into()),

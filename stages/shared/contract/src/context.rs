@@ -79,6 +79,8 @@ pub struct Context<'a> {
     pub checkpoint_dir: PathBuf,
     /// Size of the rayon pool the stage runs in. Bytes must not depend on it.
     pub n_threads: usize,
+    /// The numbers of the GPUs it was granted: it uses no other. Empty where it wished for none, or there is none.
+    pub gpus: Vec<usize>,
     /// Most memory the stage may take, where the user says.
     pub memory_bytes: Option<u64>,
     /// Set when the user interrupts.
@@ -99,6 +101,7 @@ impl<'a> Context<'a> {
             scratch_dir: work_dir.join("scratch"),
             checkpoint_dir: work_dir.join("checkpoint"),
             n_threads: 1,
+            gpus: Vec::new(),
             memory_bytes: None,
             cancel: CancelToken::default(),
             outputs_dir: work_dir.join("outputs"),

@@ -99,15 +99,15 @@ fn is_cuda(choice: DeviceChoice) -> bool {
     }
 }
 
-/// The device to run on.
+/// The device to run on. `gpus`: the numbers of those that may be used; the first is, and GPU 0 where none is named.
 ///
 /// # Errors
 /// When a GPU was asked for and there is none.
-pub fn open(choice: DeviceChoice) -> Result<Device, LlmError> {
+pub fn open(choice: DeviceChoice, gpus: &[usize]) -> Result<Device, LlmError> {
     if !is_cuda(choice) {
         return Ok(Device::Cpu);
     }
-    Device::new_cuda(0).map_err(|source| LlmError::NoCuda { source })
+    Device::new_cuda(gpus.first().copied().unwrap_or(0)).map_err(|source| LlmError::NoCuda { source })
 }
 
 /// The compute class: library, version, and the instruction set its matrix products pick at run time.

@@ -1,5 +1,8 @@
 //! Settings as they enter a semantic key: values with one meaning and one encoding.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use crate::name_map::NameMap;
 
 /// The settings of a stage that determine its bytes: defaults left out, sorted by name.
@@ -18,9 +21,40 @@ pub enum KeyValue {
     /// Text.
     Text(String),
     /// In the order given: the order has meaning.
-    List(Vec<KeyValue>),
+    List(KeyList),
     /// Sorted by name: the order has none.
     Map(KeySettings),
+}
+
+/// Values in an order. Clones share them: a setting is kept for the key and for reports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(from = "Vec<KeyValue>", into = "Vec<KeyValue>")]
+pub struct KeyList(Arc<[KeyValue]>);
+
+impl Deref for KeyList {
+    type Target = [KeyValue];
+
+    fn deref(&self) -> &[KeyValue] {
+        &self.0
+    }
+}
+
+impl From<Vec<KeyValue>> for KeyList {
+    fn from(values: Vec<KeyValue>) -> Self {
+        KeyList(values.into())
+    }
+}
+
+impl From<KeyList> for Vec<KeyValue> {
+    fn from(list: KeyList) -> Self {
+        list.to_vec()
+    }
+}
+
+impl FromIterator<KeyValue> for KeyList {
+    fn from_iter<I: IntoIterator<Item = KeyValue>>(values: I) -> Self {
+        KeyList(values.into_iter().collect())
+    }
 }
 
 impl KeyValue {
@@ -70,7 +104,7 @@ impl<T: ToKey> ToKey for Option<T> {
     fn to_key(&self) -> KeyValue {
         match self {
             None => KeyValue::Text("null".into()),
-            Some(value) => KeyValue::List(vec![value.to_key()]),
+            Some(value) => KeyValue::List(vec![value.to_key()].into()),
         }
     }
 }

@@ -167,10 +167,17 @@ impl<'a> Reader<'a> {
 
     /// Puts `name` into the key unless it equals the default.
     fn record<T: ToKey + PartialEq>(&mut self, name: &str, value: &T, default: &T) {
-        self.note(name, value.to_key());
+        let key = value.to_key();
+        self.note(name, key.clone());
         if value != default {
-            self.key.insert(name.to_string(), value.to_key());
+            self.key.insert(name.to_string(), key);
         }
+    }
+
+    /// Keeps a value that is in force and in the key.
+    fn keep(&mut self, name: &str, key: KeyValue) {
+        self.note(name, key.clone());
+        self.key.insert(name.to_string(), key);
     }
 
     /// Keeps the value that is in force.
@@ -244,8 +251,7 @@ impl<'a> Reader<'a> {
         };
         match value {
             Some(value) if range.contains(&value) => {
-                self.note(name, value.to_key());
-                self.key.insert(name.to_string(), value.to_key());
+                self.keep(name, value.to_key());
                 Some(value)
             }
             _ => {
@@ -292,8 +298,7 @@ impl<'a> Reader<'a> {
             Value::String(value) => value.clone(),
             other => return self.wrong_type(name, "text", other, None),
         };
-        self.note(name, value.to_key());
-        self.key.insert(name.to_string(), value.to_key());
+        self.keep(name, value.to_key());
         Some(value)
     }
 
@@ -339,8 +344,7 @@ impl<'a> Reader<'a> {
             _ => None,
         };
         let Some(items) = items else { return self.wrong_type(name, "a list of texts", raw, None) };
-        self.note(name, items.to_key());
-        self.key.insert(name.to_string(), items.to_key());
+        self.keep(name, items.to_key());
         Some(items)
     }
 
@@ -358,8 +362,7 @@ impl<'a> Reader<'a> {
             self.problem_inside(name, &idx.to_string(), message);
         }
         let words: Vec<String> = words.into_iter().collect::<Option<_>>()?;
-        self.note(name, words.to_key());
-        self.key.insert(name.to_string(), words.to_key());
+        self.keep(name, words.to_key());
         Some(words)
     }
 

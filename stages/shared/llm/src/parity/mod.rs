@@ -71,7 +71,7 @@ impl Parity {
 /// # Errors
 /// No GPU in this build or machine; an operation that it cannot do.
 pub fn measure_gpu() -> Result<(Parity, Speed), LlmError> {
-    let device = device::open(DeviceChoice::Cuda)?;
+    let device = device::open(DeviceChoice::Cuda, &[])?;
     Ok((Parity::measure(&device)?, Speed::measure(&device)?))
 }
 
