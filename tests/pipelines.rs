@@ -218,7 +218,7 @@ fn evaluation_and_its_port_go_together() {
         let at = part("    inputs: { data: skill_packed, model: base }");
         lines[at] = format!("    inputs: {{ data: skill_packed, model: base{inputs} }}");
         lines.insert(at + 2, more.to_string());
-        let loaded = spec::load_text(Path::new("p.yaml"), &lines.join("\n"), &LoadOptions::default(), &builtin());
+        let loaded = spec::load_text(Path::new("p.yaml"), lines.join("\n"), &LoadOptions::default(), &builtin());
         loaded.err().map_or_else(String::new, |found| found.render(pipe_lm::diagnostic::Colour::Off))
     };
     assert_eq!(screen("", ""), "");

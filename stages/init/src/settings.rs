@@ -128,7 +128,7 @@ mod tests {
 
     fn read(yaml: &str) -> (Settings, Vec<String>, Vec<String>) {
         let (settings, key, problems) = pipe_contract::read_yaml(yaml, Settings::read);
-        (settings, key.into_keys().collect(), problems.into_iter().map(|p| p.message).collect())
+        (settings, key.keys().cloned().collect(), problems.into_iter().map(|p| p.message).collect())
     }
 
     #[test]

@@ -101,7 +101,7 @@ mod tests {
 
     fn read(yaml: &str) -> (Settings, Vec<String>, Vec<&'static str>) {
         let (settings, key, problems) = pipe_contract::read_yaml(yaml, Settings::read);
-        (settings, key.into_keys().collect(), problems.iter().map(|p| p.kind.slug()).collect())
+        (settings, key.keys().cloned().collect(), problems.iter().map(|p| p.kind.slug()).collect())
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Settings as they enter a semantic key: values with one meaning and one encoding.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -27,9 +28,15 @@ pub enum KeyValue {
 }
 
 /// Values in an order. Clones share them: a setting is kept for the key and for reports.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(from = "Vec<KeyValue>", into = "Vec<KeyValue>")]
 pub struct KeyList(Arc<[KeyValue]>);
+
+impl fmt::Debug for KeyList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl Deref for KeyList {
     type Target = [KeyValue];
