@@ -10,7 +10,7 @@
 //! else that a small stage costs. Recovery is the mirror image: a folder whose owner's lock is free belongs to nobody and is removed.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -27,7 +27,7 @@ const LOCK_EXTENSION: &str = "lock";
 pub struct Attempt {
     store: Store,
     dir: PathBuf,
-    /// Whether below `outputs/` only the folders of ports are left, and nothing beside it but `scratch/`.
+    /// Whether below `outputs/` only the folders of ports are left.
     pub(crate) is_taken_from: bool,
 }
 
@@ -64,26 +64,30 @@ impl Attempt {
 }
 
 impl Attempt {
+    /// Whether only empty folders are left: those of ports, and `scratch/`. Training state of a forced stage would lie beside them.
     fn is_reusable(&self) -> bool {
-        let scratch = self.dir.join("scratch");
-        let is_empty = || fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none());
-        self.is_taken_from
-            && match fs::symlink_metadata(&scratch) {
-                Ok(found) => found.is_dir() && is_empty(),
-                Err(error) => error.kind() == ErrorKind::NotFound,
+        let is_expected = |entry: io::Result<fs::DirEntry>| {
+            let Ok(entry) = entry else { return false };
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            match entry.file_name().to_str() {
+                Some("outputs") => is_folder,
+                Some("scratch") => is_folder && fs::read_dir(entry.path()).is_ok_and(|mut left| left.next().is_none()),
+                _ => false,
             }
+        };
+        self.is_taken_from && fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.all(is_expected))
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let is_reusable = self.is_reusable();
-        let mut owner = self.store.inner.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *owner {
-            Some(owner) if is_reusable => owner.free.push(std::mem::take(&mut self.dir)),
-            // What cannot be removed now is removed by the next recovery.
-            _ => drop(self.store.inner.disk.remove_folder(&self.dir)),
+        if self.is_reusable()
+            && let Some(owner) = &mut *self.store.inner.owner.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            return owner.free.push(std::mem::take(&mut self.dir));
         }
+        // What cannot be removed now is removed by the next recovery.
+        let _ = self.store.inner.disk.remove_folder(&self.dir);
     }
 }
 
@@ -94,7 +98,10 @@ impl Store {
     /// When it cannot be made.
     pub fn begin(&self, fingerprint: &str) -> Result<Attempt, CacheError> {
         check_key(fingerprint)?;
-        let dir = self.with_owner(|owner| owner.free.pop().map_or_else(|| owner.make_folder(), Ok))?;
+        let dir = self.with_owner(|owner| match owner.free.pop().filter(|dir| dir.is_dir()) {
+            Some(dir) => Ok(dir),
+            None => owner.make_folder(),
+        })?;
         Ok(Attempt { store: self.clone(), dir, is_taken_from: false })
     }
 

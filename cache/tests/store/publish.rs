@@ -125,12 +125,13 @@ fn the_folder_of_an_attempt_is_the_next_ones_if_nothing_is_left_in_it() {
     let first = publish(&[("a", "1")], "");
     assert!(first.join("outputs/rows").is_dir());
     assert_eq!(publish(&[("a", "2")], ""), first);
-    // What is left: a file that the store had, another name of a blob, a folder, something in the scratch folder.
+    // What is left: a file that the store had, another name of a blob, a folder, something in the scratch folder or beside it.
     for (n, (files, more)) in [
         (&[("a", "1")][..], ""),
         (&[("a", "3"), ("b", "3")], ""),
         (&[("deep/a", "4")], ""),
         (&[("a", "5")], "scratch/x"),
+        (&[("a", "7")], "checkpoint/state"),
     ]
     .into_iter()
     .enumerate()
