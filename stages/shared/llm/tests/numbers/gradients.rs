@@ -286,7 +286,7 @@ fn dropout_has_one_mask_for_both_paths_and_both_directions() {
         input_ids: vec![0; 50],
         position_ids: (0..50).collect(),
         example_ids: vec![4; 50],
-        documents: vec![0..50],
+        documents: std::iter::once(0..50).collect(),
         supervised: vec![],
         targets: vec![],
     };
