@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 use crate::layout::check_key;
 use crate::listing::Listing;
 use crate::lock::{FileLock, Identity};
-use crate::store::{entries, unique_word};
+use crate::store::entries;
 use crate::{CacheError, Disk, Store};
 
 const LOCK_EXTENSION: &str = "lock";
@@ -34,8 +34,6 @@ pub struct Attempt {
 /// What all attempts of a store value have in common.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    /// `tmp/<owner>`, which is no file: the beginning of names.
-    stem: PathBuf,
     n_made: u64,
     /// Folders for the next attempts.
     free: Vec<PathBuf>,
@@ -43,6 +41,7 @@ pub(crate) struct Owner {
     /// Held until the store value is gone, and with it every attempt.
     lock: FileLock,
 }
+
 impl Attempt {
     /// The folder: the `work_dir` of [`pipe_contract::Context::new`].
     pub fn dir(&self) -> &Path {
@@ -61,9 +60,7 @@ impl Attempt {
     pub fn list(&self) -> Result<Listing, CacheError> {
         Listing::of(&self.outputs_dir())
     }
-}
 
-impl Attempt {
     /// Whether only empty folders are left: those of ports, and `scratch/`. Training state of a forced stage would lie beside them.
     fn is_reusable(&self) -> bool {
         let is_expected = |entry: io::Result<fs::DirEntry>| {
@@ -107,10 +104,7 @@ impl Store {
 
     /// The file that this store value has locked, which says that its process is alive.
     pub(crate) fn owner_lock(&self) -> Result<(PathBuf, Identity), CacheError> {
-        self.with_owner(|owner| {
-            let (path, identity) = owner.lock.path_and_identity();
-            Ok((path.to_path_buf(), identity))
-        })
+        self.with_owner(|owner| Ok((owner.lock.path().to_path_buf(), owner.lock.identity())))
     }
 
     fn with_owner<T>(&self, use_it: impl FnOnce(&mut Owner) -> Result<T, CacheError>) -> Result<T, CacheError> {
@@ -152,17 +146,12 @@ impl Store {
 
 impl Owner {
     fn new(tmp: &Path, disk: Arc<dyn Disk>) -> Result<Self, CacheError> {
-        loop {
-            let stem = tmp.join(unique_word());
-            // `None` is a recovery that took the lock between its making and ours: another name, another try.
-            if let Some(lock) = FileLock::try_new(&stem.with_extension(LOCK_EXTENSION))? {
-                return Ok(Owner { stem, n_made: 0, free: Vec::new(), disk, lock });
-            }
-        }
+        let lock = FileLock::with_new_name(|word| tmp.join(word).with_extension(LOCK_EXTENSION))?;
+        Ok(Owner { n_made: 0, free: Vec::new(), disk, lock })
     }
 
     fn make_folder(&mut self) -> Result<PathBuf, CacheError> {
-        let mut dir = self.stem.clone().into_os_string();
+        let mut dir = self.lock.path().with_extension("").into_os_string();
         dir.push(format!("-{}", self.n_made));
         self.n_made += 1;
         let dir = PathBuf::from(dir);

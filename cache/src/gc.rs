@@ -110,8 +110,6 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn begin_gc(&self) -> Result<Gc, CacheError> {
-        let folder = self.inner.layout.gc();
-        fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
         let running = wait_for(&running_path(&self.inner.layout))?;
         let _alone = self.exclude_all()?;
         self.remove_free_holds(&entries(&self.inner.layout.holds())?)?;

@@ -23,14 +23,13 @@ use rustix::io::Errno;
 
 use crate::layout::{Layout, check_key};
 use crate::lock::FileLock;
-use crate::store::{entries, unique_word};
+use crate::store::entries;
 use crate::{CacheError, Store};
 
 /// What one store value holds, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold {
     layout: Layout,
-    path: PathBuf,
     file: FileLock,
     lines: HashSet<String>,
 }
@@ -140,14 +139,8 @@ impl Store {
 impl Hold {
     fn new(layout: &Layout) -> Result<Self, CacheError> {
         let folder = layout.holds();
-        fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
-        loop {
-            let path = folder.join(unique_word());
-            // `None` is an opening that took the lock between its making and ours.
-            if let Some(file) = FileLock::try_new(&path)? {
-                return Ok(Hold { layout: layout.clone(), path, file, lines: HashSet::new() });
-            }
-        }
+        let file = FileLock::with_new_name(|word| folder.join(word))?;
+        Ok(Hold { layout: layout.clone(), file, lines: HashSet::new() })
     }
 }
 
@@ -156,7 +149,7 @@ impl Drop for Hold {
         // What cannot be decided stays: too much is kept then, never too little.
         let Ok(shared) = GcLock::take(&self.layout, FlockOperation::LockShared) else { return self.file.keep() };
         match is_gc_running(&self.layout) {
-            Ok(false) => drop(fs::remove_file(&self.path)),
+            Ok(false) => drop(fs::remove_file(self.file.path())),
             _ => self.file.keep(),
         }
         drop(shared);

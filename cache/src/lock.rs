@@ -24,6 +24,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::layout::check_key;
+use crate::store::unique_word;
 use crate::{CacheError, Store};
 
 /// How long a waiter sleeps between tries: short for people, long enough to cost nothing.
@@ -187,6 +188,19 @@ impl FileLock {
         }
     }
 
+    /// Makes a file that nobody else has and takes its lock. `path`: its name, given a word that is new.
+    ///
+    /// # Errors
+    /// When the file cannot be made or written.
+    pub(crate) fn with_new_name(path: impl Fn(&str) -> PathBuf) -> Result<FileLock, CacheError> {
+        loop {
+            // `None` is an opening of the store that took the lock between its making and ours: another name, another try.
+            if let Some(lock) = Self::try_new(&path(&unique_word()))? {
+                return Ok(lock);
+            }
+        }
+    }
+
     /// Takes the lock of a file that is there; `None` if another holds it or nothing is there.
     ///
     /// # Errors
@@ -226,9 +240,12 @@ impl FileLock {
 }
 
 impl FileLock {
-    /// What it is locked by.
-    pub(crate) fn path_and_identity(&self) -> (&Path, Identity) {
-        (&self.path, self.identity)
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Adds to the file behind the holder's process id.

@@ -102,8 +102,7 @@ impl Disk for FaultyDisk {
 
 /// Everything in the store but the stat memo, which is by inode numbers, and what is held now.
 fn all(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let is_compared = |path: &Path| !["idx/stat", "gc", "tmp"].iter().any(|folder| path.starts_with(folder));
-    tree(root).into_iter().filter(|(path, _)| is_compared(path)).collect()
+    tree(root).into_iter().filter(|(path, _)| !path.starts_with("idx/stat") && !path.starts_with("gc")).collect()
 }
 
 /// Publishes on a disk that refuses; gives whether it refused anything, and whether publishing failed.
@@ -129,8 +128,9 @@ fn publish_refused(refuses: Refuses, errno: i32, clean: &[(PathBuf, Vec<u8>)]) -
     }
     publish(&store, FINGERPRINT, &FILES).expect("the next run succeeds");
     assert_eq!(find_lie(&store, &[FINGERPRINT]), None, "{refuses:?}");
-    assert_eq!(sandbox.attempts(), Vec::<String>::new(), "{refuses:?}");
-    let (left, right) = (all(store.root()), clean);
+    // Its lock in `tmp/` is there as long as it is.
+    drop(store);
+    let (left, right) = (all(sandbox.store.root()), clean);
     let paths = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
     assert_eq!(paths(&left), paths(right), "{refuses:?}: something is left behind");
     let is_index = |path: &Path| path.starts_with("idx");
@@ -141,7 +141,7 @@ fn publish_refused(refuses: Refuses, errno: i32, clean: &[(PathBuf, Vec<u8>)]) -
 #[test]
 fn any_operation_may_be_refused() {
     let clean = Sandbox::new();
-    clean.publish(FINGERPRINT, &FILES);
+    publish(&clean.reopen(), FINGERPRINT, &FILES).expect("published");
     let clean = all(clean.store.root());
     for errno in [FULL, BROKEN] {
         let kinds: [fn(usize) -> Refuses; 2] = [Refuses::Only, Refuses::SpaceFrom];
@@ -152,8 +152,7 @@ fn any_operation_may_be_refused() {
                 n_failed += usize::from(is_failed);
             }
             eprintln!("errno {errno}, {:?}: {n_failed} of {n_operations} refusals fail the run", refuses(0));
-            // The index and the removal of the attempt's folders do not count.
-            assert!(n_operations > 20 && n_failed + 10 > n_operations, "{n_failed} of {n_operations}");
+            assert!(n_operations > 20 && n_failed + 6 > n_operations, "{n_failed} of {n_operations}");
         }
     }
 }
