@@ -17,7 +17,7 @@ use std::ops::Range;
 use candle_core::{D, Device, Result, Tensor};
 use pipe_kernels::attention as kernel;
 
-use super::{cpu_slice, from_cpu, is_fast};
+use super::{cpu_slice, from_cpu, is_fast, once};
 
 /// Heads and their width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl<'a> Documents<'a> {
 
     /// (T, T): 0 where a row attends, else minus infinity; in the dtype and on the device of the first scores it was for.
     fn mask(&self, like: &Tensor) -> Result<&Tensor> {
-        if self.mask.get().is_none() {
+        once(&self.mask, || {
             let n_tokens = self.ranges.last().map_or(0, |document| document.end);
             let mut mask = vec![f32::NEG_INFINITY; n_tokens * n_tokens];
             for document in self.ranges {
@@ -63,9 +63,8 @@ impl<'a> Documents<'a> {
                 }
             }
             let mask = Tensor::from_vec(mask, (n_tokens, n_tokens), &Device::Cpu)?;
-            let _ = self.mask.set(mask.to_dtype(like.dtype())?.to_device(like.device())?);
-        }
-        Ok(self.mask.get().expect("set above"))
+            mask.to_dtype(like.dtype())?.to_device(like.device())
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor};
 use pipe_kernels::dropout as kernel;
 pub use pipe_kernels::dropout::Mask;
 
-use super::{cpu_slice, from_cpu, is_fast};
+use super::{cpu_slice, from_cpu, is_fast, once};
 use crate::sequence::Sequence;
 
 /// The dropout of one module on one sequence. Where it is done in tensor operations, the mask is made on the CPU and goes to the device once:
@@ -36,12 +36,12 @@ impl<'a> Dropout<'a> {
             kernel::apply(self.mask, &cpu_slice(x)?, example_ids, position_ids, &mut y);
             return from_cpu(y, &[n_tokens, width]);
         }
-        if self.factors.get().is_none() {
+        let factors = once(&self.factors, || {
             let mut factors = vec![0.0; n_tokens * width];
             kernel::apply(self.mask, &vec![1.0; n_tokens * width], example_ids, position_ids, &mut factors);
             let factors = Tensor::from_vec(factors, (n_tokens, width), &Device::Cpu)?;
-            let _ = self.factors.set(factors.to_dtype(x.dtype())?.to_device(x.device())?);
-        }
-        x * self.factors.get().expect("set above")
+            factors.to_dtype(x.dtype())?.to_device(x.device())
+        })?;
+        x * factors
     }
 }

@@ -15,9 +15,21 @@ pub mod linear;
 pub mod rms_norm;
 pub mod rope;
 
+use std::cell::OnceCell;
 use std::ops::Deref;
 
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
+
+/// What `cell` holds; the first time, what `make` makes for it.
+pub(crate) fn once<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match cell.get() {
+        Some(made) => Ok(made),
+        None => {
+            let made = make()?;
+            Ok(cell.get_or_init(|| made))
+        }
+    }
+}
 
 /// Whether the kernels on slices can take this tensor.
 pub(crate) fn is_fast(tensor: &Tensor) -> bool {

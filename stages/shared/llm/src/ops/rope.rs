@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use candle_core::{Device, Result, Tensor};
 use pipe_kernels::rope as kernel;
 
-use super::{cpu_slice, from_cpu, is_fast};
+use super::{cpu_slice, from_cpu, is_fast, once};
 
 /// Cosines and sines of every position.
 pub struct RopeTable {
@@ -61,12 +61,8 @@ impl<'a> Positions<'a> {
 
     /// Both (T, 1, D/2), in the dtype and on the device of the first tensor that was rotated.
     fn cos_sin(&self, like: &Tensor) -> Result<&(Tensor, Tensor)> {
-        if self.cos_sin.get().is_none() {
-            let kernel = &self.table.kernel;
-            let rows = |values| self.table.rows(values, self.ids, like);
-            let _ = self.cos_sin.set((rows(&kernel.cos)?, rows(&kernel.sin)?));
-        }
-        Ok(self.cos_sin.get().expect("set above"))
+        let rows = |values| self.table.rows(values, self.ids, like);
+        once(&self.cos_sin, || Ok((rows(&self.table.kernel.cos)?, rows(&self.table.kernel.sin)?)))
     }
 }
 
