@@ -29,6 +29,16 @@ pub enum DownloadError {
     BadAnswer { endpoint: String, path: String, problem: String },
     #[error("`{file}` arrived damaged twice: expected {algorithm} {expected}, found {found}")]
     Corrupt { file: String, algorithm: &'static str, expected: String, found: String },
+    #[error("{address} gives bytes with SHA-256 {found}, not {expected}")]
+    OtherContent { address: String, expected: String, found: String },
+    #[error("{address} is not what it was when it was resolved: {problem}")]
+    Changed { address: String, problem: String },
+    #[error("{address} answered HTTP {status}{}", code_note(code))]
+    Refused { address: String, status: u16, code: String },
+    #[error("{variable} names `{}`, whose certificates cannot be used: {problem}", path.display())]
+    Certificates { variable: String, path: PathBuf, problem: String },
+    #[error("{variable} is no address of a proxy")]
+    Proxy { variable: String },
     #[error("`{from}` is neither a file or folder near the pipeline file nor a hub id")]
     NotAName { from: String },
     #[error("there is no file or folder `{}`", path.display())]
@@ -37,12 +47,14 @@ pub enum DownloadError {
     NoSplit { place: String, split: String, subset: Option<String>, found: Vec<String> },
     #[error("{place} has several configurations of the split `{split}`: {}", listed(found))]
     SeveralConfigurations { place: String, split: String, found: Vec<String> },
+    #[error("{place} has several weights: {}", listed(found))]
+    SeveralWeights { place: String, found: Vec<String> },
     #[error("no file of {place} matches {}; its files are {}", listed(patterns), listed(found))]
     NoMatch { place: String, patterns: Vec<String>, found: Vec<String> },
-    #[error("{place} has its weights only as pickle (`{example}`), which is not built yet")]
+    #[error("{place} has its weights only as `{example}`, a pickle of unknown layout")]
     OnlyPickle { place: String, example: String },
     #[error("{place} is no {what}: it has no {missing}; its files are {}", listed(found))]
-    Incomplete { place: String, what: &'static str, missing: &'static str, found: Vec<String> },
+    Incomplete { place: String, what: &'static str, missing: String, found: Vec<String> },
     #[error("failed to {verb} `{}`", path.display())]
     Io { verb: &'static str, path: PathBuf, source: std::io::Error },
     #[error("interrupted")]
@@ -70,9 +82,14 @@ impl DownloadError {
             DownloadError::Status { .. } => "hub-status",
             DownloadError::BadAnswer { .. } => "bad-answer",
             DownloadError::Corrupt { .. } => "corrupt-download",
+            DownloadError::OtherContent { .. } | DownloadError::Changed { .. } => "changed-source",
+            DownloadError::Refused { .. } => "refused",
+            DownloadError::Certificates { .. } => "certificates",
+            DownloadError::Proxy { .. } => "proxy",
             DownloadError::NotAName { .. } | DownloadError::NotFoundLocally { .. } => "not-found",
             DownloadError::NoSplit { .. } => "no-split",
             DownloadError::SeveralConfigurations { .. } => "several-configurations",
+            DownloadError::SeveralWeights { .. } => "several-weights",
             DownloadError::NoMatch { .. } => "no-match",
             DownloadError::OnlyPickle { .. } => "only-pickle",
             DownloadError::Incomplete { .. } => "incomplete",
@@ -102,9 +119,32 @@ impl DownloadError {
                 "HF_TOKEN (or the file `token` in HF_HOME) may be mistyped or expired: see {endpoint}/settings/tokens"
             )),
             DownloadError::Offline { .. } => Some("run once without HF_HUB_OFFLINE".to_string()),
-            DownloadError::Network { .. } => {
-                Some("check the connection and HF_ENDPOINT; with HF_HUB_OFFLINE=1 only the cache is used".to_string())
+            DownloadError::Network { .. } => Some(NETWORK_HELP.to_string()),
+            DownloadError::RevisionNotFound { .. } => Some(
+                "check the branch, tag or commit on the repository's page; without `revision` it is `main`".to_string(),
+            ),
+            DownloadError::EntryNotFound { .. } => {
+                Some("the repository has changed meanwhile, or its listing was wrong: run it again".to_string())
             }
+            DownloadError::Status { status: 429, .. } => {
+                Some("wait, or set HF_TOKEN: who is signed in may ask more often".to_string())
+            }
+            DownloadError::Status { .. } => Some("wait and run it again: what has arrived is kept".to_string()),
+            DownloadError::Corrupt { .. } => {
+                Some("something on the way changes the bytes: try without the proxy, or another network".to_string())
+            }
+            DownloadError::OtherContent { .. } => {
+                Some("if the new file is wanted, change `sha256`, or without it run `pipe update`".to_string())
+            }
+            DownloadError::Changed { .. } => Some("if that is wanted, run `pipe update`".to_string()),
+            DownloadError::Refused { status: 401 | 403, .. } => Some(
+                "for S3 set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of an account that may read it".to_string(),
+            ),
+            DownloadError::Refused { .. } => Some("check the address".to_string()),
+            DownloadError::Certificates { .. } => {
+                Some("it must be a file or folder of certificates in PEM form".to_string())
+            }
+            DownloadError::Proxy { .. } => Some("such as `http://proxy.example.com:8080`".to_string()),
             DownloadError::BadAnswer { .. } => {
                 Some("a proxy or a sign-in page of the network may stand between".to_string())
             }
@@ -113,9 +153,12 @@ impl DownloadError {
                 Some("name one with `split:`, or the files with `files: [\"*.parquet\"]`".to_string())
             }
             DownloadError::SeveralConfigurations { .. } => Some("choose one with `config:`".to_string()),
-            DownloadError::OnlyPickle { .. } => {
-                Some("many repositories have converted weights at a revision such as `refs/pr/1`".to_string())
-            }
+            DownloadError::SeveralWeights { .. } => Some("name one, such as `files: [\"*Q8_0.gguf\"]`".to_string()),
+            DownloadError::OnlyPickle { .. } => Some(
+                "read are `*.safetensors`, for models also `pytorch_model*.bin` and `*.gguf`; many repositories have \
+                 converted weights at a revision such as `refs/pr/1`"
+                    .to_string(),
+            ),
             _ => None,
         }
     }
@@ -141,6 +184,9 @@ impl From<DownloadError> for StageError {
     }
 }
 
+const NETWORK_HELP: &str = "check the connection, HTTPS_PROXY, SSL_CERT_FILE and HF_ENDPOINT; with HF_HUB_OFFLINE=1 only \
+                            the cache is used";
+
 /// At most this many names in a message.
 const N_LISTED_MAX: usize = 20;
 
@@ -157,6 +203,10 @@ fn listed(names: &[String]) -> String {
 
 fn of_subset(subset: Option<&String>) -> String {
     subset.map_or_else(String::new, |subset| format!(" in the configuration `{subset}`"))
+}
+
+fn code_note(code: &str) -> String {
+    if code.is_empty() { String::new() } else { format!(" ({code})") }
 }
 
 fn retry_note(retry_after_s: Option<u64>) -> String {

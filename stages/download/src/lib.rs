@@ -1,24 +1,31 @@
-//! The stage kind `download`: a data set, a model or an adapter, from the Hugging Face Hub or a local path.
+//! The stage kind `download`: a data set, a model or an adapter, from the Hugging Face Hub, an address, S3 or a local path.
 //!
 //! ```text
 //! dataset: tatsu-lab/alpaca   request `datasets/tatsu-lab/alpaca@main` --resolve--> commit (kept in the lock file)
 //!                             listing of the commit --select--> files --transfer--> Hugging Face cache, by reference
+//! dataset: https://host/x     resolved to the SHA-256 of its bytes
+//! dataset: s3://bucket/x/     resolved to a checksum of the listing: keys, sizes, etags
 //! model: ./my-model           names below that folder, by reference; their content is the key
 //! ```
 //!
-//! Reading order: [`settings`], [`select`] (which files), [`hub`] (environment, client, cache, transfer), [`local`],
-//! [`run`], [`summary`] (what it says about what it got).
+//! Reading order: [`settings`], [`local`] (what a value means), [`select`] (which files), [`environment`], `net` (one GET,
+//! one file), `hub`, `web`, `s3`, [`run`], [`summary`] (what it says about what it got).
 //!
 //! Files are never copied: the artifact refers to the cache that other Hugging Face tools share. It deliberately loads no
 //! pickle, uploads nothing and asks nothing of the hub that the cache can answer.
 
+pub mod environment;
 pub mod error;
-pub mod hub;
+pub mod glob;
+pub(crate) mod hub;
 pub mod local;
+pub(crate) mod net;
 pub mod run;
+pub(crate) mod s3;
 pub mod select;
 pub mod settings;
 pub mod summary;
+pub(crate) mod web;
 
 use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
@@ -34,7 +41,7 @@ impl StageKind for DownloadKind {
     }
 
     fn summary(&self) -> &'static str {
-        "-> rows, model or adapter: by hub id or local path, checked and published by reference"
+        "-> rows, model or adapter: by hub id, address or local path, checked and published by reference"
     }
 
     fn version(&self) -> u32 {
@@ -54,7 +61,10 @@ impl StageKind for DownloadKind {
     }
 
     fn read(&self, reader: &mut Reader) -> Box<dyn Stage> {
-        Box::new(run::Download { settings: settings::read(reader), environment: hub::Environment::of_process() })
+        Box::new(run::Download {
+            settings: settings::read(reader),
+            environment: environment::Environment::of_process(),
+        })
     }
 
     fn show(&self, _port: &str, artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {

@@ -1,16 +1,38 @@
-//! Local files and folders: found relative to the pipeline file, listed, never copied.
+//! What a value such as `dataset:` means; local files and folders: found relative to the pipeline file, listed, never copied.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::DownloadError;
+use crate::glob::{is_pattern, matches_path, split_pattern};
 
 /// What a value of `dataset:`, `model:` or `adapter:` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A file or folder, absolute.
     Local(PathBuf),
+    /// The files below a folder that match a pattern.
+    LocalPattern {
+        /// Absolute.
+        folder: PathBuf,
+        /// Below the folder: see [`crate::glob::matches_path`].
+        pattern: String,
+    },
     /// `owner/name`, or a legacy id without owner.
     Hub(String),
+    /// `https://...`
+    Web(String),
+    /// `s3://...`
+    S3(String),
+}
+
+/// Whether `from` is an address of a file.
+pub fn is_web(from: &str) -> bool {
+    from.starts_with("https://") || from.starts_with("http://")
+}
+
+/// Whether `from` is an object, folder or pattern of S3.
+pub fn is_s3(from: &str) -> bool {
+    from.starts_with("s3://")
 }
 
 /// Whether `from` is written as a path: `./x`, `../x`, `/x`, `~/x`, `.`, `~`.
@@ -23,6 +45,12 @@ pub fn is_path(from: &str) -> bool {
 /// # Errors
 /// `NotFoundLocally` for a path to nothing, `NotAName` for what can be no hub id.
 pub fn find(from: &str, base_dir: &Path, home: Option<&Path>) -> Result<Place, DownloadError> {
+    if is_web(from) {
+        return Ok(Place::Web(from.to_string()));
+    }
+    if is_s3(from) {
+        return Ok(Place::S3(from.to_string()));
+    }
     let expanded = match (from.strip_prefix('~'), home) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
         _ => base_dir.join(from),
@@ -30,6 +58,15 @@ pub fn find(from: &str, base_dir: &Path, home: Option<&Path>) -> Result<Place, D
     if !from.is_empty() && expanded.exists() {
         let path = std::fs::canonicalize(&expanded).map_err(DownloadError::io("read", &expanded))?;
         return Ok(Place::Local(path));
+    }
+    if is_pattern(from) {
+        let (folder, pattern) = split_pattern(from);
+        // The root folder is cut off with its slash.
+        let folder = if folder.is_empty() && from.starts_with('/') { "/" } else { folder };
+        let Place::Local(folder) = find(if folder.is_empty() { "." } else { folder }, base_dir, home)? else {
+            return Err(DownloadError::NotFoundLocally { path: base_dir.join(folder) });
+        };
+        return Ok(Place::LocalPattern { folder, pattern: pattern.to_string() });
     }
     if is_path(from) {
         return Err(DownloadError::NotFoundLocally { path: expanded });
@@ -39,6 +76,20 @@ pub fn find(from: &str, base_dir: &Path, home: Option<&Path>) -> Result<Place, D
     } else {
         Err(DownloadError::NotAName { from: from.to_string() })
     }
+}
+
+/// The names below `folder` that match `pattern`, sorted.
+///
+/// # Errors
+/// `Io` when a folder cannot be read, `NoMatch` when none does.
+pub fn matching(folder: &Path, pattern: &str) -> Result<Vec<String>, DownloadError> {
+    let (_, all) = list(folder)?;
+    let found: Vec<String> = all.iter().filter(|name| matches_path(pattern, name)).cloned().collect();
+    if found.is_empty() {
+        let place = format!("`{}`", folder.display());
+        return Err(DownloadError::NoMatch { place, patterns: vec![pattern.to_string()], found: all });
+    }
+    Ok(found)
 }
 
 /// The files at `path`: its folder and its names below that folder, sorted. A file is alone; hidden files are left out.
@@ -73,7 +124,8 @@ fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), Down
     Ok(())
 }
 
-fn is_hub_id(text: &str) -> bool {
+/// Whether `text` is `owner/name`, or a legacy name.
+pub(crate) fn is_hub_id(text: &str) -> bool {
     let parts: Vec<&str> = text.split('/').collect();
     let is_part = |part: &str| {
         !part.is_empty()

@@ -8,15 +8,16 @@ use pipe_contract::{
     Unit,
 };
 
-use pipe_records::bytes;
-
+use crate::environment::Environment;
 use crate::error::DownloadError;
-use crate::hub::{Cache, Client, Environment, Fetched, RepoFile, Repository, fetch, list_files, resolve_revision};
-use crate::hub::{is_commit, offline};
+use crate::hub::Hub;
 use crate::local::{self, Place};
+use crate::net::Net;
+use crate::s3::S3;
 use crate::select::select;
-use crate::settings::{Settings, Wanted};
+use crate::settings::Settings;
 use crate::summary;
+use crate::web::Web;
 
 /// The stage with its settings.
 pub struct Download {
@@ -36,45 +37,50 @@ impl Stage for Download {
     }
 
     fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
-        match self.find(base_dir)? {
+        let request = match self.find(base_dir)? {
             Place::Local(path) => {
                 let (root, names) = self.local_names(&path)?;
-                Ok(Source::Files { root, names })
+                return Ok(Source::Files { root, names });
             }
-            Place::Hub(id) => {
-                let repository = self.repository(&id);
-                Ok(Source::Remote { request: format!("{}/{id}@{}", repository.plural(), self.settings.revision) })
+            Place::LocalPattern { folder, pattern } => {
+                let names = local::matching(&folder, &pattern)?;
+                return Ok(Source::Files { root: folder, names });
             }
-        }
+            Place::Hub(id) => self.hub(&id).request(),
+            Place::Web(address) => self.web(&address).request(),
+            Place::S3(_) => S3::new(&self.settings, &self.environment)?.request(),
+        };
+        Ok(Source::Remote { request })
     }
 
     fn resolve(&self) -> Result<Resolved, StageError> {
-        let repository = self.repository(&self.settings.from);
-        let revision = &self.settings.revision;
-        let cache = Cache::new(&self.environment, &repository);
-        if self.environment.is_offline {
-            let known = if is_commit(revision) { Some(revision.clone()) } else { cache.read_ref(revision) };
-            let missing = format!("the commit of `{revision}` of {}", repository.describe());
-            let lacking = || DownloadError::Offline { cache: self.environment.cache.clone(), missing };
-            return Ok(Resolved { id: known.ok_or_else(lacking)? });
-        }
-        let client = Client::new(&self.environment, CancelToken::default(), &|_| ());
-        let commit = resolve_revision(&client, &repository, revision)?;
-        cache.write_ref(revision, &commit)?;
-        Ok(Resolved { id: commit })
+        let net = Net::new(&self.environment, CancelToken::default(), &|_| ())?;
+        let from = self.settings.from.as_str();
+        let id = if local::is_web(from) {
+            self.web(from).resolve(&net)?
+        } else if local::is_s3(from) {
+            S3::new(&self.settings, &self.environment)?.resolve(&net)?
+        } else {
+            self.hub(from).resolve(&net)?
+        };
+        Ok(Resolved { id })
     }
 
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
+        let warn = |line: String| ctx.warn(line);
+        let net = || Net::new(&self.environment, ctx.cancel.clone(), &warn);
         let files = match self.find(&ctx.base_dir)? {
-            Place::Local(path) => self.run_local(&path)?,
-            Place::Hub(id) => {
-                let commit = ctx.resolved.clone().ok_or_else(|| {
-                    StageError::user(
-                        "unresolved",
-                        format!("the revision `{}` was not resolved", self.settings.revision),
-                    )
-                })?;
-                self.run_hub(&self.repository(&id), &commit, ctx)?
+            Place::Local(path) => {
+                let (root, names) = self.local_names(&path)?;
+                local_files(&root, names)?
+            }
+            Place::LocalPattern { folder, pattern } => local_files(&folder, local::matching(&folder, &pattern)?)?,
+            Place::Hub(id) => self.hub(&id).files(&net()?, resolved(ctx)?, ctx)?,
+            Place::S3(_) => S3::new(&self.settings, &self.environment)?.files(&net()?, resolved(ctx)?, ctx)?,
+            Place::Web(address) => {
+                // How large it is, only its server knows.
+                let on_bytes = &mut |n_bytes: u64| ctx.progress(n_bytes, 0, Unit::Bytes);
+                Files::from([self.web(&address).file(&net()?, resolved(ctx)?, on_bytes)?])
             }
         };
         let port = self.settings.wanted.output();
@@ -95,8 +101,12 @@ impl Download {
         local::find(&self.settings.from, base_dir, self.environment.home.as_deref())
     }
 
-    fn repository(&self, id: &str) -> Repository {
-        Repository { is_data_set: self.settings.wanted == Wanted::Dataset, id: id.to_string() }
+    fn hub(&self, id: &str) -> Hub<'_> {
+        Hub::new(&self.settings, &self.environment, id)
+    }
+
+    fn web<'a>(&'a self, address: &'a str) -> Web<'a> {
+        Web::new(&self.environment, address, self.settings.sha256.as_deref())
     }
 
     /// The folder, and the names below it that are wanted. A single file is wanted as it is.
@@ -108,69 +118,21 @@ impl Download {
         let names = select(&self.settings, &format!("`{}`", self.settings.from), &names)?;
         Ok((root, names))
     }
+}
 
-    /// Digests are left to the runner, which remembers them by the file's times.
-    fn run_local(&self, path: &Path) -> Result<Files, DownloadError> {
-        let (root, names) = self.local_names(path)?;
-        let mut files = Files::new();
-        for name in names {
-            let path = root.join(&name);
-            let size_bytes = std::fs::metadata(&path).map_err(DownloadError::io("read", &path))?.len();
-            files.insert(name, ArtifactFile { path, size_bytes, digest: String::new() });
-        }
-        Ok(files)
+/// Digests are left to the runner, which remembers them by the file's times.
+fn local_files(root: &Path, names: Vec<String>) -> Result<Files, DownloadError> {
+    let mut files = Files::new();
+    for name in names {
+        let path = root.join(&name);
+        let size_bytes = std::fs::metadata(&path).map_err(DownloadError::io("read", &path))?.len();
+        files.insert(name, ArtifactFile { path, size_bytes, digest: String::new() });
     }
+    Ok(files)
+}
 
-    fn run_hub(&self, repository: &Repository, commit: &str, ctx: &Context<'_>) -> Result<Files, DownloadError> {
-        let warn = |line: String| ctx.warn(line);
-        let client = Client::new(&self.environment, ctx.cancel.clone(), &warn);
-        let wanted = self.wanted_files(&client, repository, commit)?;
-        let total: u64 = wanted.iter().map(|file| file.size_bytes).sum();
-        let (mut n_done, mut n_received) = (0, 0);
-        let mut files = Files::new();
-        for file in wanted {
-            let mut on_bytes = |n_bytes: u64| ctx.progress(n_done + n_bytes, total, Unit::Bytes);
-            let Fetched { path, blake3, n_received_bytes } = fetch(&client, repository, commit, &file, &mut on_bytes)?;
-            n_done += file.size_bytes;
-            n_received += n_received_bytes;
-            files.insert(file.path, ArtifactFile { path, size_bytes: file.size_bytes, digest: blake3 });
-        }
-        ctx.progress(total, total, Unit::Bytes);
-        let source = if n_received == 0 { "all from the cache".to_string() } else { bytes(n_received) + " received" };
-        ctx.log(format!("{} at {commit}: {} files, {}, {source}", repository.describe(), files.len(), bytes(total)));
-        Ok(files)
-    }
-
-    /// The files to take, from the cached listing of the commit or from the hub.
-    fn wanted_files(
-        &self,
-        client: &Client,
-        repository: &Repository,
-        commit: &str,
-    ) -> Result<Vec<RepoFile>, DownloadError> {
-        let cache = Cache::new(&self.environment, repository);
-        let place = repository.describe();
-        let pick = |listing: Vec<RepoFile>| -> Result<Vec<RepoFile>, DownloadError> {
-            let names: Vec<String> = listing.iter().map(|file| file.path.clone()).collect();
-            let names = select(&self.settings, &place, &names)?;
-            Ok(listing.into_iter().filter(|file| names.contains(&file.path)).collect())
-        };
-        if let Some(listing) = cache.read_listing(commit) {
-            let wanted = pick(listing)?;
-            let lacks = |file: &&RepoFile| !cache.blob(&file.etag).exists();
-            if let (true, Some(missing)) = (self.environment.is_offline, wanted.iter().find(lacks)) {
-                return Err(offline(&cache, repository, commit, &format!("`{}`", missing.path)));
-            }
-            return Ok(wanted);
-        }
-        if self.environment.is_offline {
-            // Another tool may have left all of it, or a part; a part that does not suffice is what is missing.
-            let listing =
-                cache.read_snapshot(commit).ok_or_else(|| offline(&cache, repository, commit, "every file"))?;
-            return pick(listing).map_err(|error| offline(&cache, repository, commit, &format!("files ({error})")));
-        }
-        let listing = list_files(client, repository, commit)?;
-        cache.write_listing(commit, &listing)?;
-        pick(listing)
-    }
+/// What [`Stage::resolve`] gave.
+fn resolved<'c>(ctx: &'c Context<'_>) -> Result<&'c str, StageError> {
+    let unresolved = || StageError::user("unresolved", "what the name stands for was not resolved");
+    ctx.resolved.as_deref().ok_or_else(unresolved)
 }

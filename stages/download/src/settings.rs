@@ -40,7 +40,7 @@ impl Wanted {
 pub struct Settings {
     /// Data set, model or adapter.
     pub wanted: Wanted,
-    /// A hub id, or a path: see [`crate::local::find`].
+    /// A hub id, a path, or an address: see [`crate::local::find`].
     pub from: String,
     /// Branch, tag, pull request (`refs/pr/1`) or commit.
     pub revision: String,
@@ -50,6 +50,10 @@ pub struct Settings {
     pub subset: Option<String>,
     /// Patterns of the files to take, instead of choosing them.
     pub files: Option<Vec<String>>,
+    /// Patterns of files that are never taken.
+    pub ignore_patterns: Vec<String>,
+    /// For an `https://` address: the SHA-256 of its bytes, 64 lowercase hex digits.
+    pub sha256: Option<String>,
 }
 
 /// Reads the `with:` block. The id and the revision stay out of the key: the commit they resolve to, or the content of the
@@ -87,8 +91,47 @@ pub fn read(reader: &mut Reader) -> Settings {
         let message = "a local path has no revision".to_string();
         reader.problem("revision", ProblemKind::Unsupported, message, None);
     }
+    if has_revision && (crate::local::is_web(&from) || crate::local::is_s3(&from)) {
+        let message = "an address has no revision".to_string();
+        reader.problem("revision", ProblemKind::Unsupported, message, None);
+    }
     let (split, subset) = read_data_set_settings(reader, wanted);
-    Settings { wanted, from, revision, split, subset, files: reader.text_list("files") }
+    let files = reader.text_list("files");
+    let ignore_patterns = reader.text_list("ignore_patterns").unwrap_or_default();
+    let sha256 = read_sha256(reader, wanted, &from);
+    Settings { wanted, from, revision, split, subset, files, ignore_patterns, sha256 }
+}
+
+/// The checksum stays out of the key: what the address stands for enters it, and that is the checksum.
+fn read_sha256(reader: &mut Reader, wanted: Wanted, from: &str) -> Option<String> {
+    let sha256 = reader.optional_text("sha256").map(|text| text.to_ascii_lowercase());
+    reader.not_in_key("sha256");
+    let is_web = crate::local::is_web(from);
+    let is_checksum = |text: &String| text.len() == 64 && crate::net::checksum::is_hex(text);
+    match &sha256 {
+        Some(text) if !is_checksum(text) => {
+            let message = format!("`sha256` is `{text}`, but a SHA-256 has 64 hex digits");
+            let help = Some("`sha256sum FILE` prints it".to_string());
+            reader.problem("sha256", ProblemKind::Unsupported, message, help);
+        }
+        Some(_) if !is_web => {
+            let message =
+                "`sha256` is for an `https://` address: a hub or a local path is checked without it".to_string();
+            reader.problem("sha256", ProblemKind::Unsupported, message, None);
+        }
+        None if from.starts_with("http://") => {
+            let message =
+                "an `http://` address needs `sha256`, as anyone on the way may change what it gives".to_string();
+            reader.problem(wanted.setting(), ProblemKind::Unsupported, message, Some("or use `https://`".to_string()));
+        }
+        _ => {}
+    }
+    if is_web && wanted != Wanted::Dataset {
+        let message = format!("`{}` is an address of one file, but a folder is needed", wanted.setting());
+        let help = Some("use a hub id, a local folder or `s3://bucket/folder/`".to_string());
+        reader.problem(wanted.setting(), ProblemKind::Unsupported, message, help);
+    }
+    sha256.filter(is_checksum)
 }
 
 fn read_data_set_settings(reader: &mut Reader, wanted: Wanted) -> (String, Option<String>) {

@@ -48,6 +48,9 @@ pub fn report(artifact: &Artifact, ctx: &Context<'_>) -> Result<(), StageError> 
             if let Some(n_parameters) = folders::tensors(artifact).map(|tensors| tensors.n_parameters) {
                 ctx.fact("parameters", thousands(n_parameters));
                 ctx.log(format!("{architecture} with {} parameters, {}", thousands(n_parameters), bytes(size_bytes)));
+            } else {
+                // Pickles and GGUF: how many parameters they hold is said by the stage that reads them.
+                ctx.log(format!("{architecture}, {}", bytes(size_bytes)));
             }
         }
         _ => {
@@ -105,6 +108,13 @@ const NEVER: &str = "writing to a String cannot fail";
 /// # Errors
 /// When the artifact cannot be read.
 pub fn figures(artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
+    if artifact.kind == ArtifactKind::Model && artifact.get("config.json").is_none() {
+        // A GGUF file alone: it holds its configuration itself.
+        let files = artifact.files.keys().cloned().collect::<Vec<_>>().join(", ");
+        let size_bytes = artifact.files.values().map(|file| file.size_bytes).sum();
+        let facts = vec![("files".to_string(), files), ("size".to_string(), bytes(size_bytes))];
+        return Ok(vec![Figure::Facts(Facts { title: "Model".to_string(), facts })]);
+    }
     if artifact.kind != ArtifactKind::Rows {
         return folders::figures(artifact);
     }

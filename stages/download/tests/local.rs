@@ -134,8 +134,42 @@ fn what_is_not_there_is_named() {
     write(dir.path(), "m/README.md", "x");
     assert_eq!(
         error("{ model: ./m }"),
-        "incomplete: `./m` is no model: it has no `*.safetensors`; its files are `README.md`"
+        "incomplete: `./m` is no model: it has no weights (`model*.safetensors`, `pytorch_model*.bin` or `*.gguf`); its files are `README.md`"
     );
+}
+
+#[test]
+fn models_of_pickles_or_gguf_are_published_and_described() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"]
+    {
+        write(dir.path(), &format!("xgen/{name}"), "PK");
+    }
+    write(dir.path(), "xgen/config.json", "{\"architectures\": [\"LlamaForCausalLM\"]}");
+    write(dir.path(), "xgen/tokenizer_config.json", "{}");
+    write(dir.path(), "xgen/tokenization_xgen.py", "import os");
+    write(dir.path(), "one/a.gguf", "GGUF");
+    for (folder, n_files, architecture) in [("xgen", 5, "LlamaForCausalLM"), ("one", 1, "unknown")] {
+        let stage = stage(&format!("{{ model: ./{folder} }}"));
+        let facts = std::sync::Mutex::new(Vec::new());
+        let emit = |event| {
+            if let pipe_contract::StageEvent::Fact { name, value } = event {
+                facts.lock().unwrap().push((name, value));
+            }
+        };
+        let mut ctx = Context::new(dir.path(), &emit);
+        stage.run(&mut ctx).unwrap();
+        let files = ctx.take_external();
+        assert_eq!(files.len(), n_files, "{folder}");
+        assert!(files.iter().all(|file| !file.name.ends_with(".py")));
+        let facts = facts.into_inner().unwrap();
+        assert!(facts.contains(&("architecture".to_string(), architecture.to_string())), "{facts:?}");
+        assert!(facts.iter().all(|(name, _)| name != "parameters"), "{facts:?}");
+    }
+    let gguf = Artifact::from_folder(ArtifactKind::Model, &dir.path().join("one")).unwrap();
+    assert_eq!(KIND.show("model", &gguf, 1).unwrap(), "\n               4  a.gguf\n");
+    let [Figure::Facts(facts)] = &KIND.figures("model", &gguf).unwrap()[..] else { panic!("one figure") };
+    assert_eq!(facts.facts[0], ("files".to_string(), "a.gguf".to_string()));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //!     blobs/<etag>                   bytes; <etag>.incomplete while they arrive
 //!     refs/main                      a commit
 //!     snapshots/<commit>/<path>      relative link to ../../blobs/<etag>
+//!     .no_exist/<commit>/<path>      empty: the commit has no such file, which other tools ask for
 //!     pipe/<commit>.json             ours: the listing of a commit, which never changes
 //! ```
 //!
@@ -16,11 +17,13 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::listing::{RepoFile, is_safe};
-use super::{Environment, Repository, is_commit};
+use super::{Repository, is_commit};
+use crate::environment::Environment;
 use crate::error::DownloadError;
 
 const LISTING_FORMAT_VERSION: u32 = 1;
@@ -36,12 +39,13 @@ struct Listing {
 pub(crate) struct Cache {
     root: PathBuf,
     folder_name: String,
+    has_no_links: bool,
 }
 
 impl Cache {
     pub(crate) fn new(environment: &Environment, repository: &Repository) -> Self {
         let folder_name = format!("{}--{}", repository.plural(), repository.id.replace('/', "--"));
-        Cache { root: environment.cache.clone(), folder_name }
+        Cache { root: environment.cache.clone(), folder_name, has_no_links: environment.has_no_links }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -50,6 +54,11 @@ impl Cache {
 
     pub(crate) fn blob(&self, etag: &str) -> PathBuf {
         self.folder().join("blobs").join(etag)
+    }
+
+    /// Where a blob grows: the name that huggingface_hub before 1.0 has for it, too.
+    pub(crate) fn incomplete(&self, etag: &str) -> PathBuf {
+        self.folder().join("blobs").join(format!("{etag}.incomplete"))
     }
 
     pub(crate) fn lock(&self, etag: &str) -> PathBuf {
@@ -90,6 +99,20 @@ impl Cache {
         write_atomically(&self.listing(commit), &serde_json::to_vec(&listing).expect("names and numbers serialize"))
     }
 
+    /// Forgets the listing of `commit`: what it says is not so.
+    pub(crate) fn forget_listing(&self, commit: &str) {
+        let _ = fs::remove_file(self.listing(commit));
+    }
+
+    /// Notes that `commit` has no file `path`, as huggingface_hub does when it has asked for one in vain.
+    pub(crate) fn note_missing(&self, commit: &str, path: &str) -> Result<(), DownloadError> {
+        let note = self.folder().join(".no_exist").join(commit).join(path);
+        if note.exists() || !is_safe(path) {
+            return Ok(());
+        }
+        write_atomically(&note, b"")
+    }
+
     /// What another tool has left of `commit`: its snapshot folder, the etag being the name of the blob it links to.
     pub(crate) fn read_snapshot(&self, commit: &str) -> Option<Vec<RepoFile>> {
         let snapshot = self.snapshot(commit);
@@ -114,7 +137,8 @@ impl Cache {
         let tag = self.root.join("CACHEDIR.TAG");
         if !tag.exists() {
             let text = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of the Hugging Face Hub: https://bford.info/cachedir/\n";
-            fs::write(&tag, text).map_err(DownloadError::io("write", &tag))?;
+            // Several files begin at once, and each finds the tag missing.
+            write_atomically(&tag, text.as_bytes())?;
         }
         Ok(())
     }
@@ -124,13 +148,18 @@ impl Cache {
         let link = self.snapshot_file(commit, path);
         let target: PathBuf =
             std::iter::repeat_n("..", path.split('/').count() + 1).collect::<PathBuf>().join("blobs").join(etag);
-        if fs::read_link(&link).is_ok_and(|found| found == target) {
+        let is_copy = |link: &Path| link.is_file() && !link.is_symlink() && self.has_no_links;
+        if fs::read_link(&link).is_ok_and(|found| found == target) || is_copy(&link) {
             return Ok(());
         }
         let folder = link.parent().expect("a file of a snapshot is in its folder");
         fs::create_dir_all(folder).map_err(DownloadError::io("create", folder))?;
-        let temporary = link.with_file_name(format!(".{etag}.{}.link", std::process::id()));
-        make_link(&target, &self.blob(etag), &temporary).map_err(DownloadError::io("link", &temporary))?;
+        let temporary = link.with_file_name(format!(".{}.link", unique(etag)));
+        if self.has_no_links {
+            fs::copy(self.blob(etag), &temporary).map(|_| ()).map_err(DownloadError::io("copy", &temporary))?;
+        } else {
+            make_link(&target, &self.blob(etag), &temporary).map_err(DownloadError::io("link", &temporary))?;
+        }
         fs::rename(&temporary, &link).map_err(DownloadError::io("link", &link))
     }
 
@@ -159,11 +188,17 @@ fn make_link(_target: &Path, blob: &Path, link: &Path) -> std::io::Result<()> {
     fs::copy(blob, link).map(|_| ())
 }
 
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DownloadError> {
+/// A name that no other thread or process makes at the same time.
+fn unique(name: &str) -> String {
+    static N_MADE: AtomicU64 = AtomicU64::new(0);
+    format!("{name}.{}.{}", std::process::id(), N_MADE.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DownloadError> {
     let folder = path.parent().expect("a file of the cache is in a folder");
     fs::create_dir_all(folder).map_err(DownloadError::io("create", folder))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(format!(".{}.tmp", unique(&name)));
     fs::File::create(&temporary)
         .and_then(|mut file| file.write_all(bytes))
         .and_then(|()| fs::rename(&temporary, path))

@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{Client, header};
-use super::{Repository, is_commit, is_hex};
+use super::client::{Client, Question};
+use super::{Repository, is_commit};
 use crate::error::DownloadError;
+use crate::net::address::encode;
+use crate::net::checksum::is_hex;
+use crate::net::header;
 
 /// A file of a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +37,15 @@ pub(crate) fn resolve_revision(
         return Ok(revision.to_string());
     }
     let path = format!("/api/{}/{}/revision/{}", repository.plural(), repository.id, encode(revision, ""));
-    let (Info { sha }, _) = client.get_json(&path, repository, revision)?;
-    if is_commit(&sha) { Ok(sha) } else { Err(bad_listing(client, &path, format!("`{sha}` is no commit"))) }
+    let question = Question { repository, revision, path: &path, etag: None };
+    client.get_json(&question, |Info { sha }, headers| {
+        // Said twice, so that a bit that flipped on the way is noticed.
+        match header(headers, "x-repo-commit") {
+            Some(commit) if commit != sha => Err(format!("the commit is `{sha}` and also `{commit}`")),
+            _ if !is_commit(&sha) => Err(format!("`{sha}` is no commit")),
+            _ => Ok(sha),
+        }
+    })
 }
 
 /// Every file of `commit`, sorted by path.
@@ -68,17 +78,21 @@ pub(crate) fn list_files(
     let mut files = Vec::new();
     let mut next = Some(first);
     while let Some(path) = next {
-        let (entries, headers): (Vec<Entry>, _) = client.get_json(&path, repository, commit)?;
-        for entry in entries.into_iter().filter(|entry| entry.entry_type == "file") {
-            let size_bytes = entry.lfs.as_ref().and_then(|lfs| lfs.size).unwrap_or(entry.size);
-            let etag = entry.lfs.map_or(entry.oid, |lfs| lfs.oid);
-            let file = RepoFile { path: entry.path, size_bytes, etag };
-            if !is_safe(&file.path) || !is_hex(&file.etag) || file.etag.is_empty() {
-                return Err(bad_listing(client, &path, format!("the entry `{}`", file.path)));
-            }
-            files.push(file);
-        }
-        next = header(&headers, "link").and_then(next_page);
+        let question = Question { repository, revision: commit, path: &path, etag: None };
+        let examine = |entries: Vec<Entry>, headers: &ureq::http::HeaderMap| {
+            let files = entries.into_iter().filter(|entry| entry.entry_type == "file").map(|entry| {
+                let size_bytes = entry.lfs.as_ref().and_then(|lfs| lfs.size).unwrap_or(entry.size);
+                let etag = entry.lfs.map_or(entry.oid, |lfs| lfs.oid);
+                let is_good = is_safe(&entry.path) && is_hex(&etag) && !etag.is_empty();
+                let file = RepoFile { path: entry.path, size_bytes, etag };
+                if is_good { Ok(file) } else { Err(format!("the entry `{}`", file.path)) }
+            });
+            Ok((files.collect::<Result<Vec<_>, String>>()?, header(headers, "link").and_then(next_page)))
+        };
+        let (page, following) = client.get_json(&question, examine)?;
+        files.extend(page);
+        // A page of another origin would be asked for without the credential, and is none of the hub's.
+        next = following.filter(|address| address.starts_with('/') || client.is_home(address));
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
@@ -95,10 +109,6 @@ pub(crate) fn is_safe(path: &str) -> bool {
     !path.contains(['\\', '\0']) && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
-fn bad_listing(client: &Client, path: &str, problem: String) -> DownloadError {
-    DownloadError::BadAnswer { endpoint: client.environment().endpoint.clone(), path: path.to_string(), problem }
-}
-
 /// The address marked `rel="next"` in a `Link` header.
 fn next_page(link: &str) -> Option<String> {
     let part = link.split(',').find(|part| part.contains("rel=\"next\""))?;
@@ -106,28 +116,9 @@ fn next_page(link: &str) -> Option<String> {
     Some(rest.split_once('>')?.0.to_string())
 }
 
-/// Percent-encodes all but letters, digits, `-._~` and the characters in `kept`.
-fn encode(text: &str, kept: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        let character = char::from(byte);
-        if character.is_ascii_alphanumeric() || "-._~".contains(character) || kept.contains(character) {
-            encoded.push(character);
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_encoded() {
-        assert_eq!(encode("refs/pr/31", ""), "refs%2Fpr%2F31");
-        assert_eq!(encode("a b/ü.json", "/"), "a%20b/%C3%BC.json");
-    }
 
     #[test]
     fn paths_that_leave_the_folder_are_refused() {

@@ -1,25 +1,28 @@
 //! The Hugging Face Hub: names in, checked files in its shared cache out.
 //!
 //! ```text
-//! Environment   HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE
-//! Client        one GET: redirects, credential, waiting and trying again
+//! Client        questions to the hub: redirects, credential, what its answers mean
 //! listing       revision -> commit; commit -> files with size and checksum
 //! Cache         models--owner--name/{blobs, snapshots, refs}, as huggingface_hub lays it out
-//! transfer      one file: lock, resume, SHA-256 or git SHA-1 and BLAKE3 in one pass, rename, link
+//! transfer      files: lock, checked in the cache or fetched, rename, link
+//! source        what `dataset: owner/name` stands for, and its files
 //! ```
 
 mod cache;
-mod checksum;
 mod client;
-mod environment;
 mod listing;
+mod source;
 mod transfer;
 
-pub(crate) use cache::Cache;
-pub(crate) use client::Client;
-pub use environment::Environment;
-pub(crate) use listing::{RepoFile, list_files, resolve_revision};
-pub(crate) use transfer::{Fetched, fetch, offline};
+pub(crate) use source::Hub;
+
+pub(crate) use cache::write_atomically;
+pub(crate) use listing::is_safe;
+
+use crate::net::checksum::is_hex;
+
+/// The branch of a data set that the hub fills with Parquet files of its own making: `CONFIG/SPLIT/0000.parquet`.
+pub(crate) const CONVERTED: &str = "refs/convert/parquet";
 
 /// A repository: which, and of what type on the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +47,4 @@ impl Repository {
 /// Whether `text` is a full commit: 40 lowercase hex digits.
 pub(crate) fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_hex(text)
-}
-
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

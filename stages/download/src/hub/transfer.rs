@@ -1,22 +1,27 @@
-//! One file, from the hub or the cache: checked against its etag, with its BLAKE3 from the same pass.
+//! Files of a commit, from the hub or the cache: checked against their etags, each with its BLAKE3 from the same pass.
 //!
 //! ```text
-//! lock <etag> -> blob there? read and check it -> else <etag>.incomplete: what is there, then `Range: bytes=N-`
-//!             -> checksum right? rename to <etag>, link the snapshot -> wrong? once more from the first byte
+//! small files   up to eight at once
+//! large files   one after another, each in ranges over up to eight connections
+//! each          lock <etag> -> blob there? read and check it -> else <etag>.incomplete -> rename to <etag> -> link
 //! ```
 //!
 //! A blob that is in the cache already is read once and checked, too: other tools do not check what they download.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::collections::VecDeque;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use super::checksum::Checksums;
-use super::client::{Client, Failure, header};
-use super::listing::{RepoFile, file_address};
-use super::{Cache, Repository};
+use super::Repository;
+use super::cache::Cache;
+use super::client::{Client, HubFile};
+use super::listing::RepoFile;
 use crate::error::DownloadError;
+use crate::net::checksum::{Checksums, Promise};
+use crate::net::lock;
+use crate::net::transfer::{CONNECTIONS_MAX, PARALLEL_BYTES_MIN, Transfer, hash_file};
 
 /// A file in the cache.
 pub(crate) struct Fetched {
@@ -28,21 +33,70 @@ pub(crate) struct Fetched {
     pub(crate) n_received_bytes: u64,
 }
 
+/// Brings all of `files` of `commit` into the cache, in their order. `on_bytes` is told how many bytes of all files together
+/// are done.
+///
+/// # Errors
+/// As [`fetch`]: of the first file in order that has one; the others stop.
+pub(crate) fn fetch_all(
+    client: &Client,
+    repository: &Repository,
+    commit: &str,
+    files: &[RepoFile],
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<Fetched>, DownloadError> {
+    let done = Mutex::new((vec![0; files.len()], 0));
+    let fetch_one = |idx: usize| {
+        let mut on_file_bytes = |n_bytes: u64| {
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.1 = done.1 + n_bytes - std::mem::replace(&mut done.0[idx], n_bytes);
+            on_bytes(done.1);
+        };
+        let fetched = fetch(client, repository, commit, &files[idx], &mut on_file_bytes);
+        if fetched.is_err() {
+            client.net.stop();
+        }
+        (idx, fetched)
+    };
+    let (large, small): (Vec<usize>, Vec<usize>) =
+        (0..files.len()).partition(|idx| files[*idx].size_bytes >= PARALLEL_BYTES_MIN);
+    let n_threads = CONNECTIONS_MAX.min(small.len());
+    let queue = Mutex::new(VecDeque::from(small));
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let mut all: Vec<(usize, Result<Fetched, DownloadError>)> = thread::scope(|scope| {
+        let work = || std::iter::from_fn(take).map(&fetch_one).collect::<Vec<_>>();
+        let workers: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("fetching does not panic")).collect()
+    });
+    if all.iter().all(|(_, fetched)| fetched.is_ok()) {
+        all.extend(large.into_iter().map(fetch_one));
+    }
+    // An interruption is the answer only where nothing else went wrong: who fails stops the others by one.
+    all.sort_by_key(|(idx, fetched)| (matches!(fetched, Err(DownloadError::Cancelled)), *idx));
+    let mut fetched = Vec::new();
+    for (idx, one) in all {
+        fetched.push((idx, one?));
+    }
+    fetched.sort_by_key(|(idx, _)| *idx);
+    Ok(fetched.into_iter().map(|(_, fetched)| fetched).collect())
+}
+
 /// Brings `file` of `commit` into the cache if it is not there, and checks it. `on_bytes` is told how many bytes of the
 /// file are done each time some are (fewer than before where it begins anew).
 ///
 /// # Errors
 /// `Corrupt` when it arrives damaged twice; `Offline` when it is not there or damaged and the network may not be used.
-pub(crate) fn fetch(
+fn fetch(
     client: &Client,
     repository: &Repository,
     commit: &str,
     file: &RepoFile,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Fetched, DownloadError> {
-    let cache = Cache::new(client.environment(), repository);
+    let environment = client.net.environment;
+    let cache = Cache::new(environment, repository);
     let blob = cache.blob(&file.etag);
-    if client.environment().is_offline {
+    if environment.is_offline {
         let there = cache.snapshot_file(commit, &file.path);
         let there = if blob.exists() { blob } else { there };
         return match check(client, &there, file, on_bytes)? {
@@ -51,15 +105,25 @@ pub(crate) fn fetch(
         };
     }
     cache.prepare()?;
-    let _lock = lock(client, &cache.lock(&file.etag))?;
+    let _lock = lock(client.net, &cache.lock(&file.etag))?;
     let mut n_received_bytes = 0;
     let blake3 = match check(client, &blob, file, on_bytes)? {
         Some(blake3) => blake3,
         None => {
-            let mut download = Download { client, repository, commit, file, n_received_bytes: 0 };
-            let blake3 = download.download_to(&blob, on_bytes)?;
-            n_received_bytes = download.n_received_bytes;
-            blake3
+            let remote = HubFile::new(client, repository, commit, file);
+            let incomplete = cache.incomplete(&file.etag);
+            let transfer = Transfer {
+                net: client.net,
+                remote: &remote,
+                name: &file.path,
+                size_bytes: Some(file.size_bytes),
+                promises: &Promise::of_hub(&file.etag),
+                incomplete: &incomplete,
+            };
+            let arrived = transfer.run(on_bytes)?;
+            fs::rename(&incomplete, &blob).map_err(DownloadError::io("write", &blob))?;
+            n_received_bytes = arrived.n_received_bytes;
+            arrived.found.blake3
         }
     };
     cache.link(commit, &file.path, &file.etag)?;
@@ -84,183 +148,15 @@ fn check(
     if size_bytes != file.size_bytes {
         return Ok(None);
     }
-    let mut checksums = Checksums::new(&file.etag, size_bytes);
-    hash(client, &mut opened, path, &mut checksums, on_bytes)?;
-    let (algorithm, found, blake3) = checksums.finish();
-    if algorithm.is_empty() || found == file.etag {
-        return Ok(Some(blake3));
-    }
-    client.warn(format!("`{}` is damaged in the cache: its {algorithm} is {found}, not {}", file.path, file.etag));
+    let mut checksums = Checksums::new(&Promise::of_hub(&file.etag), size_bytes);
+    hash_file(client.net, &mut opened, path, &mut checksums, on_bytes)?;
+    let found = checksums.finish();
+    let Some(broken) = found.broken else { return Ok(Some(found.blake3)) };
+    client.net.warn(format!(
+        "`{}` is damaged in the cache: its {} is {}, not {}",
+        file.path, broken.algorithm, broken.found, broken.expected
+    ));
     Ok(None)
-}
-
-/// Takes all bytes of `opened` into `checksums`. Returns how many.
-fn hash(
-    client: &Client,
-    opened: &mut File,
-    path: &Path,
-    checksums: &mut Checksums,
-    on_bytes: &mut dyn FnMut(u64),
-) -> Result<u64, DownloadError> {
-    let mut n_done = 0;
-    checksums
-        .update_from(opened, |n| {
-            n_done += n as u64;
-            on_bytes(n_done);
-            client.check_cancelled().map_err(Stop::Download)
-        })
-        .map_err(|stop| match stop {
-            Stop::Io(error) => DownloadError::io("read", path)(error),
-            Stop::Download(error) => error,
-        })
-}
-
-enum Stop {
-    Io(std::io::Error),
-    Download(DownloadError),
-}
-
-impl From<std::io::Error> for Stop {
-    fn from(error: std::io::Error) -> Self {
-        Stop::Io(error)
-    }
-}
-
-struct Download<'a> {
-    client: &'a Client<'a>,
-    repository: &'a Repository,
-    commit: &'a str,
-    file: &'a RepoFile,
-    n_received_bytes: u64,
-}
-
-/// What has arrived so far.
-struct Partial {
-    file: File,
-    path: PathBuf,
-    n_bytes: u64,
-    checksums: Checksums,
-}
-
-impl Download<'_> {
-    /// Downloads into `blob`. Returns the BLAKE3.
-    fn download_to(&mut self, blob: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<String, DownloadError> {
-        let path = blob.with_extension("incomplete");
-        let mut is_second = false;
-        loop {
-            let mut partial = self.open_partial(&path, on_bytes)?;
-            let client = self.client;
-            client.retrying(|| self.receive(&mut partial, on_bytes))?;
-            let (algorithm, found, blake3) = partial.checksums.finish();
-            if algorithm.is_empty() || found == self.file.etag {
-                partial.file.sync_data().map_err(DownloadError::io("write", &path))?;
-                fs::rename(&path, blob).map_err(DownloadError::io("write", blob))?;
-                return Ok(blake3);
-            }
-            fs::remove_file(&path).map_err(DownloadError::io("remove", &path))?;
-            let expected = self.file.etag.clone();
-            if is_second {
-                return Err(DownloadError::Corrupt { file: self.file.path.clone(), algorithm, expected, found });
-            }
-            is_second = true;
-            client.warn(format!(
-                "`{}` arrived damaged: its {algorithm} is {found}, not {expected}; downloading it again",
-                self.file.path
-            ));
-        }
-    }
-
-    /// Opens what an earlier attempt, perhaps of another process, has left.
-    fn open_partial(&self, path: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<Partial, DownloadError> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(DownloadError::io("create", path))?;
-        let checksums = Checksums::new(&self.file.etag, self.file.size_bytes);
-        let mut partial = Partial { file, path: path.to_path_buf(), n_bytes: 0, checksums };
-        let there = partial.file.metadata().map_err(DownloadError::io("read", path))?.len();
-        if there > self.file.size_bytes {
-            partial.begin_anew(self.file)?;
-        } else if there > 0 {
-            partial.n_bytes = hash(self.client, &mut partial.file, path, &mut partial.checksums, on_bytes)?;
-        }
-        Ok(partial)
-    }
-
-    /// One attempt to receive what is missing.
-    fn receive(&mut self, partial: &mut Partial, on_bytes: &mut dyn FnMut(u64)) -> Result<(), Failure> {
-        let size_bytes = self.file.size_bytes;
-        if partial.n_bytes == size_bytes {
-            return Ok(());
-        }
-        let address = file_address(self.repository, self.commit, &self.file.path);
-        let from = (partial.n_bytes > 0).then_some(partial.n_bytes);
-        let answer = self.client.get(&address, from, self.repository, self.commit)?;
-        let begins_at = match answer.status {
-            206 => header(&answer.headers, "content-range").and_then(first_byte),
-            _ => Some(0),
-        };
-        if begins_at != Some(partial.n_bytes) {
-            partial.begin_anew(self.file)?;
-            if begins_at != Some(0) {
-                return Err(Failure::passing(self.client.network(&"the rest of the file begins elsewhere")));
-            }
-        }
-        let before = partial.n_bytes;
-        let mut body = answer.body.into_with_config().limit(u64::MAX).reader();
-        let mut buffer = vec![0; 1 << 17];
-        let problem = loop {
-            self.client.check_cancelled()?;
-            match body.read(&mut buffer) {
-                Ok(0) if partial.n_bytes == size_bytes => return Ok(()),
-                Ok(0) => break format!("the connection ended after {} of {size_bytes} bytes", partial.n_bytes),
-                Ok(n) if partial.n_bytes + n as u64 > size_bytes => {
-                    partial.begin_anew(self.file)?;
-                    break format!("more than the {size_bytes} bytes of the file arrived");
-                }
-                Ok(n) => {
-                    partial.file.write_all(&buffer[..n]).map_err(DownloadError::io("write", &partial.path))?;
-                    partial.checksums.update(&buffer[..n]);
-                    partial.n_bytes += n as u64;
-                    self.n_received_bytes += n as u64;
-                    on_bytes(partial.n_bytes);
-                }
-                Err(error) => break format!("{error} after {} of {size_bytes} bytes", partial.n_bytes),
-            }
-        };
-        let error = self.client.network(&format!("`{}`: {problem}", self.file.path));
-        Err(Failure::Passing { error, wait: None, made_progress: partial.n_bytes > before })
-    }
-}
-
-impl Partial {
-    fn begin_anew(&mut self, file: &RepoFile) -> Result<(), DownloadError> {
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
-            .map_err(DownloadError::io("write", &self.path))?;
-        self.n_bytes = 0;
-        self.checksums = Checksums::new(&file.etag, file.size_bytes);
-        Ok(())
-    }
-}
-
-/// The first byte in `bytes 100-199/200`.
-fn first_byte(content_range: &str) -> Option<u64> {
-    content_range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
-}
-
-/// Waits for the lock of a blob; huggingface_hub takes the same one (`flock`).
-fn lock(client: &Client, path: &Path) -> Result<File, DownloadError> {
-    const PIECE: Duration = Duration::from_millis(100);
-    let file = File::options().write(true).create(true).truncate(false).open(path);
-    let file = file.map_err(DownloadError::io("lock", path))?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => client.pause(PIECE)?,
-            // Some network file systems have no locks; a rename is atomic there too.
-            Err(TryLockError::Error(_)) => return Ok(file),
-        }
-    }
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, DownloadError> {

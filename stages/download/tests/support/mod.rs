@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pipe_contract::{Context, ExternalFile, Reader, Stage as _, StageError, StageEvent};
-use pipe_stage_download::hub::Environment;
+use pipe_stage_download::environment::Environment;
 use pipe_stage_download::run::Download;
 use pipe_stage_download::settings;
 use serde_json::Value;
