@@ -173,6 +173,9 @@ impl Board {
             // The writer is gone only after an error of its own.
             let _ = sender.send(Block { begin: *begin, bytes: block.to_vec() });
             *begin += block.len() as u64;
+            if *begin == end && stream.is_open_ended() {
+                return Ok(true);
+            }
         };
         let error = transfer.problem(&format!("{problem} at byte {begin} of {}", self.size_bytes));
         Err(Failure::Passing { error, wait: None, made_progress: *begin > before && !stream.is_slow() })

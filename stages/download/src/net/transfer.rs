@@ -201,6 +201,9 @@ impl Transfer<'_> {
                 break format!("more than the {size_bytes} bytes of the file arrived");
             }
             self.append(partial, block, on_bytes)?;
+            if partial.n_bytes == size_bytes && stream.is_open_ended() {
+                return Ok(());
+            }
         };
         let of = partial.size_bytes.map_or_else(String::new, |size_bytes| format!(" of {size_bytes}"));
         let error = self.problem(&format!("{problem} after {}{of} bytes", partial.n_bytes));
@@ -270,6 +273,8 @@ pub(super) struct Stream<'a> {
     net: &'a Net<'a>,
     body: ureq::BodyReader<'static>,
     buffer: Vec<u8>,
+    /// Whether it ends with its connection alone.
+    is_open_ended: bool,
     limit: Duration,
     since: Instant,
     n_since: u64,
@@ -278,10 +283,11 @@ pub(super) struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     pub(super) fn new(net: &'a Net<'a>, answer: Answer) -> Self {
+        let is_open_ended = ["content-length", "transfer-encoding"].iter().all(|name| answer.header(name).is_none());
         let body = answer.body.into_with_config().limit(u64::MAX).reader();
         let limit = Duration::from_secs(net.environment.read_timeout_s);
         let buffer = vec![0; BUFFER_BYTES];
-        Stream { net, body, buffer, limit, since: Instant::now(), n_since: 0, is_slow: false }
+        Stream { net, body, buffer, is_open_ended, limit, since: Instant::now(), n_since: 0, is_slow: false }
     }
 
     /// The next bytes, none at the end; or what went wrong: an interruption as an error of its own.
@@ -298,6 +304,11 @@ impl<'a> Stream<'a> {
             (self.since, self.n_since) = (Instant::now(), 0);
         }
         Ok(&self.buffer[..n])
+    }
+
+    /// Whether nothing but the file's size says where it ends: then there is no waiting for more.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.is_open_ended
     }
 
     /// Whether the pace was given up on.

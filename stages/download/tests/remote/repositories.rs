@@ -1,12 +1,10 @@
-//! `download` against a hub on the loopback interface: `tools/hub_server.py` in PIPE_TEST_DATA, one for each test.
-
-mod support;
+//! Repositories: what is found, under which revision, in which layout of the cache, and what is said where it is not.
 
 use std::fs;
 use std::path::Path;
 
+use crate::support::{Hub, skip_without_test_data};
 use pipe_contract::{Source, Stage as _};
-use support::{Hub, Options, WEIGHTS_SIZE_BYTES, skip_without_test_data};
 
 #[test]
 fn real_files_arrive_in_the_layout_of_huggingface_hub_and_are_not_asked_for_again() {
@@ -69,19 +67,6 @@ fn a_damaged_body_is_downloaded_again_once() {
 }
 
 #[test]
-fn a_cut_body_goes_on_where_it_ended() {
-    let Some(hub) = Hub::start("a_cut_body_goes_on_where_it_ended") else { return };
-    hub.fault("kind=truncate&bytes=100000&origin=cdn");
-    hub.fault("kind=reset&bytes=200000&origin=cdn&after=1");
-    let outcome = hub.download("{ model: acme/tiny }", &[]);
-    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
-    let ranges: Vec<String> = hub.requests("cdn").iter().map(|request| request["range"].to_string()).collect();
-    assert_eq!(ranges.len(), 3, "{ranges:?}");
-    assert_eq!(ranges[0], "null");
-    assert!(ranges[1..].iter().all(|range| range.starts_with("\"bytes=")), "{ranges:?}");
-}
-
-#[test]
 fn a_file_that_another_process_left_half_goes_on() {
     let Some(hub) = Hub::start("a_file_that_another_process_left_half_goes_on") else { return };
     let etag = hub.sha256_of_weights();
@@ -92,31 +77,6 @@ fn a_file_that_another_process_left_half_goes_on() {
     assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
     let requests = hub.requests("cdn");
     assert_eq!((requests.len(), requests[0]["range"].as_str()), (1, Some("bytes=123456-")));
-}
-
-#[test]
-fn a_server_that_ignores_ranges_starts_the_file_anew() {
-    let Some(hub) = Hub::start("a_server_that_ignores_ranges_starts_the_file_anew") else { return };
-    hub.fault("kind=truncate&bytes=100000&origin=cdn");
-    hub.fault("kind=norange&origin=cdn&times=-1");
-    let outcome = hub.download("{ model: acme/tiny }", &[]);
-    assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
-}
-
-#[test]
-fn a_server_that_asks_for_hours_is_not_waited_for() {
-    let Some(hub) = Hub::start("a_server_that_asks_for_hours_is_not_waited_for") else { return };
-    hub.fault("kind=status&status=429&retry_after=7200&times=-1");
-    let error = hub.download("{ model: acme/tiny }", &[]).error();
-    assert!(error.starts_with("hub-status: ") && error.ends_with("and asks to wait 7200 s"), "{error}");
-}
-
-#[test]
-fn a_page_of_a_sign_in_is_not_a_listing() {
-    let Some(hub) = Hub::start("a_page_of_a_sign_in_is_not_a_listing") else { return };
-    hub.fault("kind=html&times=-1");
-    let error = hub.download("{ model: acme/tiny }", &[]).error();
-    assert!(error.starts_with("bad-answer: "), "{error}");
 }
 
 #[test]
@@ -182,17 +142,6 @@ fn another_revision_and_a_renamed_repository() {
 }
 
 #[test]
-fn pages_compression_and_cached_answers_change_nothing() {
-    let options = Options { server: &["--page", "2", "--gzip", "--resolve-cache"] };
-    let Some(hub) = Hub::start_with("pages_compression_and_cached_answers_change_nothing", options) else { return };
-    let outcome = hub.download("{ model: acme/tiny }", &[]);
-    assert_eq!(outcome.files().len(), 4);
-    assert_eq!(hub.bytes_of(&outcome, "model.safetensors").len(), WEIGHTS_SIZE_BYTES);
-    let rows = hub.download("{ dataset: acme/rows, split: test }", &[]);
-    assert_eq!(rows.fact("num_rows").as_deref(), Some("2"));
-}
-
-#[test]
 fn offline_uses_the_cache_and_names_what_it_lacks() {
     let Some(hub) = Hub::start("offline_uses_the_cache_and_names_what_it_lacks") else { return };
     let offline = [("HF_HUB_OFFLINE", "1")];
@@ -246,7 +195,7 @@ fn the_request_names_the_repository_and_a_commit_needs_no_question() {
 fn an_interruption_ends_it() {
     let Some(hub) = Hub::start("an_interruption_ends_it") else { return };
     let commit = hub.stage("{ model: acme/tiny }", &[]).resolve().unwrap().id;
-    let outcome = hub.run_cancelled("{ model: acme/tiny }", &commit);
+    let outcome = hub.run_cancelled("{ model: acme/tiny }", &commit, 0);
     assert!(outcome.result.unwrap_err().is_cancelled);
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use pipe_contract::{Context, ExternalFile, Reader, Stage as _, StageError, StageEvent};
+use pipe_contract::{CancelToken, Context, ExternalFile, Reader, Stage as _, StageError, StageEvent};
 use pipe_stage_download::environment::Environment;
 use pipe_stage_download::run::Download;
 use pipe_stage_download::settings;
@@ -30,6 +30,8 @@ pub(crate) fn skip_without_test_data(test: &str) -> Option<PathBuf> {
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) server: &'static [&'static str],
+    /// Adds the model acme/big, whose weights are worth several connections, and acme/many with many small files.
+    pub(crate) has_large_models: bool,
 }
 
 /// A running hub with a cache beside it; ends with its value.
@@ -81,6 +83,28 @@ impl Outcome {
         warnings.collect()
     }
 
+    /// `(done, total)` as they were told.
+    pub(crate) fn progress(&self) -> Vec<(u64, u64)> {
+        let told = self.events.iter().filter_map(|event| match event {
+            StageEvent::Progress { done, total, .. } => Some((*done, *total)),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    pub(crate) fn logs(&self) -> Vec<&str> {
+        let lines = self.events.iter().filter_map(|event| match event {
+            StageEvent::Log { line } => Some(line.as_str()),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    /// All that a user could see of it.
+    pub(crate) fn everything_said(&self) -> String {
+        format!("{:?} {:?}", self.events, self.result)
+    }
+
     pub(crate) fn fact(&self, wanted: &str) -> Option<String> {
         self.events.iter().find_map(|event| match event {
             StageEvent::Fact { name, value } if name == wanted => Some(value.clone()),
@@ -99,6 +123,9 @@ impl Hub {
         let data = skip_without_test_data(test)?;
         let dir = tempfile::tempdir().unwrap();
         write_small_tree(&dir.path().join("root"));
+        if options.has_large_models {
+            write_large_models(&dir.path().join("root"));
+        }
         Some(Hub::serve(&data, dir, options))
     }
 
@@ -146,7 +173,16 @@ impl Hub {
     }
 
     pub(crate) fn weights(&self) -> Vec<u8> {
-        fs::read(self.dir.path().join("root/models/acme/tiny/model.safetensors")).unwrap()
+        self.served("models/acme/tiny/model.safetensors")
+    }
+
+    /// A file as the hub has it.
+    pub(crate) fn served(&self, path: &str) -> Vec<u8> {
+        fs::read(self.dir.path().join("root").join(path)).unwrap()
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     pub(crate) fn sha256_of_weights(&self) -> String {
@@ -166,12 +202,15 @@ impl Hub {
         let (_, problems) = reader.finish();
         assert!(problems.is_empty(), "{problems:?}");
         let hf_home = self.dir.path().join("hf").to_string_lossy().into_owned();
-        let own = [("HF_ENDPOINT", self.endpoint.as_str()), ("HF_HOME", hf_home.as_str())];
+        let caches = self.dir.path().join("caches").to_string_lossy().into_owned();
+        let own = [("HF_ENDPOINT", self.endpoint.as_str()), ("HF_HOME", &hf_home), ("XDG_CACHE_HOME", &caches)];
         let lookup = |name: &str| {
             let found = variables.iter().chain(&own).find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_string())
         };
-        Download { settings, environment: Environment::read(lookup) }
+        let mut environment = Environment::read(lookup);
+        environment.first_pause = Duration::from_millis(20);
+        Download { settings, environment }
     }
 
     /// Resolves and runs.
@@ -183,19 +222,31 @@ impl Hub {
     }
 
     pub(crate) fn run_resolved(&self, yaml: &str, commit: &str, variables: &[(&str, &str)]) -> Outcome {
-        self.run(&self.stage(yaml, variables), commit, |_| ())
+        self.run(&self.stage(yaml, variables), commit, None)
     }
 
-    pub(crate) fn run_cancelled(&self, yaml: &str, commit: &str) -> Outcome {
-        self.run(&self.stage(yaml, &[]), commit, |ctx| ctx.cancel.cancel())
+    /// Interrupted once `n_bytes` are done.
+    pub(crate) fn run_cancelled(&self, yaml: &str, commit: &str, n_bytes: u64) -> Outcome {
+        self.run(&self.stage(yaml, &[]), commit, Some(n_bytes))
     }
 
-    fn run(&self, stage: &Download, commit: &str, prepare: impl FnOnce(&Context)) -> Outcome {
+    fn run(&self, stage: &Download, commit: &str, cancel_at: Option<u64>) -> Outcome {
         let events = Mutex::new(Vec::new());
-        let emit = |event: StageEvent| events.lock().unwrap().push(event);
+        let cancel = CancelToken::default();
+        let emit = |event: StageEvent| {
+            if let (StageEvent::Progress { done, .. }, Some(n_bytes)) = (&event, cancel_at)
+                && *done >= n_bytes
+            {
+                cancel.cancel();
+            }
+            events.lock().unwrap().push(event);
+        };
+        if cancel_at == Some(0) {
+            cancel.cancel();
+        }
         let mut ctx = Context::new(self.dir.path(), &emit);
+        ctx.cancel = cancel.clone();
         ctx.resolved = Some(commit.to_string());
-        prepare(&ctx);
         let result = stage.run(&mut ctx);
         let files = ctx.take_external();
         Outcome { result, commit: commit.to_string(), files, events: events.into_inner().unwrap() }
@@ -224,6 +275,22 @@ impl Hub {
         entries.into_iter().filter(|entry| entry["origin"] == origin).collect()
     }
 
+    /// `(first byte, bytes sent)` of each request for the bytes of a file of `size_bytes`, once the last of them is logged:
+    /// the hub logs an answer when it has been sent, a moment after it has arrived.
+    pub(crate) fn spans(&self, size_bytes: usize) -> Vec<(u64, u64)> {
+        let begin = |range: &str| range.trim_start_matches("bytes=").split('-').next().unwrap().parse().unwrap();
+        let began = Instant::now();
+        loop {
+            let of = |request: &Value| (request["range"].as_str().map_or(0, begin), request["sent"].as_u64().unwrap());
+            let spans: Vec<(u64, u64)> = self.requests("cdn").iter().map(of).collect();
+            if spans.iter().any(|(begin, sent)| begin + sent == size_bytes as u64) {
+                return spans;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "the last bytes were never sent: {spans:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Every request, as `METHOD PATH`.
     pub(crate) fn log(&self) -> Vec<String> {
         let all = [self.requests("hub"), self.requests("cdn")].concat();
@@ -237,7 +304,7 @@ fn write_small_tree(root: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     };
-    let weights = small_weights();
+    let weights = safetensors(WEIGHTS_SIZE_BYTES);
     for name in ["tiny", "tiny@refs%2Fpr%2F1", "other", "gated", "secret"] {
         let folder = format!("models/acme/{name}");
         let config = format!("{{\"architectures\": [\"LlamaForCausalLM\"], \"comment\": \"{name}\"}}\n");
@@ -247,6 +314,8 @@ fn write_small_tree(root: &Path) {
         write(&format!("{folder}/model.safetensors"), &weights);
         write(&format!("{folder}/README.md"), b"not taken\n");
     }
+    write("models/acme/twice/a.safetensors", &weights);
+    write("models/acme/twice/b.safetensors", &weights);
     write("models/acme/pickle/config.json", b"{}\n");
     write("models/acme/pickle/pytorch_model.bin", b"PK");
     write("datasets/acme/rows/data/train.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n{\"text\": \"c\"}\n");
@@ -262,15 +331,30 @@ fn write_small_tree(root: &Path) {
     write("hub.json", options.to_string().as_bytes());
 }
 
+/// Several ranges of 8 MiB, and many small files.
+pub(crate) const LARGE_SIZE_BYTES: usize = 30_000_000;
+pub(crate) const N_SMALL_FILES: usize = 12;
+
+fn write_large_models(root: &Path) {
+    let big = root.join("models/acme/big");
+    fs::create_dir_all(&big).unwrap();
+    fs::write(big.join("config.json"), b"{}\n").unwrap();
+    fs::write(big.join("model.safetensors"), safetensors(LARGE_SIZE_BYTES)).unwrap();
+    let many = root.join("models/acme/many");
+    fs::create_dir_all(&many).unwrap();
+    for idx in 0..N_SMALL_FILES {
+        fs::write(many.join(format!("part-{idx:02}.json")), format!("{{\"idx\": {idx}}}\n")).unwrap();
+    }
+}
+
 /// A valid safetensors file whose bytes do not repeat.
-fn small_weights() -> Vec<u8> {
-    let header =
-        format!("{{\"w\":{{\"dtype\":\"U8\",\"shape\":[{0}],\"data_offsets\":[0,{0}]}}}}", WEIGHTS_SIZE_BYTES - 200);
+fn safetensors(size_bytes: usize) -> Vec<u8> {
+    let header = format!("{{\"w\":{{\"dtype\":\"U8\",\"shape\":[{0}],\"data_offsets\":[0,{0}]}}}}", size_bytes - 200);
     let header = format!("{header:<192}");
     let mut bytes = 192_u64.to_le_bytes().to_vec();
     bytes.extend(header.bytes());
     let mut state = 1_u32;
-    while bytes.len() < WEIGHTS_SIZE_BYTES {
+    while bytes.len() < size_bytes {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         bytes.push((state >> 24) as u8);
     }
