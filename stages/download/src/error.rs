@@ -153,6 +153,10 @@ impl DownloadError {
                 Some("name one with `split:`, or the files with `files: [\"*.parquet\"]`".to_string())
             }
             DownloadError::SeveralConfigurations { .. } => Some("choose one with `config:`".to_string()),
+            DownloadError::NoMatch { .. } => Some(
+                "in `files` `*` is any text, also across folders; in a path it stays in its folder, and `**` is any folders"
+                    .to_string(),
+            ),
             DownloadError::SeveralWeights { .. } => Some("name one, such as `files: [\"*Q8_0.gguf\"]`".to_string()),
             DownloadError::OnlyPickle { .. } => Some(
                 "read are `*.safetensors`, for models also `pytorch_model*.bin` and `*.gguf`; many repositories have \

@@ -47,6 +47,7 @@ fn the_key_has_what_selects_files_and_no_names() {
         "{ dataset: a/b, split: test }",
         "{ dataset: a/b, config: c }",
         "{ dataset: a/b, files: x }",
+        "{ dataset: a/b, ignore_patterns: x }",
     ] {
         assert_ne!(key(other), base, "{other}");
     }
@@ -64,6 +65,18 @@ fn wrong_settings_are_problems() {
     assert_eq!(problems("{ dataset: a, split: \"train[:10]\" }"), [slice]);
     assert_eq!(problems("{ dataset: a, config: x, name: x }"), ["`name` and `config` mean the same, give one"]);
     assert_eq!(problems("{ datset: a }").len(), 2);
+    let sha256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+    assert_eq!(problems(&format!("{{ dataset: \"https://h/x.jsonl\", sha256: {sha256} }}")), Vec::<String>::new());
+    assert_eq!(problems("{ dataset: \"s3://b/x/\" }"), Vec::<String>::new());
+    let short = "`sha256` is `12ab`, but a SHA-256 has 64 hex digits";
+    assert_eq!(problems("{ dataset: \"https://h/x.jsonl\", sha256: 12ab }"), [short]);
+    let hub = "`sha256` is for an `https://` address: a hub or a local path is checked without it";
+    assert_eq!(problems(&format!("{{ dataset: a/b, sha256: {sha256} }}")), [hub]);
+    let plain = "an `http://` address needs `sha256`, as anyone on the way may change what it gives";
+    assert_eq!(problems("{ dataset: \"http://h/x.jsonl\" }"), [plain]);
+    let one = "`model` is an address of one file, but a folder is needed";
+    assert_eq!(problems("{ model: \"https://h/x.gguf\" }"), [one]);
+    assert_eq!(problems("{ dataset: \"s3://b/x\", revision: v1 }"), ["an address has no revision"]);
 }
 
 #[test]
@@ -117,6 +130,31 @@ fn a_local_file_is_taken_whatever_its_name() {
     let source = stage("{ dataset: ./my_test_rows.json }").source(dir.path()).unwrap();
     let root = fs::canonicalize(dir.path()).unwrap();
     assert_eq!(source, Source::Files { root, names: vec!["my_test_rows.json".into()] });
+}
+
+#[test]
+fn a_pattern_takes_what_matches_in_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["rows/b-1.jsonl", "rows/a-1.jsonl", "rows/a-2.jsonl", "rows/sub/a-3.jsonl", "rows/.a-4.jsonl"] {
+        write(dir.path(), name, "{\"text\": \"a\"}\n");
+    }
+    let root = fs::canonicalize(dir.path().join("rows")).unwrap();
+    let source = |pattern: &str| stage(&format!("{{ dataset: \"{pattern}\" }}")).source(dir.path());
+    let files =
+        |names: &[&str]| Source::Files { root: root.clone(), names: names.iter().map(|n| (*n).into()).collect() };
+    assert_eq!(source("rows/a-*.jsonl").unwrap(), files(&["a-1.jsonl", "a-2.jsonl"]));
+    assert_eq!(source("./rows/?-[!2].jsonl").unwrap(), files(&["a-1.jsonl", "b-1.jsonl"]));
+    assert_eq!(source("rows/**/a-[3-9].jsonl").unwrap(), files(&["sub/a-3.jsonl"]));
+    let absolute = format!("{}/rows/b*", dir.path().display());
+    assert_eq!(source(&absolute).unwrap(), files(&["b-1.jsonl"]));
+    let error = source("rows/*.csv").unwrap_err();
+    assert_eq!(error.slug, "no-match");
+    assert_eq!(source("none/*.csv").unwrap_err().slug, "not-found");
+
+    let emit = |_| ();
+    let mut ctx = Context::new(dir.path(), &emit);
+    stage("{ dataset: \"rows/a-*.jsonl\" }").run(&mut ctx).unwrap();
+    assert_eq!(ctx.take_external().len(), 2);
 }
 
 #[test]

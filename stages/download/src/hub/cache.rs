@@ -8,12 +8,13 @@
 //!     refs/main                      a commit
 //!     snapshots/<commit>/<path>      relative link to ../../blobs/<etag>
 //!     .no_exist/<commit>/<path>      empty: the commit has no such file, which other tools ask for
-//!     pipe/<commit>.json             ours: the listing of a commit, which never changes
+//!     trees/<commit>.json            the listing of a commit, which never changes (huggingface_hub since 2.0)
 //! ```
 //!
 //! The listing lets a commit that is here be published again without the network. It deliberately deletes nothing: the
 //! cache is not ours.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,14 +26,47 @@ use super::listing::{RepoFile, is_safe};
 use super::{Repository, is_commit};
 use crate::environment::Environment;
 use crate::error::DownloadError;
+use crate::net::checksum::is_hex;
 
 const LISTING_FORMAT_VERSION: u32 = 1;
 
+/// A listing as huggingface_hub 2.4 writes it (`_tree_cache.py`). Fields that are new there are passed over.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Listing {
     format_version: u32,
-    files: Vec<RepoFile>,
+    files: BTreeMap<String, Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    size: u64,
+    /// What git has for it.
+    blob_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lfs_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lfs_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xet_hash: Option<String>,
+}
+
+impl Entry {
+    fn of(file: &RepoFile) -> Self {
+        let is_large = file.etag != file.git_oid;
+        Entry {
+            size: file.size_bytes,
+            blob_id: file.git_oid.clone(),
+            lfs_sha256: is_large.then(|| file.etag.clone()),
+            lfs_size: is_large.then_some(file.size_bytes),
+            xet_hash: file.xet_hash.clone(),
+        }
+    }
+
+    fn into_file(self, path: String) -> RepoFile {
+        let size_bytes = self.lfs_size.unwrap_or(self.size);
+        let etag = self.lfs_sha256.unwrap_or_else(|| self.blob_id.clone());
+        RepoFile { path, size_bytes, etag, git_oid: self.blob_id, xet_hash: self.xet_hash }
+    }
 }
 
 /// The part of the cache that belongs to one repository.
@@ -85,18 +119,21 @@ impl Cache {
         write_atomically(&self.folder().join("refs").join(revision), commit.as_bytes())
     }
 
-    /// The files of `commit` as noted by [`Cache::write_listing`]; `None` where there is none or it is not readable.
+    /// The files of `commit` as noted by [`Cache::write_listing`] or huggingface_hub; `None` where there is no such note, or it
+    /// is not one that we know.
     pub(crate) fn read_listing(&self, commit: &str) -> Option<Vec<RepoFile>> {
         let listing: Listing = serde_json::from_slice(&fs::read(self.listing(commit)).ok()?).ok()?;
-        let is_good =
-            listing.format_version == LISTING_FORMAT_VERSION && listing.files.iter().all(|f| is_safe(&f.path));
-        is_good.then_some(listing.files)
+        let files: Vec<RepoFile> = listing.files.into_iter().map(|(path, entry)| entry.into_file(path)).collect();
+        let is_good = |file: &RepoFile| is_safe(&file.path) && !file.etag.is_empty() && is_hex(&file.etag);
+        (listing.format_version == LISTING_FORMAT_VERSION && files.iter().all(is_good)).then_some(files)
     }
 
     pub(crate) fn write_listing(&self, commit: &str, files: &[RepoFile]) -> Result<(), DownloadError> {
-        let listing = Listing { format_version: LISTING_FORMAT_VERSION, files: files.to_vec() };
+        let files = files.iter().map(|file| (file.path.clone(), Entry::of(file))).collect();
+        let listing = Listing { format_version: LISTING_FORMAT_VERSION, files };
         self.prepare()?;
-        write_atomically(&self.listing(commit), &serde_json::to_vec(&listing).expect("names and numbers serialize"))
+        let text = serde_json::to_vec_pretty(&listing).expect("names and numbers serialize");
+        write_atomically(&self.listing(commit), &text)
     }
 
     /// Forgets the listing of `commit`: what it says is not so.
@@ -120,7 +157,8 @@ impl Cache {
         let describe = |path: String| {
             let blob = fs::canonicalize(snapshot.join(&path)).ok()?;
             let size_bytes = fs::metadata(&blob).ok()?.len();
-            Some(RepoFile { path, size_bytes, etag: blob.file_name()?.to_str()?.to_string() })
+            let etag = blob.file_name()?.to_str()?.to_string();
+            Some(RepoFile { path, size_bytes, git_oid: etag.clone(), etag, xet_hash: None })
         };
         Some(names.into_iter().filter_map(describe).collect())
     }
@@ -172,7 +210,7 @@ impl Cache {
     }
 
     fn listing(&self, commit: &str) -> PathBuf {
-        self.folder().join("pipe").join(format!("{commit}.json"))
+        self.folder().join("trees").join(format!("{commit}.json"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the hub says about a repository: the commit of a revision, and the files of a commit.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::client::{Client, Question};
 use super::{Repository, is_commit};
@@ -10,14 +10,17 @@ use crate::net::checksum::is_hex;
 use crate::net::header;
 
 /// A file of a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RepoFile {
     /// Path in the repository, `/` between folders.
     pub(crate) path: String,
     pub(crate) size_bytes: u64,
     /// The name of its blob in the cache and its checksum: SHA-256 (64 hex digits) or git SHA-1 (40).
     pub(crate) etag: String,
+    /// What git has for it: of a large file the SHA-1 of the pointer.
+    pub(crate) git_oid: String,
+    /// Not used here; kept for huggingface_hub, which reads our listings.
+    pub(crate) xet_hash: Option<String>,
 }
 
 /// The commit that `revision` stands for now.
@@ -67,6 +70,8 @@ pub(crate) fn list_files(
         #[serde(default)]
         oid: String,
         lfs: Option<Lfs>,
+        #[serde(rename = "xetHash")]
+        xet_hash: Option<String>,
     }
     #[derive(Deserialize)]
     struct Lfs {
@@ -82,9 +87,10 @@ pub(crate) fn list_files(
         let examine = |entries: Vec<Entry>, headers: &ureq::http::HeaderMap| {
             let files = entries.into_iter().filter(|entry| entry.entry_type == "file").map(|entry| {
                 let size_bytes = entry.lfs.as_ref().and_then(|lfs| lfs.size).unwrap_or(entry.size);
-                let etag = entry.lfs.map_or(entry.oid, |lfs| lfs.oid);
+                let etag = entry.lfs.map_or_else(|| entry.oid.clone(), |lfs| lfs.oid);
                 let is_good = is_safe(&entry.path) && is_hex(&etag) && !etag.is_empty();
-                let file = RepoFile { path: entry.path, size_bytes, etag };
+                let Entry { path, oid: git_oid, xet_hash, .. } = entry;
+                let file = RepoFile { path, size_bytes, etag, git_oid, xet_hash };
                 if is_good { Ok(file) } else { Err(format!("the entry `{}`", file.path)) }
             });
             Ok((files.collect::<Result<Vec<_>, String>>()?, header(headers, "link").and_then(next_page)))

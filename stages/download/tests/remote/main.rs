@@ -2,7 +2,9 @@
 //! small ones in this process.
 
 mod faults;
+mod interop;
 mod network;
 mod parallel;
 mod repositories;
+mod sources;
 mod support;

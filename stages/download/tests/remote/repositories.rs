@@ -93,6 +93,7 @@ fn gated_and_private_repositories_say_what_to_do() {
 
     let outcome = hub.download(gated, &[("HF_TOKEN", "hf_alice")]);
     assert_eq!(hub.bytes_of(&outcome, "model.safetensors"), hub.weights());
+    assert!(!format!("{:?}", hub.stage(gated, &[("HF_TOKEN", "hf_alice")]).environment).contains("hf_alice"));
     // The address of the bytes is on another origin, which must not see the credential.
     assert_eq!(hub.control("GET", "stats")["auth_to_cdn"], 0);
     assert!(hub.requests("hub").iter().all(|request| request["auth"] != serde_json::Value::Null));
@@ -128,11 +129,128 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn what_to_do_is_said_with_each_error() {
+    let Some(hub) = Hub::start("what_to_do_is_said_with_each_error") else { return };
+    for (settings, token, slug, help) in [
+        ("{ model: acme/none }", "", "repository-not-found", "check the name; for a private repository set HF_TOKEN"),
+        ("{ model: acme/none }", "hf_alice", "repository-not-found", "the account of HF_TOKEN may see it"),
+        ("{ model: acme/secret }", "hf_bob", "repository-not-found", "the account of HF_TOKEN may see it"),
+        ("{ model: acme/gated }", "hf_bob", "gated", "ask for access at http://"),
+        ("{ model: acme/tiny, revision: v9 }", "hf_alice", "revision-not-found", "without `revision` it is `main`"),
+        ("{ model: acme/tiny, files: nothing.bin }", "", "no-match", "`files`"),
+    ] {
+        let outcome = hub.download(settings, &[("HF_TOKEN", token)]);
+        assert!(outcome.error().starts_with(&format!("{slug}: ")), "{settings}: {}", outcome.error());
+        assert!(outcome.help().contains(help), "{settings}: {}", outcome.help());
+    }
+    hub.fault("kind=status&status=404&error_code=EntryNotFound&path=/resolve/.*/config.json&times=-1");
+    let outcome = hub.download("{ model: acme/tiny }", &[]);
+    assert!(outcome.error().starts_with("entry-not-found: model `acme/tiny` has no file `"), "{}", outcome.error());
+    assert!(outcome.help().contains("run it again"), "{}", outcome.help());
+}
+
+#[test]
+fn patterns_are_those_of_huggingface_hub() {
+    let Some(hub) = Hub::start("patterns_are_those_of_huggingface_hub") else { return };
+    for (settings, expected) in [
+        ("{ model: acme/tiny, files: \"tokenizer*\" }", &["tokenizer.json", "tokenizer_config.json"][..]),
+        (
+            "{ model: acme/tiny, files: [\"[ct]o*g.json\", \"*.md\"] }",
+            &["README.md", "config.json", "tokenizer_config.json"],
+        ),
+        ("{ model: acme/tiny, files: \"*.json\", ignore_patterns: \"tokenizer*\" }", &["config.json"]),
+        ("{ dataset: acme/rows, files: data/ }", &["data/test.jsonl", "data/train.jsonl"]),
+    ] {
+        let outcome = hub.download(settings, &[]);
+        let names: Vec<&str> = outcome.files().iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, expected, "{settings}");
+    }
+}
+
+/// A data set with nothing that we read, which the hub has converted; its rows are those of a real shard.
+fn add_converted(hub: &Hub, data: &Path, files: &[&str]) {
+    let root = hub.folder().join("root/datasets/acme");
+    fs::create_dir_all(root.join("zipped")).unwrap();
+    fs::write(root.join("zipped/data.zip"), b"PK").unwrap();
+    let shards = fs::read_dir(data.join("data/alpaca_small_hf/data")).unwrap();
+    let shard = shards.map(|entry| entry.unwrap().path()).min().unwrap();
+    for file in files {
+        let path = root.join("zipped@refs%2Fconvert%2Fparquet").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(&shard, path).unwrap();
+    }
+}
+
+#[test]
+fn the_hubs_conversion_is_taken_where_there_is_nothing_else() {
+    let test = "the_hubs_conversion_is_taken_where_there_is_nothing_else";
+    let Some(data) = skip_without_test_data(test) else { return };
+    let Some(hub) = Hub::start(test) else { return };
+    let dataset = "{ dataset: acme/zipped }";
+    fs::create_dir_all(hub.folder().join("root/datasets/acme/zipped")).unwrap();
+    fs::write(hub.folder().join("root/datasets/acme/zipped/data.zip"), b"PK").unwrap();
+    let error = hub.download(dataset, &[]).error();
+    assert!(error.starts_with("no-split: "), "without a conversion: {error}");
+
+    add_converted(
+        &hub,
+        &data,
+        &["default/train/0000.parquet", "default/test/0000.parquet", "extra/partial-train/0000.parquet"],
+    );
+    let taken = hub.download(dataset, &[]);
+    let commit = taken.commit.strip_prefix("refs/convert/parquet@").expect("the lock file says what it is");
+    assert_eq!(taken.files()[0].name, "default/train/0000.parquet");
+    let told =
+        "data set `acme/zipped` has no data file that we read at `main`, so those of `refs/convert/parquet` are taken";
+    assert!(taken.logs().contains(&told), "{:?}", taken.logs());
+
+    // By its own name it is the same.
+    let named = hub.download("{ dataset: acme/zipped, revision: refs/convert/parquet }", &[]);
+    assert_eq!((named.digests(), named.commit.as_str()), (taken.digests(), commit));
+    let split = hub.download("{ dataset: acme/zipped, split: test }", &[]);
+    assert_eq!(split.files()[0].name, "default/test/0000.parquet");
+    let part = hub.download("{ dataset: acme/zipped, config: extra }", &[]);
+    assert_eq!(part.files()[0].name, "extra/partial-train/0000.parquet");
+    assert!(part.warnings()[0].contains("only the first part of the split"), "{:?}", part.warnings());
+    let error = hub.download("{ dataset: acme/zipped, split: dev }", &[]).error();
+    assert!(error.starts_with("no-split: ") && error.contains("`default/test/0000.parquet`"), "{error}");
+
+    hub.control("DELETE", "log");
+    let offline = hub.download(dataset, &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!((offline.digests(), &offline.commit), (taken.digests(), &taken.commit));
+    assert_eq!(hub.log(), Vec::<String>::new());
+}
+
+#[test]
+fn files_that_a_model_has_not_are_noted_for_other_tools() {
+    let Some(hub) = Hub::start("files_that_a_model_has_not_are_noted") else { return };
+    let outcome = hub.download("{ model: acme/tiny }", &[]);
+    let repository = hub.cache().join("models--acme--tiny");
+    let noted = |name: &str| repository.join(".no_exist").join(&outcome.commit).join(name).is_file();
+    assert!(noted("generation_config.json") && noted("chat_template.jinja"));
+    assert!(!noted("config.json") && !noted("tokenizer.json"));
+    let tag = fs::read_to_string(hub.cache().join("CACHEDIR.TAG")).unwrap();
+    assert!(tag.starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"), "{tag}");
+}
+
+#[test]
+fn without_links_a_snapshot_holds_copies() {
+    let Some(hub) = Hub::start("without_links_a_snapshot_holds_copies") else { return };
+    let copies = [("HF_HUB_DISABLE_SYMLINKS", "1")];
+    let outcome = hub.download("{ model: acme/tiny }", &copies);
+    let snapshot = hub.cache().join("models--acme--tiny/snapshots").join(&outcome.commit);
+    let config = fs::symlink_metadata(snapshot.join("config.json")).unwrap();
+    assert!(config.is_file(), "{config:?}");
+    assert_eq!(hub.download("{ model: acme/tiny }", &copies).digests(), outcome.digests());
+}
+
+#[test]
 fn another_revision_and_a_renamed_repository() {
     let Some(hub) = Hub::start("another_revision_and_a_renamed_repository") else { return };
     let main = hub.download("{ model: acme/tiny }", &[]);
     let renamed = hub.download("{ model: acme/old }", &[]);
     assert_eq!((renamed.digests(), &renamed.commit), (main.digests(), &main.commit));
+    assert_eq!(renamed.warnings(), ["model `acme/old` is called `acme/tiny` now"]);
     let pull_request = hub.download("{ model: acme/tiny, revision: refs/pr/1 }", &[]);
     assert_ne!(pull_request.commit, main.commit);
     let kept = fs::read_to_string(hub.cache().join("models--acme--tiny/refs/refs/pr/1")).unwrap();
@@ -153,9 +271,9 @@ fn offline_uses_the_cache_and_names_what_it_lacks() {
     hub.control("DELETE", "log");
     assert_eq!(hub.download("{ model: acme/tiny }", &offline).digests(), online.digests());
 
-    // Without our listing it is as another tool has left it.
+    // Without the listing it is as an older tool has left it.
     let repository = hub.cache().join("models--acme--tiny");
-    fs::remove_dir_all(repository.join("pipe")).unwrap();
+    fs::remove_dir_all(repository.join("trees")).unwrap();
     assert_eq!(hub.download("{ model: acme/tiny }", &offline).digests(), online.digests());
 
     fs::remove_file(repository.join("snapshots").join(&online.commit).join("config.json")).unwrap();
