@@ -39,11 +39,14 @@ impl<'a> Web<'a> {
         Web { environment, address, sha256 }
     }
 
-    /// One line that identifies the question; with the checksum, so that another one is another question.
+    /// One line that identifies the question, for the lock file and the log: with the checksum, as another one is another
+    /// question, and without what may be secret in an address, of which a checksum stands for the rest.
     pub(crate) fn request(&self) -> String {
+        let shown = shown(self.address);
         match self.sha256 {
-            Some(sha256) => format!("{}#sha256={sha256}", self.address),
-            None => self.address.to_string(),
+            Some(sha256) => format!("{shown}#sha256={sha256}"),
+            None if shown == self.address => shown,
+            None => format!("{shown}#address={}", &hex(&sha2::Sha256::digest(self.address))[..16]),
         }
     }
 
@@ -263,5 +266,15 @@ mod tests {
         let web = Web::new(&environment, "https://nowhere.invalid/x", Some(sha256));
         assert_eq!(web.resolve(&net).unwrap(), format!("sha256:{sha256}"));
         assert_eq!(web.request(), format!("https://nowhere.invalid/x#sha256={sha256}"));
+    }
+
+    #[test]
+    fn a_question_has_no_secret_and_is_another_for_another_address() {
+        let environment = Environment::read(|_| None);
+        let request = |address: &str| Web::new(&environment, address, None).request();
+        assert_eq!(request("https://h/x.csv"), "https://h/x.csv");
+        let signed = request("https://me:pass@h/x.csv?signature=secret");
+        assert!(signed.starts_with("https://h/x.csv#address=") && signed.len() == 40, "{signed}");
+        assert_ne!(signed, request("https://h/x.csv?signature=other"));
     }
 }

@@ -52,11 +52,6 @@ impl<'a> Client<'a> {
         &self.origin
     }
 
-    /// Whether `address` is of the endpoint.
-    pub(crate) fn is_home(&self, address: &str) -> bool {
-        Origin::of(address) == self.home
-    }
-
     /// The JSON that answers `question`. `examine` may refuse it with a reason, and sees the answer's headers.
     pub(crate) fn get_json<T: serde::de::DeserializeOwned, U>(
         &self,

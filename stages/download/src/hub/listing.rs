@@ -1,5 +1,7 @@
 //! What the hub says about a repository: the commit of a revision, and the files of a commit.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::client::{Client, Question};
@@ -81,6 +83,7 @@ pub(crate) fn list_files(
     }
     let first = format!("/api/{}/{}/tree/{commit}?recursive=true", repository.plural(), repository.id);
     let mut files = Vec::new();
+    let mut seen = BTreeSet::from([first.clone()]);
     let mut next = Some(first);
     while let Some(path) = next {
         let question = Question { repository, revision: commit, path: &path, etag: None };
@@ -97,8 +100,11 @@ pub(crate) fn list_files(
         };
         let (page, following) = client.get_json(&question, examine)?;
         files.extend(page);
-        // A page of another origin would be asked for without the credential, and is none of the hub's.
-        next = following.filter(|address| address.starts_with('/') || client.is_home(address));
+        // A mirror may name the hub that it mirrors: asked there without the credential, as that stays at home.
+        if following.as_ref().is_some_and(|following| !seen.insert(following.clone())) {
+            return Err(client.bad_answer(&path, "its pages go round in a circle"));
+        }
+        next = following;
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)

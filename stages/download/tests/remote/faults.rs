@@ -362,6 +362,14 @@ fn headers_of_another_file_are_noticed() {
 }
 
 #[test]
+fn pages_that_go_round_in_a_circle_end() {
+    with_hub("pages_that_go_round_in_a_circle_end", |hub| {
+        let link = "%3C/api/models/acme/tiny/tree/main%3E%3B%20rel%3D%22next%22";
+        wrong(hub, &[&format!("kind=header&name=Link&value={link}&path=/tree/&times=-1")], "bad-answer", SOON);
+    });
+}
+
+#[test]
 fn a_redirect_to_nowhere_is_asked_for_again() {
     with_hub("a_redirect_to_nowhere_is_asked_for_again", |hub| {
         right(hub, &["kind=header&name=Location&path=/resolve/.*/model&times=1"]);
