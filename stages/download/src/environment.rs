@@ -1,6 +1,7 @@
 //! The environment variables of the Hugging Face tools and of AWS, with their meaning there.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ pub struct ProxySettings {
 }
 
 impl ProxySettings {
-    /// Whether `NO_PROXY` names it: `*`, a host with all below it (`.example.com`, `example.com`), or `host:port`.
+    /// Whether `NO_PROXY` names it: `*`, a host with all below it (`.example.com`, `example.com`), `host:port`, or a network of
+    /// addresses (`10.0.0.0/8`).
     pub(crate) fn is_direct(&self, origin: &Origin) -> bool {
         let host = origin.host();
         self.direct.iter().any(|entry| {
@@ -59,9 +61,23 @@ impl ProxySettings {
             };
             let name = name.trim_start_matches('*').trim_start_matches('.');
             let is_host = host == name || host.strip_suffix(name).is_some_and(|front| front.ends_with('.'));
-            entry == "*" || (!name.is_empty() && is_host && port.is_none_or(|port: u16| port == origin.port()))
+            entry == "*"
+                || is_in_network(host, entry)
+                || (!name.is_empty() && is_host && port.is_none_or(|port: u16| port == origin.port()))
         })
     }
+}
+
+/// Whether an IPv4 address lies in a network such as `10.0.0.0/8`.
+fn is_in_network(host: &str, network: &str) -> bool {
+    let Some((base, n_bits)) = network.split_once('/') else { return false };
+    let (Ok(host), Ok(base), Ok(n_bits @ 0..=32)) =
+        (host.parse::<Ipv4Addr>(), base.parse::<Ipv4Addr>(), n_bits.parse::<u32>())
+    else {
+        return false;
+    };
+    let mask = u32::MAX.checked_shl(32 - n_bits).unwrap_or(0);
+    u32::from(host) & mask == u32::from(base) & mask
 }
 
 /// The variables of the AWS tools.
@@ -196,7 +212,7 @@ mod tests {
             ("HTTPS_PROXY", "http://me:secret@proxy:1"),
             ("https_proxy", "http://small:2"),
             ("ALL_PROXY", "http://all:3"),
-            ("NO_PROXY", "localhost, .example.com,10.0.0.1:8080"),
+            ("NO_PROXY", "localhost, .example.com,10.0.0.1:8080,192.168.0.0/16"),
         ]);
         let proxies = &environment.proxies;
         assert_eq!(proxies.https.as_ref().unwrap().1, "http://small:2");
@@ -208,6 +224,8 @@ mod tests {
             ("https://badexample.com", false),
             ("http://10.0.0.1:8080", true),
             ("http://10.0.0.1", false),
+            ("http://192.168.3.4:80", true),
+            ("http://192.169.3.4", false),
         ] {
             assert_eq!(proxies.is_direct(&Origin::of(address)), is_direct, "{address}");
         }

@@ -93,6 +93,7 @@ impl<'a> Client<'a> {
             }
             self.tell_new_name(question, &target);
             address = target;
+            answer.drain();
         }
         Err(self.bad_answer(path, "more redirects than make sense").into())
     }
@@ -218,6 +219,7 @@ impl Remote for HubFile<'_> {
             if matches!(answer.status, 200 | 206) {
                 return Ok(answer);
             }
+            answer.drain();
             // It has expired, or its server is in trouble: the hub is asked for another.
             self.signed().take_if(|signed| *signed == address);
         }

@@ -60,6 +60,21 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
+
+    /// Whether the headers say how the bytes of the body are counted. Where they do not, the body may be one that was packed
+    /// unasked (ureq unpacks gzip and takes the length away), so that ranges in the headers are not those of the bytes.
+    pub(crate) fn is_counted(&self) -> bool {
+        ["content-length", "transfer-encoding"].iter().any(|name| self.header(name).is_some())
+    }
+
+    /// Reads the short body of an answer that is not wanted, so that its connection can be used again.
+    pub(crate) fn drain(mut self) {
+        const BYTES_MAX: u64 = 1 << 14;
+        let length = self.header("content-length").and_then(|length| length.parse().ok());
+        if length.is_some_and(|length: u64| length <= BYTES_MAX) {
+            let _ = self.body.with_config().limit(BYTES_MAX).read_to_vec();
+        }
+    }
 }
 
 /// Why one attempt failed.

@@ -237,18 +237,22 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// A page where a file should be: what networks with a sign-in page answer to everything.
+    /// A page where a file should be: what networks with a sign-in page answer to everything. Likewise what is packed in a way
+    /// that was not asked for.
     pub(super) fn refuse_page(&self, answer: &Answer) -> Result<(), Failure> {
+        let refuse = |problem: String| {
+            let (endpoint, path) = (self.remote.origin().to_string(), self.name.to_string());
+            Err(Failure::passing(DownloadError::BadAnswer { endpoint, path, problem }))
+        };
+        if let Some(encoding) = answer.header("content-encoding").filter(|encoding| *encoding != "identity") {
+            return refuse(format!("it is packed as `{encoding}`"));
+        }
         let is_page = answer.header("content-type").is_some_and(|form| form.starts_with("text/html"));
         let may_be_page = [".html", ".htm"].iter().any(|ending| self.name.ends_with(ending));
         if !is_page || may_be_page {
             return Ok(());
         }
-        Err(Failure::passing(DownloadError::BadAnswer {
-            endpoint: self.remote.origin().to_string(),
-            path: self.name.to_string(),
-            problem: "it is a page (text/html)".to_string(),
-        }))
+        refuse("it is a page (text/html)".to_string())
     }
 
     pub(super) fn problem(&self, problem: &str) -> DownloadError {
@@ -258,7 +262,7 @@ impl Transfer<'_> {
 
 /// The size of the whole file by an answer with status 206 that begins at `begin`; `None` for any other.
 pub(super) fn total_of(answer: &Answer, begin: u64) -> Option<u64> {
-    if answer.status != 206 {
+    if answer.status != 206 || !answer.is_counted() {
         return None;
     }
     let range = answer.header("content-range")?.strip_prefix("bytes ")?;
@@ -283,7 +287,7 @@ pub(super) struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     pub(super) fn new(net: &'a Net<'a>, answer: Answer) -> Self {
-        let is_open_ended = ["content-length", "transfer-encoding"].iter().all(|name| answer.header(name).is_none());
+        let is_open_ended = !answer.is_counted();
         let body = answer.body.into_with_config().limit(u64::MAX).reader();
         let limit = Duration::from_secs(net.environment.read_timeout_s);
         let buffer = vec![0; BUFFER_BYTES];

@@ -42,7 +42,8 @@ impl<'a> Client<'a> {
             let answer = self.send(Method::Head, key, "", &mode, Patience::Question)?;
             let length = answer.header("content-length").and_then(|length| length.parse().ok());
             let (Some(size_bytes), Some(etag)) = (length, answer.header("etag")) else {
-                return Err(Failure::passing(self.problem(key, "it has no size or no etag")));
+                let problem = "it has no etag, or no size as where it is stored with `Content-Encoding: gzip`";
+                return Err(Failure::passing(self.problem(key, problem)));
             };
             let version = answer.header("x-amz-version-id").filter(|version| *version != "null");
             let object = Object {

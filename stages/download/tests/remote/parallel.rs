@@ -29,6 +29,8 @@ fn n_repeated(spans: &[(u64, u64)]) -> i64 {
 #[test]
 fn a_large_file_comes_in_ranges_over_several_connections() {
     let Some(hub) = hub("a_large_file_comes_in_ranges_over_several_connections", &[]) else { return };
+    // Each range takes half a second, so that they are seen side by side.
+    hub.fault("kind=slow&rate=16000000&origin=cdn&times=-1");
     let outcome = hub.download(BIG, &[]);
     assert_right(&hub, &outcome);
     let mut spans = hub.spans(LARGE_SIZE_BYTES);
@@ -39,7 +41,8 @@ fn a_large_file_comes_in_ranges_over_several_connections() {
     // The signed address is asked for once, not for each range.
     assert_eq!(hub.log().iter().filter(|line| line.contains("/model.safetensors")).count(), 1);
     assert!(outcome.progress().windows(2).all(|pair| pair[0].0 <= pair[1].0), "progress went back");
-    assert_eq!(n_connections_at_once(&hub, "cdn"), 4, "{spans:?}");
+    let n_at_once = n_connections_at_once(&hub, "cdn");
+    assert!((2..=CONNECTIONS_MAX).contains(&n_at_once), "{n_at_once}");
 }
 
 #[test]

@@ -357,6 +357,10 @@ fn bytes_that_are_not_the_stores_are_found() {
             "{error}"
         );
     }
+    // What is unpacked on the way is not what is stored.
+    server.change(|served| served.extra_headers = "Content-Encoding: gzip\r\n".to_string());
+    let error = hub.download(rows, &[("AWS_ENDPOINT_URL", &address)]).error();
+    assert!(error.starts_with("bad-answer: ") && error.contains("Content-Encoding"), "{error}");
     // That of the parts of an upload says nothing of the whole.
     server.change(|served| served.extra_headers = "x-amz-checksum-crc32: AAAAAA==-2\r\n".to_string());
     assert_eq!(bytes_of(&hub.download(rows, &[("AWS_ENDPOINT_URL", &address)]), "rows.jsonl"), ROWS);
