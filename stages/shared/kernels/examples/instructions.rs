@@ -6,9 +6,11 @@
 //!
 //! A new case is one `add` in [`cases`], then `scripts/count_instructions.py --update`.
 
+use pipe_kernels::attention::Scores;
+use pipe_kernels::gated_mlp::Activation;
 use pipe_kernels::random::Stream;
-use pipe_kernels::{InstructionSet, adamw, attention, cross_entropy, dropout, gated_mlp};
-use pipe_kernels::{gemm, layer_norm, reduce, rms_norm, rope};
+use pipe_kernels::{InstructionSet, adamw, attention, cross_entropy, dropout, gated_mlp, gelu};
+use pipe_kernels::{gemm, layer_norm, reduce, rms_norm, rope, softcap};
 use std::io::{Error, Write};
 use std::ops::Range;
 
@@ -46,6 +48,9 @@ fn cases() -> Cases {
     cases.add("attention::backward/narrow_heads", || Attention::new(8, &[200]).backward());
     cases.add("attention::forward/documents", || Attention::new(64, &[7, 97, 70, 26]).forward());
     cases.add("attention::backward/documents", || Attention::new(64, &[7, 97, 70, 26]).backward());
+    let bent = || Scores { window: Some(120), cap: Some(50.0), ..Scores::scaled(0.125) };
+    cases.add("attention::forward/window_and_cap", move || Attention::new(64, &[400]).with(bent()).forward());
+    cases.add("attention::backward/window_and_cap", move || Attention::new(64, &[400]).with(bent()).backward());
     cases
 }
 
@@ -107,12 +112,37 @@ fn add_rows(cases: &mut Cases) {
 fn add_elements(cases: &mut Cases) {
     cases.add("gated_mlp::forward", || {
         let (gate, up, mut y) = (noise("gate", LEN), noise("up", LEN), zeros(LEN));
-        move || gated_mlp::forward(&gate, &up, &mut y)
+        move || gated_mlp::forward(Activation::Silu, &gate, &up, &mut y)
     });
     cases.add("gated_mlp::backward", || {
         let (dy, gate, up) = (noise("dy", LEN), noise("gate", LEN), noise("up", LEN));
         let (mut dgate, mut dup) = (zeros(LEN), zeros(LEN));
-        move || gated_mlp::backward(&dy, &gate, &up, &mut dgate, &mut dup)
+        move || gated_mlp::backward(Activation::Silu, &dy, &gate, &up, &mut dgate, &mut dup)
+    });
+    cases.add("gated_mlp::forward/gelu_tanh", || {
+        let (gate, up, mut y) = (noise("gate", LEN), noise("up", LEN), zeros(LEN));
+        move || gated_mlp::forward(Activation::GeluTanh, &gate, &up, &mut y)
+    });
+    cases.add("gated_mlp::backward/gelu_tanh", || {
+        let (dy, gate, up) = (noise("dy", LEN), noise("gate", LEN), noise("up", LEN));
+        let (mut dgate, mut dup) = (zeros(LEN), zeros(LEN));
+        move || gated_mlp::backward(Activation::GeluTanh, &dy, &gate, &up, &mut dgate, &mut dup)
+    });
+    cases.add("gelu::forward", || {
+        let (x, mut y) = (noise("x", LEN), zeros(LEN));
+        move || gelu::forward(&x, &mut y)
+    });
+    cases.add("gelu::backward", || {
+        let (dy, x, mut dx) = (noise("dy", LEN), noise("x", LEN), zeros(LEN));
+        move || gelu::backward(&dy, &x, &mut dx)
+    });
+    cases.add("softcap::forward", || {
+        let mut x = noise("x", LEN);
+        move || softcap::forward(30.0, &mut x)
+    });
+    cases.add("softcap::backward", || {
+        let (y, mut dy) = (noise("y", LEN), noise("dy", LEN));
+        move || softcap::backward(30.0, &y, &mut dy)
     });
     cases.add("adamw::update", || {
         let step = adamw::Step { learning_rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, t: 1 };
@@ -166,6 +196,7 @@ impl Product {
 /// Three query heads for one key head.
 struct Attention {
     shape: attention::Shape,
+    scores: Scores,
     documents: Vec<Range<usize>>,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -178,14 +209,18 @@ impl Attention {
         let starts = (0..lengths.len()).map(|i| lengths[..i].iter().sum());
         let documents = starts.zip(lengths).map(|(start, length): (usize, _)| start..start + length).collect();
         let (q, [k, v]) = (noise("q", shape.n_query_elements()), ["k", "v"].map(|x| noise(x, shape.n_key_elements())));
-        Self { shape, documents, q, k, v }
+        Self { shape, scores: Scores::scaled(0.125), documents, q, k, v }
+    }
+
+    fn with(self, scores: Scores) -> Self {
+        Self { scores, ..self }
     }
 
     fn forward(self) -> impl FnMut() + Send {
         let (mut o, mut log_sum_exp) = (zeros(self.q.len()), zeros(self.shape.n_tokens * self.shape.n_heads));
         move || {
-            let Self { shape, documents, q, k, v } = &self;
-            attention::forward(*shape, documents, 0.125, q, k, v, &mut o, &mut log_sum_exp);
+            let Self { shape, scores, documents, q, k, v } = &self;
+            attention::forward(*shape, documents, *scores, q, k, v, &mut o, &mut log_sum_exp);
         }
     }
 
@@ -195,9 +230,9 @@ impl Attention {
         let log_sum_exp = vec![100.0; self.shape.n_tokens * self.shape.n_heads];
         let (mut dq, [mut dk, mut dv]) = (zeros(self.q.len()), [zeros(self.k.len()), zeros(self.k.len())]);
         move || {
-            let Self { shape, documents, q, k, v } = &self;
+            let Self { shape, scores, documents, q, k, v } = &self;
             let (lse, dq, dk, dv) = (&log_sum_exp, &mut dq, &mut dk, &mut dv);
-            attention::backward(*shape, documents, 0.125, q, k, v, &o, lse, &d_o, dq, dk, dv);
+            attention::backward(*shape, documents, *scores, q, k, v, &o, lse, &d_o, dq, dk, dv);
         }
     }
 }

@@ -19,7 +19,8 @@
 //! block (Dao, FlashAttention-2, arXiv 2307.08691, algorithms 1 and 2). Memory is O(T).
 //!
 //! Blocks of [`BLOCK_LEN`] tokens are counted from the start of a document. So a document's results do not depend on its place in the pack or
-//! on its neighbours, to the bit. No windows, no soft cap, no bias, no dropout of probabilities.
+//! on its neighbours, to the bit. [`Scores`] says what lies between a product and the softmax: a scale, maybe a cap, maybe a window that hides earlier
+//! keys; blocks of keys that a window hides cost nothing. No bias, no dropout of probabilities.
 
 use std::ops::Range;
 
@@ -29,6 +30,7 @@ mod forward;
 mod pack;
 pub mod reference;
 mod room;
+mod scores;
 mod tile;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ mod tests;
 pub use backward::backward;
 pub use extend::extend;
 pub use forward::forward;
+pub use scores::Scores;
 
 /// Tokens of a block of queries or keys. Part of the result's definition: the running softmax is rescaled once per block.
 pub const BLOCK_LEN: usize = 96;
@@ -71,10 +74,10 @@ impl Shape {
     }
 
     /// Fails unless the shape holds together and the documents cover `0..T` in order.
-    fn check(&self, documents: &[Range<usize>], scale: f32) {
+    fn check(&self, documents: &[Range<usize>], scores: &Scores) {
         assert!(self.n_kv_heads > 0 && self.head_dim > 0, "attention: no heads or no channels");
         assert!(self.n_heads.is_multiple_of(self.n_kv_heads), "attention: n_heads is no multiple of n_kv_heads");
-        assert!(scale > 0.0, "attention: scale {scale} is not positive");
+        scores.check();
         let mut covered = 0;
         for document in documents {
             assert!(

@@ -15,7 +15,7 @@
 //! - work is cut by shape only, and partial results meet in a fixed order;
 //! - a horizontal sum runs over 16 lanes, element `i` in lane `i % 16`, and one tree joins the lanes ([`lanes`]);
 //! - multiply-add is [`f32::mul_add`], one rounding with or without the instruction for it;
-//! - `exp` and `ln` are ours ([`math`]), `cos`, `sin`, `pow` come from the `libm` crate; those of std differ between hosts.
+//! - `exp`, `tanh` and `ln` are ours ([`math`]), `cos`, `sin`, `pow` come from the `libm` crate; those of std differ between hosts.
 //!
 //! The same Rust body is compiled for each [`InstructionSet`], chosen at run time; there is no `unsafe` here.
 //! Beside each kernel stands its `reference`: a plain version that tests compare with, to the bit where the kernel promises it.
@@ -27,6 +27,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod gated_mlp;
+pub mod gelu;
 pub mod gemm;
 pub mod lanes;
 pub mod layer_norm;
@@ -36,6 +37,7 @@ pub mod random;
 pub mod reduce;
 pub mod rms_norm;
 pub mod rope;
+pub mod softcap;
 
 mod dispatch;
 #[cfg(test)]

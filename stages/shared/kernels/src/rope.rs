@@ -1,13 +1,14 @@
 //! Rotary position embedding (Su et al., arXiv 2104.09864, equation 34), with the pairing of Hugging Face's `rotate_half`.
 //!
-//! In each head of D channels, channel `i` and channel `i + D/2` form a pair that turns by `position * frequency[i]`:
+//! In each head of D channels, channel `i` and channel `i + F` form a pair that turns by `position * frequency[i]`, where F is D/2, or less in models
+//! that leave the last channels alone (`partial_rotary_factor`):
 //!
 //! ```text
-//! y[i]       = x[i] cos - x[i + D/2] sin
-//! y[i + D/2] = x[i + D/2] cos + x[i] sin
+//! y[i]     = x[i] cos - x[i + F] sin
+//! y[i + F] = x[i + F] cos + x[i] sin
 //! ```
 //!
-//! The rotation is linear and orthogonal, so its backward is the rotation by the negative angle. The interleaved pairing (i, i + 1) of
+//! The rotation is linear, so its backward is its transpose: the rotation by the negative angle. The interleaved pairing (i, i + 1) of
 //! the paper is not offered: checkpoints in Hugging Face's layout have their rows permuted for this one.
 
 use crate::dispatch::{self, Body, rows_per_task};
@@ -17,10 +18,12 @@ use rayon::prelude::*;
 /// Cosines and sines of every position and frequency.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// (P, D/2): cosine of `position * frequency`.
+    /// (P, F): cosine of `position * frequency`, times the attention factor.
     pub cos: Vec<f32>,
-    /// (P, D/2): sine of `position * frequency`.
+    /// (P, F): sine of `position * frequency`, likewise.
     pub sin: Vec<f32>,
+    /// F: pairs of a head that turn, at most D/2.
+    pub n_frequencies: usize,
 }
 
 impl Table {
@@ -28,15 +31,27 @@ impl Table {
     ///
     /// `head_dim` is even; `theta` is the model config's `rope_theta`.
     pub fn new(n_positions: usize, head_dim: usize, theta: f32) -> Self {
-        Self::from_frequencies(n_positions, &default_frequencies(head_dim, theta))
+        Self::from_frequencies(n_positions, &default_frequencies(head_dim, theta), 1.0)
     }
 
-    /// The table of `n_positions` positions with given frequencies in radians per position (scaled ropes): (D/2).
+    /// The table of `n_positions` positions with given frequencies in radians per position (scaled ropes): (F). Where F is less than D/2, only
+    /// the first 2F channels of a head turn. `attention_factor` stretches what is turned; 1 in most ropes.
     ///
     /// The angle is an f32 product, as in the models' own code; its cosine and sine are exact to half an ulp.
-    pub fn from_frequencies(n_positions: usize, frequencies: &[f32]) -> Self {
+    pub fn from_frequencies(n_positions: usize, frequencies: &[f32], attention_factor: f32) -> Self {
         let angles = || (0..n_positions).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
-        Self { cos: angles().map(math::cos).collect(), sin: angles().map(math::sin).collect() }
+        Self {
+            cos: angles().map(|angle| math::cos(angle) * attention_factor).collect(),
+            sin: angles().map(|angle| math::sin(angle) * attention_factor).collect(),
+            n_frequencies: frequencies.len(),
+        }
+    }
+
+    /// Appends the rows of another table with as many frequencies: a position may have more than one row.
+    pub fn append(&mut self, other: Self) {
+        assert_eq!(self.n_frequencies, other.n_frequencies, "rope: tables of different frequencies");
+        self.cos.extend(other.cos);
+        self.sin.extend(other.sin);
     }
 }
 
@@ -48,8 +63,8 @@ pub fn default_frequencies(head_dim: usize, theta: f32) -> Vec<f32> {
 
 /// Turns every head of every row, in place.
 ///
-/// - x: (N, H, D) with H = `n_heads` and D = `head_dim`, which is even
-/// - positions: (N), each below the table's P
+/// - x: (N, H, D) with H = `n_heads` and D = `head_dim`, at least 2F
+/// - positions: (N), each a row of the table
 ///
 /// The same bits as [`reference::rotate`].
 pub fn rotate(x: &mut [f32], n_heads: usize, head_dim: usize, table: &Table, positions: &[u32]) {
@@ -63,9 +78,9 @@ pub fn rotate_back(x: &mut [f32], n_heads: usize, head_dim: usize, table: &Table
 
 fn turn<const BACK: bool>(x: &mut [f32], n_heads: usize, head_dim: usize, table: &Table, positions: &[u32]) {
     let row_len = n_heads * head_dim;
-    let half = head_dim / 2;
+    let half = table.n_frequencies;
     assert!(row_len > 0, "rope: no heads or no channels");
-    assert!(head_dim.is_multiple_of(2), "rope: head_dim {head_dim} is odd");
+    assert!(2 * half <= head_dim, "rope: {half} pairs do not fit into a head of {head_dim} channels");
     assert_eq!(x.len(), positions.len() * row_len, "rope: x is not (N, H, D)");
     assert_eq!(table.cos.len(), table.sin.len(), "rope: the table's halves differ");
     let last = positions.iter().max().map_or(0, |last| *last as usize + 1);
@@ -73,13 +88,14 @@ fn turn<const BACK: bool>(x: &mut [f32], n_heads: usize, head_dim: usize, table:
     (x.par_chunks_mut(row_len), positions.par_iter()).into_par_iter().with_min_len(rows_per_task(row_len)).for_each(
         |(x, position)| {
             let at = *position as usize * half..(*position as usize + 1) * half;
-            dispatch::run(Row::<BACK> { x, cos: &table.cos[at.clone()], sin: &table.sin[at] });
+            dispatch::run(Row::<BACK> { x, head_dim, cos: &table.cos[at.clone()], sin: &table.sin[at] });
         },
     );
 }
 
 struct Row<'a, const BACK: bool> {
     x: &'a mut [f32],
+    head_dim: usize,
     cos: &'a [f32],
     sin: &'a [f32],
 }
@@ -90,8 +106,9 @@ impl<const BACK: bool> Body for Row<'_, BACK> {
     #[inline(always)]
     fn run(self) {
         let half = self.cos.len();
-        for head in self.x.chunks_exact_mut(2 * half) {
-            let (low, high) = head.split_at_mut(half);
+        for head in self.x.chunks_exact_mut(self.head_dim) {
+            let (low, rest) = head.split_at_mut(half);
+            let high = &mut rest[..half];
             for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(self.cos).zip(self.sin) {
                 let sin = if BACK { -sin } else { *sin };
                 (*low, *high) = turned(*low, *high, *cos, sin);
@@ -112,7 +129,7 @@ pub mod reference {
 
     /// As [`super::rotate`], or [`super::rotate_back`] with `direction` -1 instead of 1.
     pub fn rotate(x: &mut [f32], n_heads: usize, head_dim: usize, table: &Table, positions: &[u32], direction: f32) {
-        let half = head_dim / 2;
+        let half = table.n_frequencies;
         for (row, position) in positions.iter().enumerate() {
             for head in 0..n_heads {
                 let start = (row * n_heads + head) * head_dim;
@@ -151,6 +168,33 @@ mod tests {
                     assert_same_bits(&got, &expected, &format!("({n}, {n_heads}, {head_dim}) on {pool}"));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_channels_behind_the_turned_ones_stay() {
+        let mut table = Table::from_frequencies(8, &[1.0, 0.5, 0.25], 1.5);
+        table.append(Table::from_frequencies(8, &[0.1, 0.2, 0.3], 2.0));
+        let (x, positions) = (noise("x", 5 * 20), [0, 3, 7, 8, 15]);
+        let mut expected = x.clone();
+        reference::rotate(&mut expected, 2, 10, &table, &positions, 1.0);
+        let run = || {
+            let mut x = x.clone();
+            rotate(&mut x, 2, 10, &table, &positions);
+            x
+        };
+        for (pool, got) in on_every_pool(run) {
+            assert_same_bits(&got, &expected, &pool);
+        }
+        for (head, (x, y)) in x.chunks(10).zip(expected.chunks(10)).enumerate() {
+            assert_same_bits(&y[6..], &x[6..], "not turned");
+            // Row 0 has no angle and the factor 1.5; row 8 is position 0 of the other table.
+            let stretched = match head / 2 {
+                0 => 1.5,
+                3 => 2.0,
+                _ => continue,
+            };
+            assert_eq!(y[..6], [0, 1, 2, 3, 4, 5].map(|i| x[i] * stretched));
         }
     }
 

@@ -3,8 +3,11 @@
 //! Artifacts are compared by digest, so a kernel's bits are part of the product: they must be these on every host, compiler and
 //! instruction set. A change here changes what training writes and needs a new version of the stages that train.
 
+use pipe_kernels::gated_mlp::Activation;
 use pipe_kernels::random::Stream;
-use pipe_kernels::{adamw, attention, cross_entropy, dropout, gated_mlp, layer_norm, reduce, rms_norm, rope};
+use pipe_kernels::{
+    adamw, attention, cross_entropy, dropout, gated_mlp, gelu, layer_norm, reduce, rms_norm, rope, softcap,
+};
 
 /// Uniform in [-2, 2): made without ln and cos, so that a failure points at the kernel.
 fn noise(name: &str, len: usize) -> Vec<f32> {
@@ -74,8 +77,8 @@ fn gated_mlp_both_ways() {
     let len = 1000;
     let (gate, up, dy) = (noise("gate", len), noise("up", len), noise("dy", len));
     let (mut y, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-    gated_mlp::forward(&gate, &up, &mut y);
-    gated_mlp::backward(&dy, &gate, &up, &mut dgate, &mut dup);
+    gated_mlp::forward(Activation::Silu, &gate, &up, &mut y);
+    gated_mlp::backward(Activation::Silu, &dy, &gate, &up, &mut dgate, &mut dup);
     check(&[&y, &dgate, &dup], 0x85fd_fe90_1eb2_048f);
 }
 
@@ -83,12 +86,13 @@ fn gated_mlp_both_ways() {
 fn attention_both_ways() {
     let shape = attention::Shape { n_tokens: 230, n_heads: 4, n_kv_heads: 2, head_dim: 24 };
     let documents = [0..1, 1..210, 210..230];
+    let scores = attention::Scores::scaled(0.2);
     let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
     let (q, k, v, d_o) = (noise("q", n_queries), noise("k", n_keys), noise("v", n_keys), noise("d_o", n_queries));
     let (mut o, mut log_sum_exp) = (vec![0.0; n_queries], vec![0.0; 230 * 4]);
     let (mut dq, mut dk, mut dv) = (vec![0.0; n_queries], vec![0.0; n_keys], vec![0.0; n_keys]);
-    attention::forward(shape, &documents, 0.2, &q, &k, &v, &mut o, &mut log_sum_exp);
-    attention::backward(shape, &documents, 0.2, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut dq, &mut dk, &mut dv);
+    attention::forward(shape, &documents, scores, &q, &k, &v, &mut o, &mut log_sum_exp);
+    attention::backward(shape, &documents, scores, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut dq, &mut dk, &mut dv);
     check(&[&o, &log_sum_exp], 0xbe12_1f0b_5998_4038);
     check(&[&dq, &dk, &dv], 0x197d_53c2_2d44_fb17);
 }
@@ -106,4 +110,35 @@ fn losses_and_optimizer_steps() {
     }
     check(&[&param, &m, &second], 0x9ec6_b773_afe5_96bf);
     assert_eq!(reduce::sum_of_squares(&logits).to_bits(), 0x3fa7_fda5_7b6c_f254);
+}
+
+#[test]
+fn attention_with_window_and_cap() {
+    let shape = attention::Shape { n_tokens: 230, n_heads: 4, n_kv_heads: 2, head_dim: 24 };
+    let documents = [0..1, 1..210, 210..230];
+    let scores = attention::Scores { scale: 0.2, cap: Some(1.5), window: Some(50) };
+    let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
+    let (q, k, v, d_o) = (noise("q", n_queries), noise("k", n_keys), noise("v", n_keys), noise("d_o", n_queries));
+    let (mut o, mut log_sum_exp) = (vec![0.0; n_queries], vec![0.0; 230 * 4]);
+    let (mut dq, mut dk, mut dv) = (vec![0.0; n_queries], vec![0.0; n_keys], vec![0.0; n_keys]);
+    attention::forward(shape, &documents, scores, &q, &k, &v, &mut o, &mut log_sum_exp);
+    attention::backward(shape, &documents, scores, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut dq, &mut dk, &mut dv);
+    check(&[&o, &log_sum_exp], 0x27a9_a31c_0a02_2765);
+    check(&[&dq, &dk, &dv], 0x1f02_f545_1fb1_d072);
+}
+
+#[test]
+fn gelu_and_softcap_both_ways() {
+    let len = 1000;
+    let (gate, up, dy) = (noise("gate", len), noise("up", len), noise("dy", len));
+    let (mut y, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
+    gated_mlp::forward(Activation::GeluTanh, &gate, &up, &mut y);
+    gated_mlp::backward(Activation::GeluTanh, &dy, &gate, &up, &mut dgate, &mut dup);
+    check(&[&y, &dgate, &dup], 0x26ee_7ed8_e72a_c7b7);
+    gelu::forward(&gate, &mut y);
+    gelu::backward(&dy, &gate, &mut dgate);
+    check(&[&y, &dgate], 0xd350_9448_a16e_b800);
+    softcap::forward(1.5, &mut y);
+    softcap::backward(1.5, &y, &mut dup);
+    check(&[&y, &dup], 0x50e3_4de7_182f_e180);
 }

@@ -4,6 +4,7 @@
 //! from this file; nothing else depends on them. On a busy machine the processor time of a thread is what counts: it is the wall time that a
 //! quiet machine would show.
 
+use pipe_kernels::attention::Scores;
 use pipe_kernels::random::Stream;
 use pipe_kernels::{
     adamw, attention, cross_entropy, dropout, gated_mlp, gemm, layer_norm, peak, reduce, rms_norm, rope,
@@ -79,11 +80,11 @@ fn peak_speed() {
     );
 }
 
-type Forward = fn(attention::Shape, &[Range<usize>], f32, &[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
+type Forward = fn(attention::Shape, &[Range<usize>], Scores, &[f32], &[f32], &[f32], &mut [f32], &mut [f32]);
 type Backward = fn(
     attention::Shape,
     &[Range<usize>],
-    f32,
+    Scores,
     &[f32],
     &[f32],
     &[f32],
@@ -124,12 +125,12 @@ impl Attention {
 
     fn forward(&mut self, forward: Forward) {
         let ([q, k, v, _], [o, log_sum_exp, ..]) = (&self.inputs, &mut self.outputs);
-        forward(self.shape, &self.documents, 0.125, q, k, v, o, log_sum_exp);
+        forward(self.shape, &self.documents, Scores::scaled(0.125), q, k, v, o, log_sum_exp);
     }
 
     fn backward(&mut self, backward: Backward) {
         let ([q, k, v, d_o], [o, log_sum_exp, dq, dk, dv]) = (&self.inputs, &mut self.outputs);
-        backward(self.shape, &self.documents, 0.125, q, k, v, o, log_sum_exp, d_o, dq, dk, dv);
+        backward(self.shape, &self.documents, Scores::scaled(0.125), q, k, v, o, log_sum_exp, d_o, dq, dk, dv);
     }
 }
 
@@ -276,13 +277,15 @@ fn element_kernels_speed() {
     let (gate, up, dy) = (noise("gate", len), noise("up", len), noise("dy", len));
     let (mut y, mut dgate, mut dup) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
     let (amount, unit) = (len as f64, "Gelement/s");
-    report("gated_mlp::forward", amount, unit, || gated_mlp::forward(&gate, &up, &mut y));
+    report("gated_mlp::forward", amount, unit, || gated_mlp::forward(gated_mlp::Activation::Silu, &gate, &up, &mut y));
     report_plain("gated_mlp::reference::forward", amount, unit, || {
-        gated_mlp::reference::forward(&gate, &up, &mut y);
+        gated_mlp::reference::forward(gated_mlp::Activation::Silu, &gate, &up, &mut y);
     });
-    report("gated_mlp::backward", amount, unit, || gated_mlp::backward(&dy, &gate, &up, &mut dgate, &mut dup));
+    report("gated_mlp::backward", amount, unit, || {
+        gated_mlp::backward(gated_mlp::Activation::Silu, &dy, &gate, &up, &mut dgate, &mut dup)
+    });
     report_plain("gated_mlp::reference::backward", amount, unit, || {
-        gated_mlp::reference::backward(&dy, &gate, &up, &mut dgate, &mut dup);
+        gated_mlp::reference::backward(gated_mlp::Activation::Silu, &dy, &gate, &up, &mut dgate, &mut dup);
     });
     let step = adamw::Step { learning_rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, t: 1 };
     report("adamw::update", amount, unit, || adamw::update(step, &mut y, &dy, &mut dgate, &mut dup));

@@ -11,7 +11,7 @@
 
 use super::pack::{Head, Rows, n_channel_panels, n_token_chunks};
 use super::room::Rest;
-use super::{Shape, check_len};
+use super::{Scores, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes;
 use crate::tile::{Chunk, N_COLUMNS, N_ROWS, Tile};
@@ -27,14 +27,14 @@ const N_TASKS_PER_THREAD: usize = 4;
 
 /// The gradients of q, k and v; `dq`, `dk`, `dv` are overwritten.
 ///
-/// - documents, scale, q, k, v: as in the forward; o, log_sum_exp: as the forward left them
+/// - documents, scores, q, k, v: as in the forward; o, log_sum_exp: as the forward left them
 /// - d_o, dq: (T, H, D); dk, dv: (T, H_kv, D)
 ///
-/// With `p = exp_of_nonpositive(scale s - log_sum_exp)`, `s = q k^T`, and `delta` = the sum of `d_o * o` over a row:
+/// With `s = q k^T`, `p = exp_of_nonpositive(score - log_sum_exp)` and `delta` = the sum of `d_o * o` over a row:
 ///
 /// ```text
 /// dv = p^T d_o
-/// ds = scale p (d_o v^T - delta)      delta is what the softmax's denominator contributes
+/// ds = slope p (d_o v^T - delta)      delta is what the softmax's denominator contributes; slope is d score / d s, the scale where nothing is capped
 /// dq = ds k
 /// dk = ds^T q
 /// ```
@@ -44,7 +44,7 @@ const N_TASKS_PER_THREAD: usize = 4;
 pub fn backward(
     shape: Shape,
     documents: &[Range<usize>],
-    scale: f32,
+    scores: Scores,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -55,7 +55,7 @@ pub fn backward(
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
-    shape.check(documents, scale);
+    shape.check(documents, &scores);
     for (name, x) in [("q", q), ("o", o), ("d_o", d_o), ("dq", &*dq)] {
         check_len(name, x, shape.n_query_elements());
     }
@@ -68,7 +68,7 @@ pub fn backward(
         .with_min_len(dispatch::rows_per_task(shape.head_dim))
         .map(|(d_o, o)| dispatch::run(Dot(d_o, o)))
         .collect();
-    let inputs = Inputs { shape, documents, scale, q, k, v, d_o, log_sum_exp, delta: &delta };
+    let inputs = Inputs { shape, documents, scores, q, k, v, d_o, log_sum_exp, delta: &delta };
     let outputs = Outputs::new(&inputs, dq, dk, dv);
     if has_many_documents(shape, documents) {
         documents::run(&inputs, outputs);
@@ -108,7 +108,7 @@ impl Body for Dot<'_> {
 struct Inputs<'a> {
     shape: Shape,
     documents: &'a [Range<usize>],
-    scale: f32,
+    scores: Scores,
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],

@@ -5,7 +5,7 @@
 
 use super::pack::{Head, cut_blocks, n_channel_panels, n_token_chunks};
 use super::room::{Rest, Room};
-use super::{BLOCK_LEN, Shape, check_len};
+use super::{BLOCK_LEN, Scores, Shape, check_len};
 use crate::dispatch::{self, Body};
 use crate::lanes::{self, larger, tree_sum};
 use crate::math::{exp_of_nonpositive, ln};
@@ -19,23 +19,23 @@ const TASK_LEN: usize = 24;
 /// `o = softmax(scale q k^T) v` for every query head, causal inside documents.
 ///
 /// - documents: ranges that follow each other and cover `0..T`
-/// - scale: positive, usually `1 / sqrt(D)`
+/// - scores: scale, cap and window
 /// - q, o: (T, H, D); k, v: (T, H_kv, D); finite
-/// - log_sum_exp: (T, H), `ln(sum(exp(scale q k)))` over the keys of a row, for the backward
+/// - log_sum_exp: (T, H), `ln(sum(exp(score)))` over the keys of a row, for the backward
 ///
 /// The same bits as [`super::reference::forward`].
 #[expect(clippy::too_many_arguments, reason = "an attention has this many tensors")]
 pub fn forward(
     shape: Shape,
     documents: &[Range<usize>],
-    scale: f32,
+    scores: Scores,
     q: &[f32],
     k: &[f32],
     v: &[f32],
     o: &mut [f32],
     log_sum_exp: &mut [f32],
 ) {
-    shape.check(documents, scale);
+    shape.check(documents, &scores);
     check_len("q", q, shape.n_query_elements());
     check_len("k", k, shape.n_key_elements());
     check_len("v", v, shape.n_key_elements());
@@ -56,7 +56,7 @@ pub fn forward(
         let first_token = documents[document_idx].start;
         for (kv_head, keys) in keys[document_idx * shape.n_kv_heads..][..shape.n_kv_heads].iter().enumerate() {
             let tokens = tokens.clone();
-            dispatch::run(Task { shape, scale, q, keys, kv_head, first_token, tokens, o, log_sum_exp });
+            dispatch::run(Task { shape, scores, q, keys, kv_head, first_token, tokens, o, log_sum_exp });
         }
     });
 }
@@ -108,7 +108,7 @@ impl Body for PackKeys<'_, '_> {
 /// Some query tokens of a document, with the query heads of one key head.
 struct Task<'a> {
     shape: Shape,
-    scale: f32,
+    scores: Scores,
     q: &'a [f32],
     keys: &'a Keys<'a>,
     kv_head: usize,
@@ -143,15 +143,16 @@ impl Body for Task<'_> {
         let mut sums = vec![[[0.0; N_COLUMNS]; N_ROWS]; n_groups * n_panels];
         let zeros = vec![0.0; self.shape.head_dim];
         let mut p = [[0.0; BLOCK_LEN]; N_ROWS];
-        for block in (0..self.tokens.end).step_by(BLOCK_LEN) {
+        let first_block = self.scores.first_key(self.tokens.start) / BLOCK_LEN * BLOCK_LEN;
+        for block in (first_block..self.tokens.end).step_by(BLOCK_LEN) {
             for (group, (running, sums)) in running.iter_mut().zip(sums.chunks_exact_mut(n_panels)).enumerate() {
                 let head = self.kv_head * self.shape.n_group_heads() + group / n_group_rows;
                 let first = self.tokens.start + group % n_group_rows * N_ROWS;
-                if block < first + N_ROWS {
+                if block < first + N_ROWS && block + BLOCK_LEN > self.scores.first_key(first) {
                     let q = Head { x: self.q, n_heads: self.shape.n_heads, head, head_dim: self.shape.head_dim };
                     let n_rows = N_ROWS.min(self.tokens.end - first);
                     let rows = q.six_rows(self.first_token + first, n_rows, &zeros);
-                    add_block(self.scale, self.keys, block, first, rows, &mut p, running, sums);
+                    add_block(&self.scores, self.keys, block, first, rows, &mut p, running, sums);
                 }
             }
         }
@@ -165,13 +166,14 @@ impl Body for Task<'_> {
 /// Six rows of scores, then of probabilities: (rows, keys of a block).
 type Block = [[f32; BLOCK_LEN]; N_ROWS];
 
-/// Lets six rows see the keys of one block: those from `block` on, at most [`BLOCK_LEN`], and for row `r` none behind token `first + r`.
+/// Lets six rows see the keys of one block: those from `block` on, at most [`BLOCK_LEN`], and for row `r` none behind token `first + r` nor before its
+/// window.
 ///
 /// `p` is room for their probabilities.
 #[expect(clippy::too_many_arguments, reason = "what six rows carry, what they read, and room")]
 #[inline(always)]
 fn add_block(
-    scale: f32,
+    scores: &Scores,
     keys: &Keys<'_>,
     block: usize,
     first: usize,
@@ -181,13 +183,25 @@ fn add_block(
     sums: &mut [Tile],
 ) {
     let n_keys = (first + N_ROWS).min(keys.n_tokens).min(block + BLOCK_LEN) - block;
-    fill_scores(p, q, &keys.k[block / N_COLUMNS * q[0].len()..], n_keys);
+    fill_products(p, q, &keys.k[block / N_COLUMNS * q[0].len()..], n_keys);
+    if scores.cap.is_some() {
+        for p in p.iter_mut() {
+            for p in &mut p[..n_keys] {
+                *p = scores.capped(*p);
+            }
+        }
+    }
     if first < block + n_keys.next_multiple_of(N_COLUMNS) {
         for (row, p) in p.iter_mut().enumerate() {
             p[(first + row + 1).saturating_sub(block).min(n_keys)..].fill(f32::NEG_INFINITY);
         }
     }
-    let keep = fill_probabilities(p, scale, n_keys.div_ceil(N_COLUMNS), running);
+    if scores.first_key(first + N_ROWS - 1) > block {
+        for (row, p) in p.iter_mut().enumerate() {
+            p[..scores.first_key(first + row).saturating_sub(block).min(n_keys)].fill(f32::NEG_INFINITY);
+        }
+    }
+    let keep = fill_probabilities(p, scores.softmax_scale(), n_keys.div_ceil(N_COLUMNS), running);
     for (panel, sums) in sums.iter_mut().enumerate() {
         for (sums, keep) in sums.iter_mut().zip(keep) {
             sums.iter_mut().for_each(|sum| *sum *= keep);
@@ -202,14 +216,14 @@ fn add_block(
     }
 }
 
-/// Scores of six rows, 16 keys at a time; `k` are the token panels from the block's first key on.
+/// Products of six rows, 16 keys at a time; `k` are the token panels from the block's first key on.
 #[inline(always)]
-fn fill_scores(scores: &mut Block, q: [&[f32]; N_ROWS], k: &[Chunk], n_keys: usize) {
+fn fill_products(products: &mut Block, q: [&[f32]; N_ROWS], k: &[Chunk], n_keys: usize) {
     for (panel, k) in k.chunks_exact(q[0].len()).take(n_keys.div_ceil(N_COLUMNS)).enumerate() {
         let mut tile = [[0.0; N_COLUMNS]; N_ROWS];
         add_rows(&mut tile, q, k);
-        for (scores, tile) in scores.iter_mut().zip(tile) {
-            scores.as_chunks_mut().0[panel] = tile;
+        for (products, tile) in products.iter_mut().zip(tile) {
+            products.as_chunks_mut().0[panel] = tile;
         }
     }
 }
@@ -253,7 +267,7 @@ impl Task<'_> {
         for row in 0..n_rows {
             let place = (first_row + row) * n_heads + head;
             let (max, total) = (running.max[row], running.total[row]);
-            self.log_sum_exp[place] = max.mul_add(self.scale, ln(total));
+            self.log_sum_exp[place] = max.mul_add(self.scores.softmax_scale(), ln(total));
             let factor = 1.0 / total;
             let (chunks, tail) = self.o[place * head_dim..][..head_dim].as_chunks_mut::<N_COLUMNS>();
             for (o, sums) in chunks.iter_mut().zip(sums) {

@@ -1,6 +1,6 @@
 //! The plain versions: row by row, head by head, in the order of operations that defines the result's bits.
 
-use super::{BLOCK_LEN, Shape};
+use super::{BLOCK_LEN, Scores, Shape};
 use crate::lanes::reference::{dot, sum};
 use crate::math::{exp_of_nonpositive, ln};
 use std::ops::Range;
@@ -37,7 +37,7 @@ fn blocks(document: &Range<usize>) -> impl DoubleEndedIterator<Item = Range<usiz
 pub fn forward(
     shape: Shape,
     documents: &[Range<usize>],
-    scale: f32,
+    scores: Scores,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -45,6 +45,7 @@ pub fn forward(
     log_sum_exp: &mut [f32],
 ) {
     let Shape { n_heads, n_kv_heads, head_dim: d, .. } = shape;
+    let scale = scores.softmax_scale();
     for document in documents {
         for (query, head) in document.clone().flat_map(|query| (0..n_heads).map(move |head| (query, head))) {
             let kv_head = head / shape.n_group_heads();
@@ -52,9 +53,14 @@ pub fn forward(
             let o = &mut o[at(query, head, n_heads, d)];
             let (mut max, mut total) = (f32::NEG_INFINITY, 0.0_f32);
             o.fill(0.0);
-            for block in blocks(document).take_while(|block| block.start <= query) {
+            let first_key = document.start + scores.first_key(query - document.start);
+            let seen = blocks(document).take_while(|block| block.start <= query).filter(|block| block.end > first_key);
+            for block in seen {
                 let keys = block.start..block.end.min(query + 1);
-                let mut p: Vec<f32> = keys.clone().map(|key| chain(q, &k[at(key, kv_head, n_kv_heads, d)])).collect();
+                let product = |key| chain(q, &k[at(key, kv_head, n_kv_heads, d)]);
+                // What is hidden keeps its place: sums go by places.
+                let score = |key| if key < first_key { f32::NEG_INFINITY } else { scores.capped(product(key)) };
+                let mut p: Vec<f32> = keys.clone().map(score).collect();
                 let new_max = p.iter().copied().fold(max, f32::max);
                 let keep = exp_of_nonpositive((max - new_max) * scale);
                 max = new_max;
@@ -76,7 +82,7 @@ pub fn forward(
 pub fn backward(
     shape: Shape,
     documents: &[Range<usize>],
-    scale: f32,
+    scores: Scores,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -99,12 +105,13 @@ pub fn backward(
                 for query in query_block.clone() {
                     let row = at(query, head, n_heads, d);
                     let delta = dot(&d_o[row.clone()], &o[row.clone()]);
-                    for key in key_block.start..key_block.end.min(query + 1) {
+                    let first_key = document.start + scores.first_key(query - document.start);
+                    for key in key_block.start.max(first_key)..key_block.end.min(query + 1) {
                         let column = at(key, kv_head, n_kv_heads, d);
-                        let score = chain(&q[row.clone()], &k[column.clone()]);
-                        let p = exp_of_nonpositive(score.mul_add(scale, -log_sum_exp[query * n_heads + head]));
+                        let product = chain(&q[row.clone()], &k[column.clone()]);
+                        let (p, slope) = scores.probability_and_slope(product, log_sum_exp[query * n_heads + head]);
                         let dp = chain(&d_o[row.clone()], &v[column.clone()]);
-                        let ds = p * (dp - delta) * scale;
+                        let ds = p * (dp - delta) * slope;
                         let share = at(key - document.start, 0, 1, d);
                         accumulate(&mut dq[row.clone()], ds, &k[column]);
                         accumulate(&mut dk_head[share.clone()], ds, &q[row.clone()]);

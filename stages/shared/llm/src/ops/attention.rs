@@ -35,6 +35,10 @@ impl Heads {
         1.0 / libm::sqrt(self.head_dim as f64)
     }
 
+    fn scores(self) -> kernel::Scores {
+        kernel::Scores::scaled(self.scale() as f32)
+    }
+
     fn shape(self, n_tokens: usize) -> kernel::Shape {
         kernel::Shape { n_tokens, n_heads: self.n_heads, n_kv_heads: self.n_kv_heads, head_dim: self.head_dim }
     }
@@ -82,16 +86,7 @@ pub fn forward(
     let (n_tokens, width) = q.dims2()?;
     let (mut o, mut log_sum_exp) = (vec![0.0; n_tokens * width], vec![0.0; n_tokens * heads.n_heads]);
     let (q, k, v) = (cpu_slice(q)?, cpu_slice(k)?, cpu_slice(v)?);
-    kernel::forward(
-        heads.shape(n_tokens),
-        documents.ranges,
-        heads.scale() as f32,
-        &q,
-        &k,
-        &v,
-        &mut o,
-        &mut log_sum_exp,
-    );
+    kernel::forward(heads.shape(n_tokens), documents.ranges, heads.scores(), &q, &k, &v, &mut o, &mut log_sum_exp);
     Ok((from_cpu(o, &[n_tokens, width])?, from_cpu(log_sum_exp, &[n_tokens * heads.n_heads])?))
 }
 
@@ -113,7 +108,7 @@ pub fn extend(heads: Heads, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor
     let (n_tokens, width) = q.dims2()?;
     let mut o = vec![0.0; n_tokens * width];
     let (q, k, v) = (cpu_slice(q)?, cpu_slice(k)?, cpu_slice(v)?);
-    kernel::extend(heads.shape(n_tokens), heads.scale() as f32, &q, &k, &v, &mut o);
+    kernel::extend(heads.shape(n_tokens), heads.scores(), &q, &k, &v, &mut o);
     from_cpu(o, &[n_tokens, width])
 }
 
@@ -159,8 +154,8 @@ pub fn backward(heads: Heads, documents: &Documents<'_>, saved: &Saved<'_>, d_o:
     let (q, k, v) = (cpu_slice(saved.q)?, cpu_slice(saved.k)?, cpu_slice(saved.v)?);
     let (o, log_sum_exp, d_o) = (cpu_slice(saved.o)?, cpu_slice(saved.log_sum_exp)?, cpu_slice(d_o)?);
     let shape = heads.shape(n_tokens);
-    let scale = heads.scale() as f32;
-    kernel::backward(shape, documents.ranges, scale, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut d_q, &mut d_k, &mut d_v);
+    let scores = heads.scores();
+    kernel::backward(shape, documents.ranges, scores, &q, &k, &v, &o, &log_sum_exp, &d_o, &mut d_q, &mut d_k, &mut d_v);
     Ok(Gradients {
         d_q: from_cpu(d_q, saved.q.dims())?,
         d_k: from_cpu(d_k, saved.k.dims())?,

@@ -1,7 +1,7 @@
 //! The gate of Llama's MLP (SwiGLU, arXiv 2002.05202): `y = silu(gate) up`, `silu(g) = g sigmoid(g)`.
 
 use candle_core::{Result, Tensor};
-use pipe_kernels::gated_mlp as kernel;
+use pipe_kernels::gated_mlp::{self as kernel, Activation};
 
 use super::{cpu_slice, from_cpu, is_fast};
 
@@ -11,7 +11,7 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         return plain(gate, up);
     }
     let mut y = vec![0.0; gate.elem_count()];
-    kernel::forward(&cpu_slice(gate)?, &cpu_slice(up)?, &mut y);
+    kernel::forward(Activation::Silu, &cpu_slice(gate)?, &cpu_slice(up)?, &mut y);
     from_cpu(y, gate.dims())
 }
 
@@ -26,7 +26,7 @@ pub fn backward(d_y: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Ten
         return plain_backward(d_y, gate, up);
     }
     let (mut d_gate, mut d_up) = (vec![0.0; gate.elem_count()], vec![0.0; gate.elem_count()]);
-    kernel::backward(&cpu_slice(d_y)?, &cpu_slice(gate)?, &cpu_slice(up)?, &mut d_gate, &mut d_up);
+    kernel::backward(Activation::Silu, &cpu_slice(d_y)?, &cpu_slice(gate)?, &cpu_slice(up)?, &mut d_gate, &mut d_up);
     Ok((from_cpu(d_gate, gate.dims())?, from_cpu(d_up, gate.dims())?))
 }
 

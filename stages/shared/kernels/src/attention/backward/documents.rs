@@ -72,8 +72,9 @@ fn add_pairs(
 ) {
     let block_sums = BLOCK_LEN / N_ROWS * n_channel_panels(inputs.shape.head_dim);
     let key_sums = dk.chunks_mut(block_sums).zip(dv.chunks_mut(block_sums));
+    let n_waves = inputs.scores.n_key_blocks_max();
     for (key_block, (dk, dv)) in key_sums.enumerate().rev() {
-        for (wave, dq) in dq.chunks_mut(block_sums).skip(key_block).enumerate() {
+        for (wave, dq) in dq.chunks_mut(block_sums).skip(key_block).take(n_waves).enumerate() {
             let pair = Pair { inputs, keys, q, d_o, head, document, wave, key_block };
             dispatch::run((Task { pair, dq, dk: &mut *dk, dv: &mut *dv }, &mut *scratch));
         }

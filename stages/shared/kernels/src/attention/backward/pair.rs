@@ -2,9 +2,9 @@
 
 use super::{Inputs, Keys};
 use crate::attention::BLOCK_LEN;
-use crate::attention::Shape;
 use crate::attention::pack::n_channel_panels;
 use crate::attention::tile::{add_columns, add_half_columns, add_panels};
+use crate::attention::{Scores, Shape};
 use crate::dispatch::Body;
 use crate::math::exp_of_nonpositive;
 use crate::tile::{Chunk, N_COLUMNS, N_HALF, N_ROWS, Tile, ZEROS, add_half_rows, add_rows, first_of};
@@ -102,6 +102,18 @@ fn six_rows(block: &[[f32; BLOCK_LEN]], first: usize, n_keys: usize) -> [&[f32];
     first_of([r0, r1, r2, r3, r4, r5], n_keys)
 }
 
+/// Turns products into probabilities, and gradients in probabilities into those in products, where scores are capped.
+#[inline(always)]
+fn fill_capped(scores: &Scores, p: &mut Tile, ds: &mut Tile, log_sum_exp: [f32; N_ROWS], delta: [f32; N_ROWS]) {
+    for row in 0..N_ROWS {
+        for column in 0..N_COLUMNS {
+            let (probability, slope) = scores.probability_and_slope(p[row][column], log_sum_exp[row]);
+            ds[row][column] = probability * (ds[row][column] - delta[row]) * slope;
+            p[row][column] = probability;
+        }
+    }
+}
+
 impl Pair<'_> {
     /// The block's keys, counted from the document's start.
     #[inline(always)]
@@ -120,7 +132,7 @@ impl Pair<'_> {
     /// Fills p and ds for six queries, from row `first` of the block on, and the block's first `n_keys` keys.
     #[inline(always)]
     fn score_gradients(&self, scratch: &mut Scratch, first: usize, n_keys: usize) {
-        let Inputs { shape: Shape { n_heads, head_dim, .. }, scale, .. } = *self.inputs;
+        let Inputs { shape: Shape { n_heads, head_dim, .. }, scores, .. } = *self.inputs;
         let queries = self.query_tokens();
         let n_seen = N_ROWS.min(queries.len() - first);
         let first_in_pack = self.document.start + queries.start + first;
@@ -139,13 +151,28 @@ impl Pair<'_> {
             let (mut p, mut ds) = (ZEROS, ZEROS);
             add_panels(&mut p, &self.q[first_row..], n_rows, &self.keys.k_by_token[chunks.clone()]);
             add_panels(&mut ds, &self.d_o[first_row..], n_rows, &self.keys.v_by_token[chunks]);
-            for row in 0..N_ROWS {
-                for column in 0..N_COLUMNS {
-                    p[row][column] = exp_of_nonpositive(p[row][column].mul_add(scale, -log_sum_exp[row]));
-                    ds[row][column] = p[row][column] * (ds[row][column] - delta[row]) * scale;
+            if scores.cap.is_some() {
+                fill_capped(&scores, &mut p, &mut ds, log_sum_exp, delta);
+            } else {
+                for row in 0..N_ROWS {
+                    for column in 0..N_COLUMNS {
+                        p[row][column] = exp_of_nonpositive(p[row][column].mul_add(scores.scale, -log_sum_exp[row]));
+                        ds[row][column] = p[row][column] * (ds[row][column] - delta[row]) * scores.scale;
+                    }
                 }
+            }
+            for row in 0..N_ROWS {
                 p_rows[row].as_chunks_mut().0[panel] = p[row];
                 ds_rows[row].as_chunks_mut().0[panel] = ds[row];
+            }
+        }
+        // Counted from the block's first key.
+        let first_query = self.wave * BLOCK_LEN + first;
+        if scores.first_key(first_query + N_ROWS - 1) > 0 {
+            for (row, (p, ds)) in p_rows.iter_mut().zip(&mut *ds_rows).enumerate() {
+                let n_hidden = scores.first_key(first_query + row).min(n_keys);
+                p[..n_hidden].fill(0.0);
+                ds[..n_hidden].fill(0.0);
             }
         }
         if self.wave == 0 {

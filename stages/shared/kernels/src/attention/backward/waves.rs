@@ -9,7 +9,7 @@
 //!         3 3 2 1 0
 //! ```
 //!
-//! The key heads are taken a few at a time, as many as give all threads work: there are panels and sums for those only.
+//! A window ends the waves early. The key heads are taken a few at a time, as many as give all threads work: there are panels and sums for those only.
 
 use super::pair::{Pair, Scratch, Task};
 use super::{Inputs, Keys, Outputs, QueryHead, add, write};
@@ -84,7 +84,8 @@ fn fill(inputs: &Inputs<'_>, groups: &mut [Group<'_>]) {
 fn run_waves(inputs: &Inputs<'_>, groups: &mut [Group<'_>]) {
     let Inputs { shape, documents, .. } = *inputs;
     let block_sums = BLOCK_LEN / N_ROWS * n_channel_panels(shape.head_dim);
-    let n_waves = documents.iter().map(|document| document.len().div_ceil(BLOCK_LEN)).max().unwrap_or(0);
+    let n_blocks = documents.iter().map(|document| document.len().div_ceil(BLOCK_LEN)).max().unwrap_or(0);
+    let n_waves = n_blocks.min(inputs.scores.n_key_blocks_max());
     for wave in 0..n_waves {
         let mut tasks = Vec::new();
         for Group { document_idx, kv_head, keys, queries } in groups.iter_mut() {

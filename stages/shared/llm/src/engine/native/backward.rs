@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use pipe_kernels::gated_mlp::Activation;
 use pipe_kernels::gemm::{Matrix, Start, multiply};
 use pipe_kernels::{attention, dropout, gated_mlp, reduce, rms_norm, rope};
 
 use super::arena::Block;
-use super::forward::attention_scale;
+use super::forward::attention_scores;
 use super::parts::part_of;
 use super::pass::{Leaves, Pass};
 use crate::program::{AdaptedIdx, Op, ValueIdx, WeightIdx};
@@ -321,8 +322,8 @@ impl Pass<'_, '_> {
                 (d_v, n_keys),
             ];
             let [q, k, v, o, log_sum_exp, d_o, d_q, d_k, d_v] = self.work.arena.slices(blocks);
-            let scale = attention_scale(&shape);
-            attention::backward(shape, &self.batch.documents, scale, q, k, v, o, log_sum_exp, d_o, d_q, d_k, d_v);
+            let scores = attention_scores(&shape);
+            attention::backward(shape, &self.batch.documents, scores, q, k, v, o, log_sum_exp, d_o, d_q, d_k, d_v);
         }
         for (value, block, len) in [(q, d_q, n_queries), (k, d_k, n_keys), (v, d_v, n_keys)] {
             if self.wants(value) {
@@ -340,7 +341,7 @@ impl Pass<'_, '_> {
         if !self.is_dry {
             let blocks = [(d_y, len), (self.value(gate), len), (self.value(up), len), (d_gate, len), (d_up, len)];
             let [d_y, gate, up, d_gate, d_up] = self.work.arena.slices(blocks);
-            gated_mlp::backward(d_y, gate, up, d_gate, d_up);
+            gated_mlp::backward(Activation::Silu, d_y, gate, up, d_gate, d_up);
         }
         for (value, block) in [(gate, d_gate), (up, d_up)] {
             if self.wants(value) {

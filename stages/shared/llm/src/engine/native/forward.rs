@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use pipe_kernels::gated_mlp::Activation;
 use pipe_kernels::gemm::{Matrix, Start, multiply};
 use pipe_kernels::{attention, dropout, gated_mlp, reduce, rms_norm, rope};
 use rayon::prelude::*;
@@ -176,7 +177,7 @@ impl Pass<'_, '_> {
         if !self.is_dry {
             let blocks = [(q, n_queries), (k, n_keys), (v, n_keys), (o, n_queries), (log_sum_exp, n_rows)];
             let [q, k, v, o, log_sum_exp] = self.work.arena.slices(blocks);
-            attention::forward(shape, &self.batch.documents, attention_scale(&shape), q, k, v, o, log_sum_exp);
+            attention::forward(shape, &self.batch.documents, attention_scores(&shape), q, k, v, o, log_sum_exp);
         }
         log_sum_exp
     }
@@ -192,7 +193,7 @@ impl Pass<'_, '_> {
         let (gate, up, y) = (self.value(gate), self.value(up), self.work.arena.take(len));
         if !self.is_dry {
             let [gate, up, y] = self.work.arena.slices([(gate, len), (up, len), (y, len)]);
-            gated_mlp::forward(gate, up, y);
+            gated_mlp::forward(Activation::Silu, gate, up, y);
         }
         y
     }
@@ -210,7 +211,7 @@ impl Pass<'_, '_> {
     }
 }
 
-/// `1 / sqrt(D)`.
-pub(super) fn attention_scale(shape: &attention::Shape) -> f32 {
-    (1.0 / libm::sqrt(shape.head_dim as f64)) as f32
+/// Scaled by `1 / sqrt(D)`.
+pub(super) fn attention_scores(shape: &attention::Shape) -> attention::Scores {
+    attention::Scores::scaled((1.0 / libm::sqrt(shape.head_dim as f64)) as f32)
 }
