@@ -131,6 +131,7 @@ fn adapter(model: &Artifact, is_zero: bool) -> (tempfile::TempDir, Artifact) {
         lora_dropout: 0.5,
         use_rslora: false,
         target_modules: targets.clone(),
+        fan_in_fan_out: false,
         base_model: None,
         revision: None,
     };

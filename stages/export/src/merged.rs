@@ -49,8 +49,10 @@ pub fn write(
     model_folder::write_config(model, folder, settings.dtype)?;
     model_folder::copy_companions(model, folder)?;
     let mut updates = HashMap::new();
-    for (adapter, module) in adapter.into_iter().flat_map(|a| a.modules.iter().map(move |m| (a, m))) {
-        updates.insert(format!("{}.weight", module.path), Update::new(adapter, module)?);
+    if let Some(adapter) = adapter {
+        for (module, adapted) in adapter.modules.iter().zip(&weights.program.adapted) {
+            updates.insert(format!("{}.weight", module.path), Update::new(adapter, module, adapted.layout)?);
+        }
     }
     let files = weights.files;
     let progress = Progress { ctx, n_done: RefCell::new(0), n_all: weights.entries().count() as u64 };

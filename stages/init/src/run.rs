@@ -6,7 +6,7 @@ use std::path::Path;
 use pipe_contract::{
     Artifact, ArtifactKind, Context, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
-use pipe_llm::config::{ModelConfig, tensor_shapes};
+use pipe_llm::{ModelConfig, tensor_shapes};
 use pipe_records::examples::read_examples;
 use pipe_records::{folders, thousands};
 use pipe_tokenizer::{BpeTrainer, Trained};

@@ -193,6 +193,8 @@ fn fresh_config(lora: &LoraSettings) -> LoraConfig {
         lora_dropout: lora.lora_dropout,
         use_rslora: lora.use_rslora,
         target_modules: lora.target_modules.clone(),
+        // Set for the model's matrices with the adapter's own.
+        fan_in_fan_out: false,
         // The model's name is not part of its content, and no path of this machine belongs into an artifact.
         base_model: None,
         revision: None,

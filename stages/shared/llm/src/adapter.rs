@@ -33,6 +33,8 @@ pub struct LoraConfig {
     pub use_rslora: bool,
     /// Last parts of the adapted modules' paths, sorted.
     pub target_modules: Vec<String>,
+    /// Whether the adapted modules store `[in, out]` (GPT-2's `Conv1D`). It follows from the model, whatever a file says: PEFT sets it right too.
+    pub fan_in_fan_out: bool,
     /// Hub id of the base, `None` for a local folder.
     pub base_model: Option<String>,
     /// Commit of the base.
@@ -40,6 +42,11 @@ pub struct LoraConfig {
 }
 
 impl LoraConfig {
+    /// The same for the matrices of a program.
+    fn of(self, program: &Program) -> Self {
+        LoraConfig { fan_in_fan_out: program.config.architecture.fan_in_fan_out(), ..self }
+    }
+
     /// What B A is multiplied by.
     pub fn scale(&self) -> f64 {
         let rank = self.lora_rank as f64;
@@ -73,6 +80,7 @@ impl Adapter {
     /// # Errors
     /// When a tensor cannot be put on `device`.
     pub fn fresh(config: LoraConfig, program: &Program, seed: u64, device: &Device) -> Result<Self, LlmError> {
+        let config = config.of(program);
         let rank = config.lora_rank;
         let module = |adapted: &AdaptedModule| -> Result<LoraModule, LlmError> {
             let stream = Stream::named(seed, &format!("lora_A/{}", adapted.path));
@@ -94,6 +102,7 @@ impl Adapter {
     /// # Errors
     /// A missing or unexpected tensor, or one of the wrong shape.
     pub fn load(config: LoraConfig, weights: &Path, program: &Program, device: &Device) -> Result<Self, LlmError> {
+        let config = config.of(program);
         let bytes = std::fs::read(weights).map_err(|e| LlmError::io("read", weights, e))?;
         let mut tensors: HashMap<String, Tensor> =
             candle_core::safetensors::load_buffer(&bytes, device).map_err(|e| LlmError::Weights {
@@ -208,6 +217,7 @@ impl LoraConfig {
             lora_dropout: lora_dropout.unwrap_or(0.0),
             use_rslora: field(&fields, "use_rslora", "true or false", Value::as_bool)?.unwrap_or(false),
             target_modules: target_modules(&fields)?,
+            fan_in_fan_out: field(&fields, "fan_in_fan_out", "true or false", Value::as_bool)?.unwrap_or(false),
             base_model: text("base_model_name_or_path")?,
             revision: text("revision")?,
         };
@@ -220,7 +230,7 @@ impl LoraConfig {
         let alpha = if self.lora_alpha.fract() == 0.0 { json!(self.lora_alpha as i64) } else { json!(self.lora_alpha) };
         let entries = json!({
             "alpha_pattern": {}, "auto_mapping": null, "base_model_name_or_path": self.base_model, "bias": "none",
-            "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layer_replication": null,
+            "fan_in_fan_out": self.fan_in_fan_out, "inference_mode": true, "init_lora_weights": true, "layer_replication": null,
             "layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": alpha,
             "lora_dropout": self.lora_dropout, "megatron_config": null, "megatron_core": "megatron.core",
             "modules_to_save": null, "peft_type": "LORA", "r": self.lora_rank, "rank_pattern": {},
@@ -271,6 +281,7 @@ fn refuse_unsupported(fields: &Map<String, Value>) -> Result<(), LlmError> {
         "lora_dropout",
         "use_rslora",
         "target_modules",
+        "fan_in_fan_out",
         "base_model_name_or_path",
         "revision",
     ];
@@ -309,6 +320,7 @@ mod tests {
             lora_dropout: 0.05,
             use_rslora: false,
             target_modules: vec!["q_proj".into(), "v_proj".into()],
+            fan_in_fan_out: false,
             base_model: Some("owner/name".into()),
             revision: None,
         }
@@ -327,7 +339,7 @@ mod tests {
             ("bias", json!("all")),
             ("modules_to_save", json!(["lm_head"])),
             ("rank_pattern", json!({"q_proj": 2})),
-            ("fan_in_fan_out", json!(true)),
+            ("fan_in_fan_out", json!("yes")),
             ("target_modules", json!(".*q_proj")),
             ("layers_to_transform", json!([1])),
             ("lora_bias", json!(true)),

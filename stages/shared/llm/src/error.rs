@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use pipe_contract::StageError;
 
+use crate::config::Architecture;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum LlmError {
@@ -22,7 +24,7 @@ pub enum LlmError {
         why: String,
     },
     /// An architecture without a program.
-    #[error("config.json: unknown architecture `{name}`; supported are `LlamaForCausalLM` and `Qwen2ForCausalLM`")]
+    #[error("config.json: unknown architecture `{name}`; supported are {}", architectures())]
     UnknownArchitecture {
         /// As written.
         name: String,
@@ -100,6 +102,11 @@ pub enum LlmError {
     Tensor(#[from] candle_core::Error),
 }
 
+fn architectures() -> String {
+    let names = Architecture::ALL.map(|architecture| format!("`{}`", architecture.class_name()));
+    names.join(", ")
+}
+
 fn gib(size_bytes: u64) -> f64 {
     size_bytes as f64 / (1u64 << 30) as f64
 }
@@ -125,7 +132,7 @@ impl LlmError {
                 "is the file whole? download the model again, or use one with weights of its config"
             }
             LlmError::ConfigSyntax { .. } | LlmError::Config { .. } | LlmError::UnknownArchitecture { .. } => {
-                "use a model whose config.json asks for a plain Llama or Qwen2"
+                "use a model of a supported family, without the field that is named"
             }
             LlmError::NoCuda { .. } => {
                 "use `device: auto`, or a build with `--features cuda` on a machine with a driver"

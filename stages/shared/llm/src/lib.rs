@@ -33,11 +33,11 @@ pub mod weights;
 pub mod work;
 
 pub use adapter::{Adapter, LoraConfig};
-pub use config::{Architecture, ModelConfig, tensor_shapes};
+pub use config::{Architecture, ModelConfig};
 pub use device::{DeviceChoice, TrainingDevice};
 pub use engine::{CandleEngine, DropoutKey, Engine, GradientSum, NativeEngine};
 pub use error::LlmError;
-pub use program::Program;
+pub use program::{Program, tensor_shapes};
 pub use sequence::Sequence;
 
 /// The version of candle whose arithmetic this is, for compute classes.

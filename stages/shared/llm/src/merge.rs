@@ -1,6 +1,7 @@
 //! An adapter added into its base: `W' = W + scale B A` in f32, cast once.
 //!
-//! Row by row, products before sums, no fused multiply-add: the same bytes on every machine, whatever it trains with.
+//! Row by row, products before sums, no fused multiply-add: the same bytes on every machine, whatever it trains with. A weight that is stored as `[in, out]`
+//! gets the update's transpose.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -8,35 +9,45 @@ use safetensors::Dtype;
 
 use crate::adapter::{Adapter, LoraModule};
 use crate::error::LlmError;
+use crate::program::Layout;
 
-/// A module's low-rank update on the host.
+/// A module's low-rank update on the host: `left right`, (rows, r) times (r, columns) of the stored weight.
 pub struct Update {
     scale: f32,
     lora_rank: usize,
-    n_in: usize,
-    a: Vec<f32>,
-    b: Vec<f32>,
+    n_columns: usize,
+    left: Vec<f32>,
+    right: Vec<f32>,
 }
 
 impl Update {
-    /// The update of one module of `adapter`.
+    /// The update of one module of `adapter`, whose weight is stored as `layout` says.
     ///
     /// # Errors
     /// When a tensor cannot be read back from its device.
-    pub fn new(adapter: &Adapter, module: &LoraModule) -> Result<Self, LlmError> {
-        let (lora_rank, n_in) = module.a.dims2()?;
+    pub fn new(adapter: &Adapter, module: &LoraModule, layout: Layout) -> Result<Self, LlmError> {
+        let (left, right) = match layout {
+            Layout::OutIn => (module.b.clone(), module.a.clone()),
+            Layout::InOut => (module.a.t()?, module.b.t()?),
+        };
+        let (lora_rank, n_columns) = right.dims2()?;
         let host = |tensor: &candle_core::Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-        Ok(Update { scale: adapter.config.scale() as f32, lora_rank, n_in, a: host(&module.a)?, b: host(&module.b)? })
+        let scale = adapter.config.scale() as f32;
+        Ok(Update { scale, lora_rank, n_columns, left: host(&left)?, right: host(&right)? })
     }
 
-    /// Adds the update to `weight`: (out, in) f32.
+    /// Adds the update to `weight`, f32, as it is stored.
     pub fn add_to(&self, weight: &mut [f32]) {
-        assert_eq!(weight.len() * self.lora_rank, self.b.len() * self.n_in, "the weight is (out, in)");
-        let rows = weight.par_chunks_mut(self.n_in).zip(self.b.par_chunks(self.lora_rank));
-        rows.for_each(|(row, b)| {
-            let mut delta = vec![0.0f32; self.n_in];
-            for (b, a) in b.iter().zip(self.a.chunks(self.n_in)) {
-                delta.iter_mut().zip(a).for_each(|(sum, a)| *sum += b * a);
+        assert_eq!(
+            weight.len() * self.lora_rank,
+            self.left.len() * self.n_columns,
+            "the weight has the update's shape"
+        );
+        let rows = weight.par_chunks_mut(self.n_columns).zip(self.left.par_chunks(self.lora_rank));
+        rows.for_each(|(row, left)| {
+            let mut delta = vec![0.0f32; self.n_columns];
+            for (left, right) in left.iter().zip(self.right.chunks(self.n_columns)) {
+                delta.iter_mut().zip(right).for_each(|(sum, right)| *sum += left * right);
             }
             row.iter_mut().zip(&delta).for_each(|(w, d)| *w += self.scale * d);
         });
@@ -84,7 +95,8 @@ mod tests {
     #[test]
     fn an_update_adds_scaled_b_a() {
         // B (2, 1) = [1, 2], A (1, 3) = [1, 2, 3], scale 0.5.
-        let update = Update { scale: 0.5, lora_rank: 1, n_in: 3, a: vec![1.0, 2.0, 3.0], b: vec![1.0, 2.0] };
+        let update =
+            Update { scale: 0.5, lora_rank: 1, n_columns: 3, left: vec![1.0, 2.0], right: vec![1.0, 2.0, 3.0] };
         let mut weight = vec![10.0; 6];
         update.add_to(&mut weight);
         assert_eq!(weight, [10.5, 11.0, 11.5, 11.0, 12.0, 13.0]);

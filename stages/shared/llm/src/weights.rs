@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
+use crate::config::Architecture;
 use crate::engine::native::Weight;
 use crate::error::LlmError;
 use crate::map::MappedFile;
@@ -49,7 +50,7 @@ impl WeightFiles {
         for (file_idx, (name, path)) in files.iter().enumerate() {
             read_header(file_idx, name, path, &mut entries)?;
         }
-        Ok(WeightFiles { files, entries })
+        Ok(WeightFiles { files, entries: named_as_with_head(entries) })
     }
 
     /// Names and entries, sorted by name.
@@ -86,9 +87,13 @@ impl WeightFiles {
             self.check_tensor(spec)?;
         }
         let is_used = |name: &str| program.weights.iter().any(|w| w.name == name);
-        // Old checkpoints carry the rotary frequencies, and some store a tied head a second time: both are derived.
-        let is_derived =
-            |name: &str| name.ends_with("rotary_emb.inv_freq") || (program.config.is_tied && name == "lm_head.weight");
+        // Old checkpoints carry the rotary frequencies or a GPT-2's masks, and some store a tied head a second time: all are derived.
+        let is_gpt2 = program.config.architecture == Architecture::Gpt2;
+        let is_derived = |name: &str| {
+            name.ends_with("rotary_emb.inv_freq")
+                || (program.config.is_tied && name == "lm_head.weight")
+                || (is_gpt2 && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")))
+        };
         match self.entries.iter().find(|(name, _)| !is_used(name) && !is_derived(name)) {
             None => Ok(()),
             Some((name, entry)) => Err(weights_error(
@@ -151,6 +156,15 @@ pub fn map(program: &Program, files: &WeightFiles) -> Result<Vec<Weight>, LlmErr
         })
     };
     program.weights.iter().map(weight).collect()
+}
+
+/// The GPT-2 of the Hub was stored without its head, and its tensors without the name of the model below the head; transformers adds it when it loads.
+fn named_as_with_head(entries: BTreeMap<String, TensorEntry>) -> BTreeMap<String, TensorEntry> {
+    if !entries.contains_key("wte.weight") {
+        return entries;
+    }
+    let named = |(name, entry)| (if name == "lm_head.weight" { name } else { format!("transformer.{name}") }, entry);
+    entries.into_iter().map(named).collect()
 }
 
 fn candle_dtype(dtype: Dtype) -> Option<DType> {
@@ -224,6 +238,29 @@ mod tests {
                 WeightFiles::open(vec![file(&format!("cut{cut}"), &bytes[..cut])]).err().expect("cut off").to_string();
             assert!(error.contains(&format!("cut{cut}")) && error.contains("cut off"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_gpt2_without_its_head_has_the_names_of_one_with_it() {
+        let config = crate::ModelConfig::from_json(
+            r#"{"model_type":"gpt2","n_embd":4,"n_layer":1,"n_head":2,"n_positions":8,"vocab_size":6}"#,
+        )
+        .expect("a GPT-2");
+        let program = Program::new(&config, &[]).expect("no targets");
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros");
+        let bare = |spec: &WeightSpec| (spec.name.replacen("transformer.", "", 1), zeros(&spec.shape));
+        let mut tensors: Vec<(String, Tensor)> = program.weights.iter().map(bare).collect();
+        tensors.push(("h.0.attn.bias".into(), zeros(&[1, 1, 8, 8])));
+        let bytes = |tensors: &[(String, Tensor)]| {
+            safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), None).expect("serializes")
+        };
+        let files = WeightFiles::open(vec![file("gpt2", &bytes(&tensors))]).expect("readable");
+        files.check(&program).expect("every tensor has its name");
+        assert_eq!(files.read("transformer.h.0.ln_1.bias").expect("there").len(), 16);
+        tensors.push(("h.0.attn.rotary".into(), zeros(&[2])));
+        let files = WeightFiles::open(vec![file("gpt2-more", &bytes(&tensors))]).expect("readable");
+        let error = files.check(&program).expect_err("nobody uses it").to_string();
+        assert!(error.contains("transformer.h.0.attn.rotary"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! adapter    r x (in + out) x 2, three times: forward, gradients of A and B, gradient in the input
 //! ```
 //!
-//! A visible pair is a token and one before it, or itself, in the same document. Only what the mathematics asks for counts: work
+//! A visible pair is a token and one before it, or itself, in the same document and within the window, if there is one. Only what the mathematics asks for counts: work
 //! that an engine does twice to save memory is not in it, nor work below the lowest adapter, which has no use. Norms,
 //! gates, rotations, softmax, dropout, biases and the optimizer are not counted at all, as is usual: together they are a few
 //! operations per value.
@@ -34,8 +34,7 @@ impl Work {
     pub fn new(program: &Program, lora_rank: Option<usize>, sequences: &[Sequence]) -> Self {
         let n_tokens: usize = sequences.iter().map(Sequence::len).sum();
         let n_supervised: usize = sequences.iter().map(|sequence| sequence.targets.len()).sum();
-        let n_pairs: usize =
-            sequences.iter().flat_map(|s| &s.documents).map(|document| document.len() * (document.len() + 1) / 2).sum();
+        let lengths: Vec<usize> = sequences.iter().flat_map(|s| &s.documents).map(|document| document.len()).collect();
         let needs_gradient = program.liveness().needs_gradient;
         let passes = |input: usize, weight: WeightIdx| {
             let n_passes = 1 + usize::from(needs_gradient[input]) + usize::from(program.parameter_of(weight).is_some());
@@ -54,15 +53,19 @@ impl Work {
                         work.adapter += (2 * rank * products * n_tokens) as f64;
                     }
                 }
-                Op::Head { input, weight } => work.head += passes(input, weight) * n_supervised as f64,
-                Op::Attention { output, .. } => {
+                Op::Head { input, weight, .. } => work.head += passes(input, weight) * n_supervised as f64,
+                Op::Attention { scores, output, .. } => {
+                    let n_pairs: usize = lengths.iter().map(|&length| n_visible_pairs(length, scores.window)).sum();
                     let n_products = if needs_gradient[output] { 7.0 } else { 2.0 };
                     work.attention += n_products * 2.0 * (n_pairs * heads) as f64;
                 }
                 Op::Embedding { .. }
                 | Op::RmsNorm { .. }
+                | Op::LayerNorm { .. }
+                | Op::Slice { .. }
                 | Op::Rope { .. }
                 | Op::GatedMlp { .. }
+                | Op::Gelu { .. }
                 | Op::Residual { .. } => {}
             }
         }
@@ -73,6 +76,12 @@ impl Work {
     pub fn total(&self) -> f64 {
         self.matrices + self.head + self.attention + self.adapter
     }
+}
+
+/// Of a document: its first `window` tokens see one more each, the others as many as the window has.
+fn n_visible_pairs(length: usize, window: Option<usize>) -> usize {
+    let window = window.map_or(length, |window| window.min(length));
+    window * (window + 1) / 2 + (length - window) * window
 }
 
 #[cfg(test)]
@@ -141,5 +150,14 @@ mod tests {
         // Forward only, and the gradient in the gated MLP's output is not wanted either.
         assert_eq!(work.matrices, 2.0 * 30.0 * 3_538_944.0 * 3.0);
         assert_eq!(work.attention, 2.0 * 2.0 * 30.0 * 576.0 * 6.0);
+    }
+
+    #[test]
+    fn a_window_leaves_pairs_out() {
+        for (length, window) in [(1, None), (7, None), (7, Some(1)), (7, Some(3)), (7, Some(7)), (7, Some(9))] {
+            let is_visible = |query: usize, key: usize| key <= query && window.is_none_or(|w| query - key < w);
+            let pairs = (0..length).flat_map(|query| (0..length).map(move |key| (query, key)));
+            assert_eq!(n_visible_pairs(length, window), pairs.filter(|&(q, k)| is_visible(q, k)).count());
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Instant;
 use half::{bf16, f16};
 use pipe_contract::StageError;
 use pipe_kernels::gemm::{self, Elements, Matrix, Scratch, Start};
-use pipe_llm::program::{Op, WeightIdx};
+use pipe_llm::program::{Layout, Op, WeightIdx};
 use pipe_llm::{Program, load};
 use pipe_records::thousands;
 use safetensors::Dtype;
@@ -128,18 +128,16 @@ impl GemmReport {
 fn matrices(program: &Program) -> BTreeMap<(usize, usize), Vec<(WeightIdx, String)>> {
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for op in &program.ops {
-        let (weight, module) = match *op {
-            Op::Linear { weight, .. } => {
+        let (weight, layout, module) = match *op {
+            Op::Linear { weight, layout, .. } => {
                 let path = program.weights[weight].name.trim_end_matches(".weight");
-                (weight, path.rsplit('.').next().unwrap_or(path).to_string())
+                (weight, layout, path.rsplit('.').next().unwrap_or(path).to_string())
             }
             // Also where its matrix is the embedding's.
-            Op::Head { weight, .. } => (weight, "lm_head".to_string()),
+            Op::Head { weight, .. } => (weight, Layout::OutIn, "lm_head".to_string()),
             _ => continue,
         };
-        let [n_out, n_in] = program.weights[weight].shape[..] else {
-            unreachable!("rows are multiplied with matrices")
-        };
+        let [n_in, n_out] = program.linear_shape(weight, layout);
         found.entry((n_out, n_in)).or_default().push((weight, module));
     }
     found

@@ -6,24 +6,28 @@
 //! seq 1: 1 new token       k, v: (11 + 1, H_kv D)
 //! ```
 //!
-//! The rows of all sequences go through the matrix products together; only attention looks at one sequence at a time.
+//! The rows of all sequences go through the matrix products together; only attention looks at one sequence at a time. Where it has a window, what no later
+//! token will see is dropped. A sequence that grows beyond the length from which on LongRoPE has other frequencies is read again from its first token.
 
 use candle_core::Tensor;
+use pipe_kernels::attention::BLOCK_LEN;
 
 use super::CandleEngine;
 use crate::adapter::Adapter;
+use crate::config::Scores;
 use crate::error::LlmError;
 use crate::ops::attention::{self, Documents};
-use crate::ops::linear;
+use crate::ops::head;
 use crate::program::Op;
 use crate::sequence::Sequence;
 
 /// Keys and values of the tokens that sequences have so far.
 #[derive(Debug)]
 pub struct KvCache {
-    /// Per attention op, per sequence: (T, H_kv D) each.
+    /// Per attention op, per sequence: (T, H_kv D) each, or less where it has a window.
     layers: Vec<Vec<Option<(Tensor, Tensor)>>>,
-    n_tokens: Vec<usize>,
+    /// Per sequence.
+    ids: Vec<Vec<u32>>,
 }
 
 /// The next tokens of one sequence.
@@ -39,12 +43,12 @@ impl KvCache {
     /// Room for `n_sequences` empty sequences.
     pub fn new(engine: &CandleEngine, n_sequences: usize) -> Self {
         let n_layers = engine.program().ops.iter().filter(|op| matches!(op, Op::Attention { .. })).count();
-        KvCache { layers: vec![vec![None; n_sequences]; n_layers], n_tokens: vec![0; n_sequences] }
+        KvCache { layers: vec![vec![None; n_sequences]; n_layers], ids: vec![vec![]; n_sequences] }
     }
 
     /// Tokens of a sequence so far.
     pub fn n_tokens(&self, sequence_idx: usize) -> usize {
-        self.n_tokens[sequence_idx]
+        self.ids[sequence_idx].len()
     }
 
     /// Frees what is kept of a sequence that is done.
@@ -52,20 +56,24 @@ impl KvCache {
         self.layers.iter_mut().for_each(|layer| layer[sequence_idx] = None);
     }
 
-    /// Adds keys and values of new tokens; returns those of all.
+    /// Adds keys and values of new tokens; returns those of all that they may see.
     fn append(
         &mut self,
         layer_idx: usize,
         sequence_idx: usize,
-        k: Tensor,
-        v: Tensor,
-    ) -> candle_core::Result<(Tensor, Tensor)> {
+        window: Option<usize>,
+        [k, v]: [Tensor; 2],
+    ) -> candle_core::Result<[Tensor; 2]> {
         let slot = &mut self.layers[layer_idx][sequence_idx];
         let all = match slot.take() {
-            None => (k.contiguous()?, v.contiguous()?),
-            Some((past_k, past_v)) => (Tensor::cat(&[&past_k, &k], 0)?, Tensor::cat(&[&past_v, &v], 0)?),
+            None => [k.contiguous()?, v.contiguous()?],
+            Some((past_k, past_v)) => [Tensor::cat(&[&past_k, &k], 0)?, Tensor::cat(&[&past_v, &v], 0)?],
         };
-        *slot = Some(all.clone());
+        let n_rows = all[0].dims2()?.0;
+        // The next token sees itself and the last `window - 1` of these. Whole blocks, because blocks are part of a result's definition.
+        let n_hidden = window.map_or(0, |window| (n_rows + 1).saturating_sub(window) / BLOCK_LEN * BLOCK_LEN);
+        let kept = |x: &Tensor| x.narrow(0, n_hidden, n_rows - n_hidden)?.contiguous();
+        *slot = Some((kept(&all[0])?, kept(&all[1])?));
         Ok(all)
     }
 }
@@ -82,16 +90,22 @@ impl CandleEngine {
         cache: &mut KvCache,
         extensions: &[Extension<'_>],
     ) -> Result<Tensor, LlmError> {
-        let rows = self.rows(cache, extensions)?;
+        let read_again: Vec<Option<Vec<u32>>> =
+            extensions.iter().map(|extension| self.read_again(cache, extension)).collect();
+        let mut extensions = extensions.to_vec();
+        for (extension, ids) in extensions.iter_mut().zip(&read_again) {
+            extension.ids = ids.as_deref().unwrap_or(extension.ids);
+        }
+        let rows = self.rows(cache, &extensions)?;
         let pass = self.pass(adapter, &rows, None);
         let mut tape = self.empty_tape();
         let mut layer_idx = 0;
         for (op_idx, op) in self.program().ops.iter().enumerate() {
             let Some(output) = op.output() else { continue };
             let value = match *op {
-                Op::Attention { q, k, v, .. } => {
+                Op::Attention { q, k, v, scores, .. } => {
                     let qkv = [q, k, v].map(|idx| tape.value(idx));
-                    let value = self.attend(cache, layer_idx, extensions, &rows, qkv)?;
+                    let value = self.attend(cache, (layer_idx, scores), &extensions, &rows, qkv)?;
                     layer_idx += 1;
                     value
                 }
@@ -100,13 +114,25 @@ impl CandleEngine {
             tape.set(output, value);
             self.liveness().dies_after[op_idx].iter().for_each(|&dead| tape.drop_value(dead));
         }
-        for extension in extensions {
-            cache.n_tokens[extension.sequence_idx] += extension.ids.len();
+        for extension in &extensions {
+            cache.ids[extension.sequence_idx].extend_from_slice(extension.ids);
         }
         let last: Vec<u32> = rows.documents.iter().map(|rows| rows.end as u32 - 1).collect();
         let last = Tensor::new(last.as_slice(), self.device())?;
-        let (input, weight) = self.head_op();
-        Ok(linear::forward(&tape.value(input).index_select(&last, 0)?, &self.weights()[weight], None)?)
+        let (input, weight, cap) = self.head_op();
+        Ok(head::logits(&tape.value(input).index_select(&last, 0)?, &self.weights()[weight], cap)?)
+    }
+
+    /// All ids of a sequence that these tokens make long, if it was not: what was cached of it is forgotten.
+    fn read_again(&self, cache: &mut KvCache, extension: &Extension<'_>) -> Option<Vec<u32>> {
+        let (longest_usual, past) = (self.longest_usual()?, cache.n_tokens(extension.sequence_idx));
+        if past == 0 || past > longest_usual || past + extension.ids.len() <= longest_usual {
+            return None;
+        }
+        cache.forget(extension.sequence_idx);
+        let mut ids = std::mem::take(&mut cache.ids[extension.sequence_idx]);
+        ids.extend_from_slice(extension.ids);
+        Some(ids)
     }
 
     /// The new tokens one after another, an extension a document.
@@ -137,7 +163,7 @@ impl CandleEngine {
     fn attend(
         &self,
         cache: &mut KvCache,
-        layer_idx: usize,
+        (layer_idx, scores): (usize, Scores),
         extensions: &[Extension<'_>],
         rows: &Sequence,
         [q, k, v]: [&Tensor; 3],
@@ -145,14 +171,14 @@ impl CandleEngine {
         let mut outputs = Vec::with_capacity(extensions.len());
         for (extension, rows) in extensions.iter().zip(&rows.documents) {
             let new = |x: &Tensor| x.narrow(0, rows.start, rows.len())?.contiguous();
-            let q = new(q)?;
-            let (all_k, all_v) = cache.append(layer_idx, extension.sequence_idx, new(k)?, new(v)?)?;
-            outputs.push(if all_k.dims2()?.0 == rows.len() {
+            let (q, new_kv) = (new(q)?, [new(k)?, new(v)?]);
+            let [all_k, all_v] = cache.append(layer_idx, extension.sequence_idx, scores.window, new_kv)?;
+            outputs.push(if cache.n_tokens(extension.sequence_idx) == 0 {
                 let whole = 0..rows.len();
                 let documents = Documents::new(std::slice::from_ref(&whole));
-                attention::forward(self.heads(), &documents, &q, &all_k, &all_v)?.0
+                attention::forward(self.heads(), scores, &documents, &q, &all_k, &all_v)?.0
             } else {
-                attention::extend(self.heads(), &q, &all_k, &all_v)?
+                attention::extend(self.heads(), scores, &q, &all_k, &all_v)?
             });
         }
         Tensor::cat(&outputs, 0)

@@ -16,8 +16,8 @@ use crate::ops::dropout::Dropout;
 use crate::ops::head::{self, Wanted};
 use crate::ops::linear::{self, LowRank};
 use crate::ops::rope::{self, Direction, Positions, RopeTable};
-use crate::ops::{embedding, gated_mlp, rms_norm};
-use crate::program::{AdaptedIdx, Liveness, Op, Program, ValueIdx, WeightIdx};
+use crate::ops::{embedding, gated_mlp, gelu, layer_norm, rms_norm, slice};
+use crate::program::{AdaptedIdx, Layout, Liveness, Op, Program, Rows, ValueIdx, WeightIdx};
 use crate::sequence::Sequence;
 
 /// A model ready to run.
@@ -25,7 +25,9 @@ pub struct CandleEngine {
     program: Program,
     liveness: Liveness,
     weights: Vec<Tensor>,
-    table: RopeTable,
+    /// One per rope of the config.
+    tables: Vec<RopeTable>,
+    n_positions: usize,
     device: Device,
     dtype: DType,
     clock: Clock,
@@ -34,7 +36,7 @@ pub struct CandleEngine {
 /// The values of a pass so far, and what its backward will need.
 pub(super) struct Tape {
     values: Vec<Option<Tensor>>,
-    /// Per op: what it made for its own backward (`r` of a norm, log-sum-exp, `h` of an adapter).
+    /// Per op: what it made for its own backward (moments of a norm, log-sum-exp, `h` of an adapter).
     extras: Vec<Option<Tensor>>,
 }
 
@@ -43,12 +45,22 @@ pub(super) struct Pass<'a> {
     adapter: Option<&'a Adapter>,
     sequence: &'a Sequence,
     documents: Documents<'a>,
-    positions: Positions<'a>,
+    /// One per rope of the config.
+    positions: Vec<Positions<'a>>,
     /// Per adapted module.
     dropouts: Vec<Option<Dropout<'a>>>,
 }
 
 impl Pass<'_> {
+    /// Which rows of an embedding: (T).
+    fn ids(&self, rows: Rows, device: &Device) -> candle_core::Result<Tensor> {
+        let ids = match rows {
+            Rows::Tokens => &self.sequence.input_ids,
+            Rows::Positions => &self.sequence.position_ids,
+        };
+        Tensor::new(ids.as_slice(), device)
+    }
+
     /// The input of an adapter.
     fn dropped(&self, module_idx: AdaptedIdx, x: &Tensor) -> candle_core::Result<Tensor> {
         self.dropouts[module_idx].as_ref().map_or_else(|| Ok(x.clone()), |dropout| dropout.apply(x))
@@ -77,18 +89,20 @@ impl CandleEngine {
     /// # Errors
     /// When a weight cannot be widened.
     pub fn new(
-        program: Program,
+        mut program: Program,
         mut weights: Vec<Tensor>,
         n_positions: usize,
         device: Device,
         dtype: DType,
     ) -> Result<Self, LlmError> {
         let liveness = program.liveness();
-        let table = RopeTable::new(program.config.rope_theta, program.config.head_dim, n_positions);
+        program.round_scales(|weight| weights[weight].dtype());
+        let ropes = program.config.ropes.iter();
+        let tables = ropes.map(|rope| RopeTable::new(rope, program.config.head_dim, n_positions)).collect();
         for &weight in &program.trained {
             weights[weight] = linear::widen(&weights[weight], dtype)?;
         }
-        Ok(CandleEngine { program, liveness, weights, table, device, dtype, clock: Clock::default() })
+        Ok(CandleEngine { program, liveness, weights, tables, n_positions, device, dtype, clock: Clock::default() })
     }
 
     /// The list it runs.
@@ -119,8 +133,8 @@ impl CandleEngine {
     /// A document longer than the engine was made for; a failing tensor operation.
     pub fn logits(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<Tensor, LlmError> {
         let tape = self.forward(&self.pass(adapter, sequence, None), false)?;
-        let (input, weight) = self.head_op();
-        Ok(linear::forward(tape.value(input), &self.weights[weight], None)?)
+        let (input, weight, cap) = self.head_op();
+        Ok(head::logits(tape.value(input), &self.weights[weight], cap)?)
     }
 
     /// The loss of the supervised tokens, without dropout.
@@ -145,7 +159,7 @@ impl CandleEngine {
     ) -> Result<LossSum, LlmError> {
         let pass = self.pass(adapter, sequence, dropout);
         let mut tape = self.forward(&pass, true)?;
-        let (input, weight) = self.head_op();
+        let (input, weight, _) = self.head_op();
         let parameter = self.program.parameter_of(weight);
         let wanted = Wanted { input: self.liveness.needs_gradient[input], weight: parameter.is_some() };
         let started = Instant::now();
@@ -204,7 +218,12 @@ impl CandleEngine {
 
     /// The longest document it can take, in tokens.
     pub fn n_positions(&self) -> usize {
-        self.table.n_positions()
+        self.n_positions
+    }
+
+    /// Tokens beyond which a sequence has other rotary positions from its first token on, if there is such a length.
+    pub(super) fn longest_usual(&self) -> Option<usize> {
+        self.tables.iter().filter_map(RopeTable::longest_usual).min()
     }
 
     pub(super) fn liveness(&self) -> &Liveness {
@@ -212,25 +231,41 @@ impl CandleEngine {
     }
 
     pub(super) fn empty_tape(&self) -> Tape {
-        Tape { values: vec![None; self.program.n_values], extras: vec![None; self.program.ops.len()] }
+        Tape { values: vec![None; self.program.n_values()], extras: vec![None; self.program.ops.len()] }
     }
 
-    pub(super) fn head_op(&self) -> (ValueIdx, usize) {
+    /// Input, weight and cap of the head.
+    pub(super) fn head_op(&self) -> (ValueIdx, WeightIdx, Option<f64>) {
         match self.program.ops.last() {
-            Some(Op::Head { input, weight }) => (*input, *weight),
+            Some(Op::Head { input, weight, cap }) => (*input, *weight, *cap),
             _ => unreachable!("every program ends in its head"),
         }
     }
 
     fn head(&self, tape: &Tape, sequence: &Sequence, wanted: Wanted) -> Result<head::HeadOutput, LlmError> {
-        let (input, weight) = self.head_op();
+        let (input, weight, cap) = self.head_op();
         let x = tape.value(input);
-        Ok(head::loss(x, &self.weights[weight], &sequence.supervised, &sequence.targets, wanted)?)
+        Ok(head::loss(x, &self.weights[weight], cap, &sequence.supervised, &sequence.targets, wanted)?)
     }
 
     pub(super) fn heads(&self) -> Heads {
         let config = &self.program.config;
         Heads { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, head_dim: config.head_dim }
+    }
+
+    /// The weight of a norm in the dtype of the arithmetic, or 1 + weight.
+    fn norm_weight(&self, weight: WeightIdx, adds_one: bool) -> candle_core::Result<Tensor> {
+        let weight = linear::widen(&self.weights[weight], self.dtype)?;
+        if adds_one { weight + 1.0 } else { Ok(weight) }
+    }
+
+    /// A linear module's matrix as (out, in).
+    fn matrix(&self, weight: WeightIdx, layout: Layout) -> candle_core::Result<Tensor> {
+        match layout {
+            Layout::OutIn => Ok(self.weights[weight].clone()),
+            // Widened first: that is quick where elements lie one after another.
+            Layout::InOut => linear::widen(&self.weights[weight], self.dtype)?.t(),
+        }
     }
 
     /// A pass over `sequence`, before its first op.
@@ -240,20 +275,22 @@ impl CandleEngine {
         sequence: &'a Sequence,
         dropout: Option<DropoutKey>,
     ) -> Pass<'a> {
+        let positions =
+            |table, sequence: &'a Sequence| Positions::new(table, &sequence.position_ids, &sequence.documents);
         let of_module = |module_idx| Some(Dropout::new(dropout?.mask(module_idx)?, sequence));
         Pass {
             adapter,
             sequence,
             documents: Documents::new(&sequence.documents),
-            positions: Positions::new(&self.table, &sequence.position_ids),
+            positions: self.tables.iter().map(|table| positions(table, sequence)).collect(),
             dropouts: (0..self.program.adapted.len()).map(of_module).collect(),
         }
     }
 
     /// Runs every op but the head. `keeps`: whether a backward follows.
     fn forward(&self, pass: &Pass<'_>, keeps: bool) -> Result<Tape, LlmError> {
-        if let Some(position) = pass.sequence.position_ids.iter().find(|&&p| p as usize >= self.table.n_positions()) {
-            return Err(LlmError::beyond_positions(*position, self.table.n_positions()));
+        if let Some(position) = pass.sequence.position_ids.iter().find(|&&p| p as usize >= self.n_positions) {
+            return Err(LlmError::beyond_positions(*position, self.n_positions));
         }
         let mut tape = self.empty_tape();
         for (op_idx, op) in self.program.ops.iter().enumerate() {
@@ -279,17 +316,25 @@ impl CandleEngine {
         let value = |idx: ValueIdx| tape.value(idx);
         let (mut part, mut started) = (part_of(op), Instant::now());
         let made = match *op {
-            Op::Embedding { weight, .. } => {
-                let ids = Tensor::new(pass.sequence.input_ids.as_slice(), &self.device)?;
-                (embedding::forward(&self.weights[weight], &ids, self.dtype)?, None)
+            Op::Embedding { weight, rows, scale, .. } => {
+                let ids = pass.ids(rows, &self.device)?;
+                (embedding::forward(&self.weights[weight], &ids, scale, self.dtype)?, None)
             }
-            Op::RmsNorm { input, weight, .. } => {
-                let weight = linear::widen(&self.weights[weight], self.dtype)?;
-                let (y, inv_rms) = rms_norm::forward(value(input), &weight, self.program.config.rms_norm_eps)?;
-                (y, Some(inv_rms))
+            Op::RmsNorm { input, weight, adds_one, .. } => {
+                let weight = self.norm_weight(weight, adds_one)?;
+                let x = value(input);
+                let (y, inv_rms) =
+                    rms_norm::forward(&heads_as_rows(x, &weight)?, &weight, self.program.config.norm_eps)?;
+                (y.reshape(x.dims())?, Some(inv_rms))
             }
-            Op::Linear { input, weight, bias, adapted, .. } => {
-                let y = linear::forward(value(input), &self.weights[weight], bias.map(|b| &self.weights[b]))?;
+            Op::LayerNorm { input, weight, bias, .. } => {
+                let (weight, bias) = (self.norm_weight(weight, false)?, self.norm_weight(bias, false)?);
+                let (y, moments) = layer_norm::forward(value(input), &weight, &bias, self.program.config.norm_eps)?;
+                (y, Some(moments))
+            }
+            Op::Linear { input, weight, layout, bias, adapted, .. } => {
+                let weight = self.matrix(weight, layout)?;
+                let y = linear::forward(value(input), &weight, bias.map(|b| &self.weights[b]))?;
                 match (pass.adapter, adapted) {
                     (Some(adapter), Some(module_idx)) => {
                         (part, started) = ("adapter", self.clock.took(part, started));
@@ -300,14 +345,21 @@ impl CandleEngine {
                     _ => (y, None),
                 }
             }
-            Op::Rope { input, n_heads, .. } => {
-                (rope::rotate(value(input), n_heads, &pass.positions, Direction::Forward)?, None)
+            Op::Slice { input, start, output } => {
+                (slice::forward(value(input), start, self.program.widths[output])?, None)
             }
-            Op::Attention { q, k, v, .. } => {
-                let (o, log_sum_exp) = attention::forward(self.heads(), &pass.documents, value(q), value(k), value(v))?;
+            Op::Rope { input, n_heads, rope, .. } => {
+                (rope::rotate(value(input), n_heads, &pass.positions[rope], Direction::Forward)?, None)
+            }
+            Op::Attention { q, k, v, scores, .. } => {
+                let (q, k, v) = (value(q), value(k), value(v));
+                let (o, log_sum_exp) = attention::forward(self.heads(), scores, &pass.documents, q, k, v)?;
                 (o, Some(log_sum_exp))
             }
-            Op::GatedMlp { gate, up, .. } => (gated_mlp::forward(value(gate), value(up))?, None),
+            Op::GatedMlp { gate, up, activation, .. } => {
+                (gated_mlp::forward(activation, value(gate), value(up))?, None)
+            }
+            Op::Gelu { input, .. } => (gelu::forward(value(input))?, None),
             Op::Residual { left, right, .. } => ((value(left) + value(right))?, None),
             Op::Head { .. } => unreachable!("the head makes no value"),
         };
@@ -323,7 +375,7 @@ impl CandleEngine {
         seed: (ValueIdx, Tensor),
         gradients: &mut GradientSum,
     ) -> Result<(), LlmError> {
-        let mut d_values: Vec<Option<Tensor>> = vec![None; self.program.n_values];
+        let mut d_values: Vec<Option<Tensor>> = vec![None; self.program.n_values()];
         d_values[seed.0] = Some(seed.1);
         for (op_idx, op) in self.program.ops.iter().enumerate().rev() {
             let Some(output) = op.output().filter(|&output| self.liveness.needs_gradient[output]) else { continue };
@@ -362,25 +414,50 @@ impl CandleEngine {
         let extra = |what: &str| extra.clone().unwrap_or_else(|| unreachable!("the forward kept {what}"));
         let (mut part, mut started) = (part_of(op), Instant::now());
         let d_inputs = match *op {
-            Op::RmsNorm { input, weight, .. } => {
+            Op::RmsNorm { input, weight, adds_one, .. } => {
                 let inv_rms = extra("the inverse rms");
-                if let Some(parameter) = self.program.parameter_of(weight) {
-                    gradients.add(parameter, rms_norm::weight_gradient(&d_y, value(input), &inv_rms)?)?;
+                let parameter = self.program.parameter_of(weight);
+                let weight = self.norm_weight(weight, adds_one)?;
+                let (x, d_y) = (heads_as_rows(value(input), &weight)?, heads_as_rows(&d_y, &weight)?);
+                if let Some(parameter) = parameter {
+                    gradients.add(parameter, rms_norm::weight_gradient(&d_y, &x, &inv_rms)?)?;
                 }
                 if !wants(input) {
                     return Ok(vec![]);
                 }
-                let weight = linear::widen(&self.weights[weight], self.dtype)?;
-                vec![(input, rms_norm::backward(&d_y, value(input), &weight, &inv_rms)?)]
+                let d_x = rms_norm::backward(&d_y, &x, &weight, &inv_rms)?;
+                vec![(input, d_x.reshape(value(input).dims())?)]
             }
-            Op::Linear { input, weight, bias, adapted, .. } => {
+            Op::LayerNorm { input, weight, bias, .. } => {
+                let moments = extra("mean and inverse deviation");
+                let parameters = [weight, bias].map(|weight| self.program.parameter_of(weight));
+                if parameters.iter().any(Option::is_some) {
+                    let (d_weight, d_bias) = layer_norm::parameter_gradients(&d_y, value(input), &moments)?;
+                    for (parameter, gradient) in parameters.into_iter().zip([d_weight, d_bias]) {
+                        if let Some(parameter) = parameter {
+                            gradients.add(parameter, gradient)?;
+                        }
+                    }
+                }
+                if !wants(input) {
+                    return Ok(vec![]);
+                }
+                let weight = self.norm_weight(weight, false)?;
+                vec![(input, layer_norm::backward(&d_y, value(input), &weight, &moments)?)]
+            }
+            Op::Linear { input, weight, layout, bias, adapted, .. } => {
                 if let Some(parameter) = self.program.parameter_of(weight) {
-                    gradients.add(parameter, linear::weight_gradient(&d_y, value(input))?)?;
+                    let gradient = match layout {
+                        Layout::OutIn => linear::weight_gradient(&d_y, value(input))?,
+                        Layout::InOut => linear::weight_gradient(value(input), &d_y)?,
+                    };
+                    gradients.add(parameter, gradient)?;
                 }
                 if let Some(parameter) = bias.and_then(|bias| self.program.parameter_of(bias)) {
                     gradients.add(parameter, linear::bias_gradient(&d_y)?)?;
                 }
-                let mut d_x = if wants(input) { Some(linear::backward(&d_y, &self.weights[weight])?) } else { None };
+                let mut d_x =
+                    if wants(input) { Some(linear::backward(&d_y, &self.matrix(weight, layout)?)?) } else { None };
                 if let (Some(adapter), Some(module_idx)) = (pass.adapter, adapted) {
                     (part, started) = ("adapter", self.clock.took(part, started));
                     let x = pass.dropped(module_idx, value(input))?;
@@ -394,10 +471,13 @@ impl CandleEngine {
                 }
                 d_x.map(|d_x| (input, d_x)).into_iter().collect()
             }
-            Op::Rope { input, n_heads, .. } => {
-                vec![(input, rope::rotate(&d_y, n_heads, &pass.positions, Direction::Backward)?)]
+            Op::Slice { input, start, .. } => {
+                vec![(input, slice::backward(&d_y, start, self.program.widths[input])?)]
             }
-            Op::Attention { q, k, v, output } => {
+            Op::Rope { input, n_heads, rope, .. } => {
+                vec![(input, rope::rotate(&d_y, n_heads, &pass.positions[rope], Direction::Backward)?)]
+            }
+            Op::Attention { q, k, v, scores, output } => {
                 let log_sum_exp = extra("the log-sum-exp");
                 let saved = attention::Saved {
                     q: value(q),
@@ -406,20 +486,21 @@ impl CandleEngine {
                     o: value(output),
                     log_sum_exp: &log_sum_exp,
                 };
-                let d = attention::backward(self.heads(), &pass.documents, &saved, &d_y)?;
+                let d = attention::backward(self.heads(), scores, &pass.documents, &saved, &d_y)?;
                 [(q, d.d_q), (k, d.d_k), (v, d.d_v)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
             }
-            Op::GatedMlp { gate, up, .. } => {
-                let (d_gate, d_up) = gated_mlp::backward(&d_y, value(gate), value(up))?;
+            Op::Gelu { input, .. } => vec![(input, gelu::backward(&d_y, value(input))?)],
+            Op::GatedMlp { gate, up, activation, .. } => {
+                let (d_gate, d_up) = gated_mlp::backward(activation, &d_y, value(gate), value(up))?;
                 [(gate, d_gate), (up, d_up)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
             }
             Op::Residual { left, right, .. } => {
                 [(left, d_y.clone()), (right, d_y)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
             }
-            Op::Embedding { weight, .. } => {
+            Op::Embedding { weight, rows, scale, .. } => {
                 let parameter = self.program.parameter_of(weight).expect("else it would want no gradient");
-                let ids = Tensor::new(pass.sequence.input_ids.as_slice(), &self.device)?;
-                gradients.add(parameter, embedding::weight_gradient(&d_y, &ids, self.program.config.vocab_size)?)?;
+                let (ids, n_rows) = (pass.ids(rows, &self.device)?, self.program.weights[weight].shape[0]);
+                gradients.add(parameter, embedding::weight_gradient(&d_y, &ids, scale, n_rows)?)?;
                 vec![]
             }
             Op::Head { .. } => unreachable!("it is where the backward begins"),
@@ -427,6 +508,11 @@ impl CandleEngine {
         self.clock.took(part, started);
         Ok(d_inputs)
     }
+}
+
+/// (T, H D) as (T H, D) where the norm's weight is that of a head, (D).
+fn heads_as_rows(x: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
+    x.reshape(((), weight.dims1()?))
 }
 
 fn low_rank(adapter: &Adapter, module_idx: AdaptedIdx) -> LowRank<'_> {

@@ -87,11 +87,12 @@ fn take(parts: &Mutex<Parts>) -> Parts {
 pub(super) fn part_of(op: &Op) -> &'static str {
     match op {
         Op::Embedding { .. } => "embedding",
-        Op::RmsNorm { .. } => "norm",
+        Op::RmsNorm { .. } | Op::LayerNorm { .. } => "norm",
         Op::Linear { .. } => "linear",
+        Op::Slice { .. } => "slice",
         Op::Rope { .. } => "rope",
         Op::Attention { .. } => "attention",
-        Op::GatedMlp { .. } => "mlp",
+        Op::GatedMlp { .. } | Op::Gelu { .. } => "mlp",
         Op::Residual { .. } => "residual",
         Op::Head { .. } => "head",
     }

@@ -1,14 +1,15 @@
 //! The head: logits and cross-entropy, of the supervised rows only, a chunk of rows at a time.
 //!
 //! `loss = sum over supervised rows of log(sum(exp(logits))) - logits[target]`; its gradient in the logits is
-//! `softmax(logits) - onehot(target)`. Logits of one chunk live at a time: (N, V) with N at most [`CHUNK_ROWS`].
+//! `softmax(logits) - onehot(target)`. Logits of one chunk live at a time: (N, V) with N at most [`CHUNK_ROWS`]. They may be capped before
+//! ([`super::softcap`]: Gemma 2).
 
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, D, InplaceOp1, Layout, Result, Tensor};
 use pipe_kernels::cross_entropy as kernel;
 
-use super::{is_fast, linear};
+use super::{is_fast, linear, softcap};
 
 /// Rows of a chunk: at a vocabulary of 49,152 its logits take 48 MiB, and the product is wide enough to run at full speed.
 pub const CHUNK_ROWS: usize = 256;
@@ -33,8 +34,21 @@ pub struct Wanted {
     pub weight: bool,
 }
 
-/// x: (T, C), weight: (V, C) in any dtype, rows and targets: (N) as in [`crate::Sequence`].
-pub fn loss(x: &Tensor, weight: &Tensor, rows: &[u32], targets: &[u32], wanted: Wanted) -> Result<HeadOutput> {
+/// x: (T, C), weight: (V, C) in any dtype. Returns (T, V).
+pub fn logits(x: &Tensor, weight: &Tensor, cap: Option<f64>) -> Result<Tensor> {
+    let logits = linear::forward(x, weight, None)?;
+    cap.map_or_else(|| Ok(logits.clone()), |cap| softcap::forward(cap, &logits))
+}
+
+/// x: (T, C), weight: (V, C) in any dtype, rows and targets: (N) as in [`crate::Sequence`]; `cap`: of the logits.
+pub fn loss(
+    x: &Tensor,
+    weight: &Tensor,
+    cap: Option<f64>,
+    rows: &[u32],
+    targets: &[u32],
+    wanted: Wanted,
+) -> Result<HeadOutput> {
     let weight = linear::widen(weight, x.dtype())?;
     let mut loss_sum = 0.0;
     let mut d_input = if wanted.input { Some(x.zeros_like()?) } else { None };
@@ -43,7 +57,15 @@ pub fn loss(x: &Tensor, weight: &Tensor, rows: &[u32], targets: &[u32], wanted: 
         let rows = Tensor::new(rows, x.device())?;
         let x_rows = x.index_select(&rows, 0)?;
         let logits = x_rows.matmul(&weight.t()?)?;
-        let (losses, d_logits) = cross_entropy(&logits, targets)?;
+        let (losses, d_logits) = match cap {
+            None => cross_entropy(&logits, targets)?,
+            Some(cap) => {
+                let capped = softcap::forward(cap, &logits)?;
+                // A copy, because the kernel turns logits into gradients where they are.
+                let (losses, d_capped) = cross_entropy(&capped.copy()?, targets)?;
+                (losses, softcap::backward(cap, &d_capped, &capped)?)
+            }
+        };
         loss_sum += losses.iter().sum::<f64>();
         if let Some(sum) = &mut d_input {
             *sum = sum.index_add(&rows, &d_logits.matmul(&weight)?, 0)?;

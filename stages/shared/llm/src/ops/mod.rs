@@ -9,11 +9,16 @@
 pub mod attention;
 pub mod dropout;
 pub mod embedding;
+pub mod frequencies;
 pub mod gated_mlp;
+pub mod gelu;
 pub mod head;
+pub mod layer_norm;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
+pub mod slice;
+pub mod softcap;
 
 use std::cell::OnceCell;
 use std::ops::Deref;
@@ -29,6 +34,11 @@ pub(crate) fn once<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> R
             Ok(cell.get_or_init(|| made))
         }
     }
+}
+
+/// The logistic function, in tensor operations.
+pub(crate) fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    (x.neg()?.exp()? + 1.0)?.recip()
 }
 
 /// Whether the kernels on slices can take this tensor.

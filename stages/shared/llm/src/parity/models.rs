@@ -14,8 +14,9 @@ use crate::schedule::{Schedule, ScheduleType};
 use crate::sequence::Sequence;
 use crate::trainer::{Trained, Trainer};
 
-/// Grouped key and value heads; a tied head in the first, biases in the second.
-const CONFIGS: [(&str, &str); 2] = [
+/// Grouped key and value heads; a tied head in the first, biases in the second; norms around, window, caps and a scaled embedding in the third;
+/// fused matrices and LongRoPE in the fourth; learned positions, LayerNorm and matrices of the other layout in the fifth.
+const CONFIGS: [(&str, &str); 5] = [
     (
         "llama",
         r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 211, "hidden_size": 60, "intermediate_size": 100,
@@ -28,8 +29,26 @@ const CONFIGS: [(&str, &str); 2] = [
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
             "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "hidden_act": "silu", "tie_word_embeddings": false}"#,
     ),
+    (
+        "gemma2",
+        r#"{"architectures": ["Gemma2ForCausalLM"], "vocab_size": 211, "hidden_size": 48, "intermediate_size": 80,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+            "head_dim": 10, "query_pre_attn_scalar": 12, "sliding_window": 19, "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0}"#,
+    ),
+    (
+        "phi3",
+        r#"{"architectures": ["Phi3ForCausalLM"], "vocab_size": 211, "hidden_size": 48, "intermediate_size": 80,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+            "original_max_position_embeddings": 50, "partial_rotary_factor": 0.5, "rope_scaling": {"type": "longrope",
+            "short_factor": [1.0, 1.5, 2.0], "long_factor": [1.2, 3.0, 9.0]}}"#,
+    ),
+    (
+        "gpt2",
+        r#"{"architectures": ["GPT2LMHeadModel"], "vocab_size": 211, "n_embd": 48, "n_inner": 80, "n_layer": 2, "n_head": 4,
+            "n_positions": 128}"#,
+    ),
 ];
-const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 /// Of what transformers starts a model with: large enough that attention is not flat.
 const WEIGHT_SCALE: f32 = 0.1;
 const DROPOUT: f64 = 0.1;
@@ -39,13 +58,13 @@ const DOCUMENT_LENGTHS: [usize; 3] = [41, 1, 58];
 const SETTINGS: AdamWSettings =
     AdamWSettings { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 };
 
-/// Comparisons of both models, trained by an adapter and in full, and whether the device repeats its bits.
+/// Comparisons of all models, trained by an adapter and in full, and whether the device repeats its bits.
 pub(super) fn compare(device: &Device) -> Result<(Vec<Comparison>, bool), LlmError> {
     let mut comparisons = Vec::new();
     let mut has_same_bits = true;
     for (family, text) in CONFIGS {
         let config = ModelConfig::from_json(text)?;
-        let targets = TARGETS.map(str::to_string);
+        let targets = Program::all_linear(&config);
         for (what, program) in [("adapter", Program::new(&config, &targets)?), ("full", Program::full(&config, &[])?)] {
             let case = Case { name: format!("{family}, {what}"), program, device };
             has_same_bits &= case.compare(&mut comparisons)?;
@@ -88,11 +107,12 @@ impl Case<'_> {
         Ok(bits(&candle) == bits(&again))
     }
 
-    /// Norms 1 with a little noise, everything else normal; matrices in bf16, as models are stored.
+    /// Weights of norms 1 with a little noise, everything else normal; matrices in bf16, as models are stored.
     fn weights(&self, device: &Device) -> Result<Vec<Tensor>, LlmError> {
         let weight = |spec: &crate::program::WeightSpec| -> Result<Tensor, LlmError> {
             let tensor = random(&spec.name, &spec.shape, WEIGHT_SCALE)?;
-            let tensor = if spec.name.ends_with("norm.weight") { (tensor + 1.0)? } else { tensor };
+            let is_norm = spec.shape.len() == 1 && !spec.name.ends_with("bias");
+            let tensor = if is_norm { (tensor + 1.0)? } else { tensor };
             let tensor = if spec.shape.len() > 1 { tensor.to_dtype(DType::BF16)? } else { tensor };
             Ok(tensor.to_device(device)?)
         };
@@ -120,7 +140,8 @@ impl Case<'_> {
             lora_alpha: 10.0,
             lora_dropout: DROPOUT,
             use_rslora: false,
-            target_modules: TARGETS.map(str::to_string).to_vec(),
+            target_modules: Program::all_linear(&self.program.config),
+            fan_in_fan_out: false,
             base_model: None,
             revision: None,
         };

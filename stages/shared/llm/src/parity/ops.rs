@@ -5,18 +5,20 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use super::{Comparison, TOLERANCE, random, relative_difference};
+use crate::config::{Activation, Rope, RopeScaling, Scores};
 use crate::error::LlmError;
 use crate::ops::attention::{self, Documents, Heads};
 use crate::ops::dropout::{Dropout, Mask};
 use crate::ops::linear::{self, LowRank};
 use crate::ops::rope::{self, Direction, Positions, RopeTable};
-use crate::ops::{embedding, gated_mlp, head, rms_norm};
+use crate::ops::{embedding, gated_mlp, gelu, head, layer_norm, rms_norm, slice};
 use crate::sequence::Sequence;
 
 /// T, in three documents, one of a single token.
 const N_TOKENS: usize = 67;
 const DOCUMENTS: [Range<usize>; 3] = [0..31, 31..32, 32..67];
 const HEADS: Heads = Heads { n_heads: 6, n_kv_heads: 2, head_dim: 10 };
+const SCORES: Scores = Scores { scale: 0.316_227_766, cap: None, window: None };
 /// C.
 const WIDTH: usize = 60;
 const KV_WIDTH: usize = 20;
@@ -44,13 +46,19 @@ fn run(device: &Device) -> Result<Vec<(&'static str, Tensor)>, LlmError> {
 
     let ids = Tensor::new(sequence.input_ids.as_slice(), device)?;
     let table = tensor("embedding", &[VOCAB_SIZE, WIDTH])?;
-    results.push(("embedding", embedding::forward(&table, &ids, DType::F32)?));
-    results.push(("embedding d_weight", embedding::weight_gradient(&d_y, &ids, VOCAB_SIZE)?));
+    results.push(("embedding", embedding::forward(&table, &ids, Some(1.5), DType::F32)?));
+    results.push(("embedding d_weight", embedding::weight_gradient(&d_y, &ids, Some(1.5), VOCAB_SIZE)?));
 
     let (y, inv_rms) = rms_norm::forward(&x, &bias, 1e-5)?;
     results.push(("rms_norm d_x", rms_norm::backward(&d_y, &x, &bias, &inv_rms)?));
     results.push(("rms_norm d_weight", rms_norm::weight_gradient(&d_y, &x, &inv_rms)?));
     results.push(("rms_norm", y));
+    let (y, moments) = layer_norm::forward(&x, &bias, &bias, 1e-5)?;
+    let (d_weight, d_bias) = layer_norm::parameter_gradients(&d_y, &x, &moments)?;
+    results.push(("layer_norm", y));
+    results.push(("layer_norm d_x", layer_norm::backward(&d_y, &x, &bias, &moments)?));
+    results.push(("layer_norm d_weight", d_weight));
+    results.push(("layer_norm d_bias", d_bias));
 
     results.push(("linear", linear::forward(&x, &weight, Some(&bias))?));
     for (name, dtype) in [("linear, bf16 weight", DType::BF16), ("linear, f16 weight", DType::F16)] {
@@ -71,33 +79,57 @@ fn run(device: &Device) -> Result<Vec<(&'static str, Tensor)>, LlmError> {
     let mask = Mask { seed: 1, optimizer_step: 2, module: 3, probability: 0.3 };
     results.push(("dropout", Dropout::new(mask, &sequence).apply(&x)?));
 
-    let table = RopeTable::new(10_000.0, HEADS.head_dim, N_TOKENS);
-    let positions = Positions::new(&table, &sequence.position_ids);
+    let rope = Rope { theta: 10_000.0, rotary_dim: HEADS.head_dim - 2, scaling: RopeScaling::None };
+    let table = RopeTable::new(&rope, HEADS.head_dim, N_TOKENS);
+    let positions = Positions::new(&table, &sequence.position_ids, &DOCUMENTS);
     results.push(("rope", rope::rotate(&x, HEADS.n_heads, &positions, Direction::Forward)?));
     results.push(("rope backward", rope::rotate(&x, HEADS.n_heads, &positions, Direction::Backward)?));
 
     let (k, v) = (tensor("k", &[N_TOKENS, KV_WIDTH])?, tensor("v", &[N_TOKENS, KV_WIDTH])?);
-    let (o, log_sum_exp) = attention::forward(HEADS, &documents, &x, &k, &v)?;
-    let saved = attention::Saved { q: &x, k: &k, v: &v, o: &o, log_sum_exp: &log_sum_exp };
-    let gradients = attention::backward(HEADS, &documents, &saved, &d_y)?;
-    results.push(("attention d_q", gradients.d_q));
-    results.push(("attention d_k", gradients.d_k));
-    results.push(("attention d_v", gradients.d_v));
-    results.push(("attention", o));
-    results.push(("attention, one token more", attention::extend(HEADS, &x.narrow(0, 66, 1)?.contiguous()?, &k, &v)?));
+    for (names, scores) in [
+        (["attention", "attention d_q", "attention d_k", "attention d_v", "attention, one token more"], SCORES),
+        (
+            [
+                "window and cap",
+                "window and cap d_q",
+                "window and cap d_k",
+                "window and cap d_v",
+                "window and cap, one more",
+            ],
+            Scores { window: Some(11), cap: Some(1.5), ..SCORES },
+        ),
+    ] {
+        let (o, log_sum_exp) = attention::forward(HEADS, scores, &documents, &x, &k, &v)?;
+        let saved = attention::Saved { q: &x, k: &k, v: &v, o: &o, log_sum_exp: &log_sum_exp };
+        let gradients = attention::backward(HEADS, scores, &documents, &saved, &d_y)?;
+        let more = attention::extend(HEADS, scores, &x.narrow(0, 66, 1)?.contiguous()?, &k, &v)?;
+        results.extend(names.into_iter().zip([o, gradients.d_q, gradients.d_k, gradients.d_v, more]));
+    }
+    results.push(("slice", slice::forward(&x, 7, 20)?));
+    results.push(("slice backward", slice::backward(&k, 7, WIDTH)?));
 
     let up = tensor("up", &[N_TOKENS, WIDTH])?;
-    let (d_gate, d_up) = gated_mlp::backward(&d_y, &x, &up)?;
-    results.push(("gated_mlp", gated_mlp::forward(&x, &up)?));
-    results.push(("gated_mlp d_gate", d_gate));
-    results.push(("gated_mlp d_up", d_up));
+    for (names, activation) in [
+        (["gated_mlp", "gated_mlp d_gate", "gated_mlp d_up"], Activation::Silu),
+        (["gated_mlp, gelu", "gated_mlp, gelu d_gate", "gated_mlp, gelu d_up"], Activation::GeluTanh),
+    ] {
+        let (d_gate, d_up) = gated_mlp::backward(activation, &d_y, &x, &up)?;
+        results.extend(names.into_iter().zip([gated_mlp::forward(activation, &x, &up)?, d_gate, d_up]));
+    }
+    results.push(("gelu", gelu::forward(&x)?));
+    results.push(("gelu d_x", gelu::backward(&d_y, &x)?));
 
     let head_weight = tensor("head", &[VOCAB_SIZE, WIDTH])?;
     let wanted = head::Wanted { input: true, weight: true };
-    let output = head::loss(&x, &head_weight, &sequence.supervised, &sequence.targets, wanted)?;
-    results.push(("head", Tensor::new(&[output.loss_sum], &Device::Cpu)?));
-    results.extend(output.d_input.map(|d_input| ("head d_x", d_input)));
-    results.extend(output.d_weight.map(|d_weight| ("head d_weight", d_weight)));
+    for (names, cap) in [
+        (["head", "head d_x", "head d_weight"], None),
+        (["capped head", "capped head d_x", "capped head d_weight"], Some(8.0)),
+    ] {
+        let output = head::loss(&x, &head_weight, cap, &sequence.supervised, &sequence.targets, wanted)?;
+        let loss = Tensor::new(&[output.loss_sum], &Device::Cpu)?;
+        let gradients = [Some(loss), output.d_input, output.d_weight];
+        results.extend(names.into_iter().zip(gradients).filter_map(|(name, made)| Some((name, made?))));
+    }
     Ok(results)
 }
 

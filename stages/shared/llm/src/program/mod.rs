@@ -1,6 +1,7 @@
 //! A model as a straight list of ops, built from its config.
 //!
 //! ```text
+//! a Llama:
 //! embedding
 //! per layer:  rms_norm -> q, k, v -> rope -> attention -> o -> residual -> rms_norm -> gate, up -> gated_mlp -> down -> residual
 //! rms_norm
@@ -9,11 +10,21 @@
 //!
 //! The list is data: an engine walks it forward and then backward, and everything that autograd would find out while
 //! running (which values to keep, which gradients are wanted) is read off the list before ([`Liveness`]).
-//! A new architecture is a new list. It deliberately computes nothing.
+//! A new architecture is a new list: a file beside this one. `builder` has what they share. It deliberately computes nothing.
 
-use crate::config::ModelConfig;
+mod builder;
+mod gemma;
+mod gpt2;
+mod llama;
+mod phi3;
+
+use candle_core::DType;
+
+use crate::config::{Activation, Architecture, ModelConfig, Scores};
 use crate::error::LlmError;
+use crate::ops::embedding::rounded_scale;
 use crate::pattern;
+use builder::Builder;
 
 /// Index of an intermediate value of shape (T, width).
 pub type ValueIdx = usize;
@@ -24,32 +35,57 @@ pub type AdaptedIdx = usize;
 /// Index of a tensor that is trained: A and B of each adapted module, then the trained weights.
 pub type ParameterIdx = usize;
 
+/// Which rows of an embedding a sequence takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Those of its token ids.
+    Tokens,
+    /// Those of its positions.
+    Positions,
+}
+
+/// How a linear module's matrix is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `[out, in]`, as PyTorch's `Linear`.
+    OutIn,
+    /// `[in, out]`, as transformers' `Conv1D`.
+    InOut,
+}
+
 /// One operation on values of shape (T, width): T the tokens of one sequence.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are values and weights; each op's file says what it computes")]
 pub enum Op {
-    /// Rows of the embedding: token ids -> (T, C).
-    Embedding { weight: WeightIdx, output: ValueIdx },
-    /// RMSNorm with a weight: (T, C) -> (T, C).
-    RmsNorm { input: ValueIdx, weight: WeightIdx, output: ValueIdx },
+    /// Rows of an embedding, times `scale`: token ids or positions -> (T, C). Engines round the scale to the dtype that the weight is stored in.
+    Embedding { weight: WeightIdx, rows: Rows, scale: Option<f64>, output: ValueIdx },
+    /// RMSNorm with a weight, or with 1 + weight: (T, C) -> (T, C). A shorter weight (D) norms each D channels by themselves: (T, H D) -> same.
+    RmsNorm { input: ValueIdx, weight: WeightIdx, adds_one: bool, output: ValueIdx },
+    /// LayerNorm with weight and bias: (T, C) -> (T, C).
+    LayerNorm { input: ValueIdx, weight: WeightIdx, bias: WeightIdx, output: ValueIdx },
     /// `x W^T + b`, plus the adapter's part where the module is adapted: (T, in) -> (T, out).
     Linear {
         input: ValueIdx,
         weight: WeightIdx,
+        layout: Layout,
         bias: Option<WeightIdx>,
         adapted: Option<AdaptedIdx>,
         output: ValueIdx,
     },
-    /// Rotary positions on `n_heads` heads: (T, n_heads D) -> same.
-    Rope { input: ValueIdx, n_heads: usize, output: ValueIdx },
+    /// Some columns of a value, from `start` on: (T, width) -> (T, less).
+    Slice { input: ValueIdx, start: usize, output: ValueIdx },
+    /// Rotary positions on `n_heads` heads, the `rope`-th of the config: (T, n_heads D) -> same.
+    Rope { input: ValueIdx, n_heads: usize, rope: usize, output: ValueIdx },
     /// Causal attention inside documents: (T, H D), (T, H_kv D) twice -> (T, H D).
-    Attention { q: ValueIdx, k: ValueIdx, v: ValueIdx, output: ValueIdx },
-    /// `silu(gate) * up`.
-    GatedMlp { gate: ValueIdx, up: ValueIdx, output: ValueIdx },
+    Attention { q: ValueIdx, k: ValueIdx, v: ValueIdx, scores: Scores, output: ValueIdx },
+    /// `f(gate) * up`.
+    GatedMlp { gate: ValueIdx, up: ValueIdx, activation: Activation, output: ValueIdx },
+    /// GELU with its tanh.
+    Gelu { input: ValueIdx, output: ValueIdx },
     /// `left + right`.
     Residual { left: ValueIdx, right: ValueIdx, output: ValueIdx },
-    /// Logits of the supervised rows and their cross-entropy; the last op: (T, C) -> a number.
-    Head { input: ValueIdx, weight: WeightIdx },
+    /// Logits of the supervised rows, capped if `cap` says so, and their cross-entropy; the last op: (T, C) -> a number.
+    Head { input: ValueIdx, weight: WeightIdx, cap: Option<f64> },
 }
 
 impl Op {
@@ -57,9 +93,13 @@ impl Op {
     pub fn inputs(&self) -> Vec<ValueIdx> {
         match *self {
             Op::Embedding { .. } => vec![],
-            Op::RmsNorm { input, .. } | Op::Linear { input, .. } | Op::Rope { input, .. } | Op::Head { input, .. } => {
-                vec![input]
-            }
+            Op::RmsNorm { input, .. }
+            | Op::LayerNorm { input, .. }
+            | Op::Linear { input, .. }
+            | Op::Slice { input, .. }
+            | Op::Rope { input, .. }
+            | Op::Gelu { input, .. }
+            | Op::Head { input, .. } => vec![input],
             Op::Attention { q, k, v, .. } => vec![q, k, v],
             Op::GatedMlp { gate, up, .. } => vec![gate, up],
             Op::Residual { left, right, .. } => vec![left, right],
@@ -70,8 +110,14 @@ impl Op {
     pub fn weights(&self) -> Vec<WeightIdx> {
         match *self {
             Op::Embedding { weight, .. } | Op::RmsNorm { weight, .. } | Op::Head { weight, .. } => vec![weight],
+            Op::LayerNorm { weight, bias, .. } => vec![weight, bias],
             Op::Linear { weight, bias, .. } => std::iter::once(weight).chain(bias).collect(),
-            Op::Rope { .. } | Op::Attention { .. } | Op::GatedMlp { .. } | Op::Residual { .. } => vec![],
+            Op::Slice { .. }
+            | Op::Rope { .. }
+            | Op::Attention { .. }
+            | Op::GatedMlp { .. }
+            | Op::Gelu { .. }
+            | Op::Residual { .. } => vec![],
         }
     }
 
@@ -80,10 +126,13 @@ impl Op {
         match *self {
             Op::Embedding { output, .. }
             | Op::RmsNorm { output, .. }
+            | Op::LayerNorm { output, .. }
             | Op::Linear { output, .. }
+            | Op::Slice { output, .. }
             | Op::Rope { output, .. }
             | Op::Attention { output, .. }
             | Op::GatedMlp { output, .. }
+            | Op::Gelu { output, .. }
             | Op::Residual { output, .. } => Some(output),
             Op::Head { .. } => None,
         }
@@ -92,14 +141,19 @@ impl Op {
     /// The values its backward reads again.
     fn saved(&self, is_trained: impl Fn(WeightIdx) -> bool) -> Vec<ValueIdx> {
         match *self {
-            Op::RmsNorm { input, .. } => vec![input],
+            Op::RmsNorm { input, .. } | Op::LayerNorm { input, .. } | Op::Gelu { input, .. } => vec![input],
             // The gradient in the input needs the weight alone; those of a weight and of an adapter need the input.
             Op::Linear { input, weight, adapted, .. } if adapted.is_some() || is_trained(weight) => vec![input],
             Op::Linear { .. } => vec![],
-            Op::Attention { q, k, v, output } => vec![q, k, v, output],
+            Op::Attention { q, k, v, output, .. } => vec![q, k, v, output],
             Op::GatedMlp { gate, up, .. } => vec![gate, up],
-            Op::Embedding { .. } | Op::Rope { .. } | Op::Residual { .. } | Op::Head { .. } => vec![],
+            Op::Embedding { .. } | Op::Slice { .. } | Op::Rope { .. } | Op::Residual { .. } | Op::Head { .. } => vec![],
         }
+    }
+
+    /// Whether its output is cheap to make again from its inputs: norms, and what lies between two matrices of an MLP.
+    pub fn is_cheap(&self) -> bool {
+        matches!(self, Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::GatedMlp { .. } | Op::Gelu { .. })
     }
 }
 
@@ -108,7 +162,7 @@ impl Op {
 pub struct WeightSpec {
     /// Hugging Face's name.
     pub name: String,
-    /// `[out, in]`, `[V, C]` or `[C]`.
+    /// As stored: `[out, in]` or `[in, out]`, `[V, C]` or `[C]`.
     pub shape: Vec<usize>,
 }
 
@@ -128,6 +182,8 @@ pub struct AdaptedModule {
     pub n_in: usize,
     /// Output channels.
     pub n_out: usize,
+    /// How the module's own matrix is stored; A is (r, in) and B (out, r) either way.
+    pub layout: Layout,
 }
 
 /// A model's forward pass as a list, with the modules that carry adapters.
@@ -139,8 +195,8 @@ pub struct Program {
     pub weights: Vec<WeightSpec>,
     /// The list.
     pub ops: Vec<Op>,
-    /// How many values there are.
-    pub n_values: usize,
+    /// Channels of each value.
+    pub widths: Vec<usize>,
     /// The modules with an adapter, in the order of the list.
     pub adapted: Vec<AdaptedModule>,
     /// The weights that are trained themselves, rising; all others are frozen.
@@ -148,22 +204,40 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program of a Llama or Qwen2. `targets`: names of the modules that get adapters, each the last part of a module
+    /// The program of a model. `targets`: names of the modules that get adapters, each the last part of a module
     /// path (`q_proj`) or a longer suffix of it (`self_attn.q_proj`), as PEFT's list form of `target_modules`.
     ///
     /// # Errors
     /// A target that matches no linear module.
     pub fn new(config: &ModelConfig, targets: &[String]) -> Result<Self, LlmError> {
-        let mut builder = Builder::new(config.clone(), targets);
-        builder.build();
-        let unmatched: Vec<&String> = targets.iter().filter(|t| !builder.matched.contains(*t)).collect();
-        if let Some(target) = unmatched.first() {
-            let modules = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj";
-            return Err(LlmError::Adapter {
-                why: format!("no linear module is called `{target}`; there are {modules}"),
-            });
+        let builder = Builder::run(config, targets);
+        match targets.iter().find(|target| !builder.matched.contains(*target)) {
+            None => Ok(builder.program),
+            Some(target) => {
+                let modules = builder.linear_names.join(", ");
+                Err(LlmError::Adapter { why: format!("no linear module is called `{target}`; there are {modules}") })
+            }
         }
-        Ok(builder.program)
+    }
+
+    /// The names of all linear modules but the head, each the last part of its path: what PEFT's `target_modules: all-linear` stands for. Sorted.
+    pub fn all_linear(config: &ModelConfig) -> Vec<String> {
+        let mut names = Builder::run(config, &[]).linear_names;
+        names.sort();
+        names
+    }
+
+    /// How many values there are.
+    pub fn n_values(&self) -> usize {
+        self.widths.len()
+    }
+
+    /// Input and output channels of a linear module's matrix.
+    pub fn linear_shape(&self, weight: WeightIdx, layout: Layout) -> [usize; 2] {
+        match (layout, self.weights[weight].shape.as_slice()) {
+            (Layout::OutIn, &[n_out, n_in]) | (Layout::InOut, &[n_in, n_out]) => [n_in, n_out],
+            _ => unreachable!("the builder makes matrices of two dimensions"),
+        }
     }
 
     /// The program of full training: every weight is trained but those that a pattern of `freeze` names
@@ -202,6 +276,15 @@ impl Program {
         2 * self.adapted.len() + self.trained.len()
     }
 
+    /// Rounds the scales of embeddings to the dtypes that their weights are stored in.
+    pub(crate) fn round_scales(&mut self, stored: impl Fn(WeightIdx) -> DType) {
+        for op in &mut self.ops {
+            if let Op::Embedding { weight, scale: Some(scale), .. } = op {
+                *scale = rounded_scale(*scale, stored(*weight));
+            }
+        }
+    }
+
     /// The parameter that a weight is, if it is trained.
     pub fn parameter_of(&self, weight: WeightIdx) -> Option<ParameterIdx> {
         self.trained.binary_search(&weight).ok().map(|position| 2 * self.adapted.len() + position)
@@ -209,15 +292,15 @@ impl Program {
 
     /// Reads off the list what an engine must keep and which gradients are wanted.
     pub fn liveness(&self) -> Liveness {
-        let mut needs_gradient = vec![false; self.n_values];
+        let mut needs_gradient = vec![false; self.n_values()];
         for op in &self.ops {
             let Some(output) = op.output() else { continue };
             let is_adapted = matches!(op, Op::Linear { adapted: Some(_), .. });
             let is_trained = op.weights().iter().any(|&w| self.parameter_of(w).is_some());
             needs_gradient[output] = is_adapted || is_trained || op.inputs().iter().any(|&v| needs_gradient[v]);
         }
-        let mut is_saved = vec![false; self.n_values];
-        let mut last_use = vec![0; self.n_values];
+        let mut is_saved = vec![false; self.n_values()];
+        let mut last_use = vec![0; self.n_values()];
         for (op_idx, op) in self.ops.iter().enumerate() {
             for value in op.inputs() {
                 last_use[value] = op_idx;
@@ -230,7 +313,7 @@ impl Program {
             }
         }
         let mut dies_after = vec![Vec::new(); self.ops.len()];
-        for value in 0..self.n_values {
+        for value in 0..self.n_values() {
             dies_after[last_use[value]].push(value);
         }
         Liveness { needs_gradient, is_saved, dies_after }
@@ -249,6 +332,11 @@ impl Program {
     }
 }
 
+/// Name and shape of every weight of the model, as Hugging Face stores them, in the order of the list.
+pub fn tensor_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    Builder::run(config, &[]).program.weights.into_iter().map(|weight| (weight.name, weight.shape)).collect()
+}
+
 /// What to keep and what to compute backward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Liveness {
@@ -260,175 +348,5 @@ pub struct Liveness {
     pub dies_after: Vec<Vec<ValueIdx>>,
 }
 
-struct Builder<'t> {
-    program: Program,
-    targets: &'t [String],
-    matched: std::collections::BTreeSet<String>,
-}
-
-impl<'t> Builder<'t> {
-    fn new(config: ModelConfig, targets: &'t [String]) -> Self {
-        let program = Program { config, weights: vec![], ops: vec![], n_values: 0, adapted: vec![], trained: vec![] };
-        Builder { program, targets, matched: Default::default() }
-    }
-
-    fn value(&mut self) -> ValueIdx {
-        self.program.n_values += 1;
-        self.program.n_values - 1
-    }
-
-    fn weight(&mut self, name: String, shape: Vec<usize>) -> WeightIdx {
-        self.program.weights.push(WeightSpec { name, shape });
-        self.program.weights.len() - 1
-    }
-
-    fn build(&mut self) {
-        let config = self.program.config.clone();
-        let c = config.hidden_size;
-        let embedding = self.weight("model.embed_tokens.weight".into(), vec![config.vocab_size, c]);
-        let mut x = self.value();
-        self.program.ops.push(Op::Embedding { weight: embedding, output: x });
-        for layer_idx in 0..config.n_layers {
-            x = self.layer(&config, layer_idx, x);
-        }
-        let normed = self.rms_norm("model.norm.weight".into(), c, x);
-        let head =
-            if config.is_tied { embedding } else { self.weight("lm_head.weight".into(), vec![config.vocab_size, c]) };
-        self.program.ops.push(Op::Head { input: normed, weight: head });
-    }
-
-    fn layer(&mut self, config: &ModelConfig, layer_idx: usize, x: ValueIdx) -> ValueIdx {
-        let prefix = format!("model.layers.{layer_idx}");
-        let (c, i) = (config.hidden_size, config.intermediate_size);
-        let (q_width, kv_width) = (config.q_width(), config.kv_width());
-        let normed = self.rms_norm(format!("{prefix}.input_layernorm.weight"), c, x);
-        let q = self.linear(format!("{prefix}.self_attn.q_proj"), normed, c, q_width, config.has_qkv_bias);
-        let k = self.linear(format!("{prefix}.self_attn.k_proj"), normed, c, kv_width, config.has_qkv_bias);
-        let v = self.linear(format!("{prefix}.self_attn.v_proj"), normed, c, kv_width, config.has_qkv_bias);
-        let q = self.rope(q, config.n_heads);
-        let k = self.rope(k, config.n_kv_heads);
-        let attended = self.value();
-        self.program.ops.push(Op::Attention { q, k, v, output: attended });
-        let o = self.linear(format!("{prefix}.self_attn.o_proj"), attended, q_width, c, config.has_o_bias);
-        let x = self.residual(x, o);
-        let normed = self.rms_norm(format!("{prefix}.post_attention_layernorm.weight"), c, x);
-        let gate = self.linear(format!("{prefix}.mlp.gate_proj"), normed, c, i, config.has_mlp_bias);
-        let up = self.linear(format!("{prefix}.mlp.up_proj"), normed, c, i, config.has_mlp_bias);
-        let hidden = self.value();
-        self.program.ops.push(Op::GatedMlp { gate, up, output: hidden });
-        let down = self.linear(format!("{prefix}.mlp.down_proj"), hidden, i, c, config.has_mlp_bias);
-        self.residual(x, down)
-    }
-
-    fn rms_norm(&mut self, name: String, width: usize, input: ValueIdx) -> ValueIdx {
-        let (weight, output) = (self.weight(name, vec![width]), self.value());
-        self.program.ops.push(Op::RmsNorm { input, weight, output });
-        output
-    }
-
-    fn linear(&mut self, path: String, input: ValueIdx, n_in: usize, n_out: usize, has_bias: bool) -> ValueIdx {
-        let weight = self.weight(format!("{path}.weight"), vec![n_out, n_in]);
-        let bias = has_bias.then(|| self.weight(format!("{path}.bias"), vec![n_out]));
-        let is_target = |t: &&String| path == **t || path.ends_with(&format!(".{t}"));
-        let matching: Vec<String> = self.targets.iter().filter(is_target).cloned().collect();
-        let adapted = (!matching.is_empty()).then(|| {
-            self.matched.extend(matching);
-            self.program.adapted.push(AdaptedModule { path, n_in, n_out });
-            self.program.adapted.len() - 1
-        });
-        let output = self.value();
-        self.program.ops.push(Op::Linear { input, weight, bias, adapted, output });
-        output
-    }
-
-    fn rope(&mut self, input: ValueIdx, n_heads: usize) -> ValueIdx {
-        let output = self.value();
-        self.program.ops.push(Op::Rope { input, n_heads, output });
-        output
-    }
-
-    fn residual(&mut self, left: ValueIdx, right: ValueIdx) -> ValueIdx {
-        let output = self.value();
-        self.program.ops.push(Op::Residual { left, right, output });
-        output
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(n_layers: usize) -> ModelConfig {
-        ModelConfig::from_json(&format!(
-            r#"{{"architectures":["LlamaForCausalLM"],"hidden_size":8,"intermediate_size":12,"num_hidden_layers":{n_layers},
-            "num_attention_heads":2,"vocab_size":16,"max_position_embeddings":32}}"#
-        ))
-        .expect("valid")
-    }
-
-    #[test]
-    fn the_weights_are_those_of_the_config() {
-        let config = config(2);
-        let program = Program::new(&config, &[]).expect("no targets");
-        let mut ours: Vec<(String, Vec<usize>)> =
-            program.weights.iter().map(|w| (w.name.clone(), w.shape.clone())).collect();
-        let mut theirs = crate::config::tensor_shapes(&config);
-        ours.sort();
-        theirs.sort();
-        assert_eq!(ours, theirs);
-    }
-
-    #[test]
-    fn no_gradient_is_wanted_below_the_lowest_adapter() {
-        let program = Program::new(&config(2), &["down_proj".into()]).expect("a module");
-        let liveness = program.liveness();
-        let Op::Residual { output, .. } = program.ops.iter().find(|op| matches!(op, Op::Residual { .. })).expect("one")
-        else {
-            unreachable!("found by its kind")
-        };
-        assert!(!liveness.needs_gradient[*output], "the attention half of layer 0 lies below every adapter");
-        assert!(liveness.needs_gradient[program.n_values - 1]);
-        let Op::Attention { q, .. } = program.ops.iter().find(|op| matches!(op, Op::Attention { .. })).expect("one")
-        else {
-            unreachable!("found by its kind")
-        };
-        assert!(!liveness.is_saved[*q]);
-    }
-
-    #[test]
-    fn full_training_trains_what_is_not_frozen() {
-        let all = Program::full(&config(2), &[]).expect("valid");
-        assert_eq!(all.n_parameters(), all.weights.len());
-        assert!(all.liveness().needs_gradient.iter().all(|needs| *needs), "the embedding is trained");
-        let upper = Program::full(&config(2), &["model.embed_tokens".into(), "model.layers.0".into()]).expect("valid");
-        let names: Vec<&str> = upper.trained.iter().map(|&w| upper.weights[w].name.as_str()).collect();
-        assert!(
-            names
-                .iter()
-                .all(|n| n.starts_with("model.layers.1.") || n == &"model.norm.weight" || n == &"lm_head.weight")
-        );
-        assert_eq!(names.len(), 11, "{names:?}");
-        let liveness = upper.liveness();
-        let n_below = liveness.needs_gradient.iter().filter(|needs| !**needs).count();
-        // The embedding and the values of the first layer but the rotated ones.
-        assert_eq!(
-            n_below,
-            1 + upper
-                .ops
-                .iter()
-                .skip(1)
-                .position(|op| op.weights().iter().any(|w| upper.parameter_of(*w).is_some()))
-                .expect("one")
-        );
-        assert!(
-            Program::full(&config(1), &["*.q_porj".into()]).expect_err("a typing error").to_string().contains("q_porj")
-        );
-        assert!(Program::full(&config(1), &["*".into()]).is_err());
-    }
-
-    #[test]
-    fn a_target_that_matches_nothing_is_an_error() {
-        let error = Program::new(&config(1), &["q_proj".into(), "query".into()]).expect_err("no such module");
-        assert!(error.to_string().contains("`query`"), "{error}");
-    }
-}
+mod tests;

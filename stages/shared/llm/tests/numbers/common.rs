@@ -28,6 +28,10 @@ pub(crate) fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     difference.abs().and_then(|d| d.max_all()?.to_scalar::<f64>()).expect("not empty")
 }
 
+/// The models of this repository's own fixtures.
+pub(crate) const FAMILIES: [&str; 10] =
+    ["llama", "qwen2", "llama3", "mistral", "qwen2_window", "qwen3", "phi3", "gemma2", "gemma3", "gpt2"];
+
 /// The folders of this repository's own fixtures.
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity")

@@ -8,7 +8,7 @@ use pipe_llm::generate::{GenerationSettings, Prompt, Sampling, generate};
 use pipe_llm::weights::{self, WeightFiles};
 use pipe_llm::{CandleEngine, LlmError, ModelConfig, Program, Sequence};
 
-use crate::common::{Parity, fixtures, largest_difference, test_data};
+use crate::common::{FAMILIES, Parity, fixtures, largest_difference, test_data};
 
 /// f32: the rows of a pass are multiplied in other shapes.
 const CACHE_TOLERANCE: f64 = 2e-5;
@@ -23,9 +23,9 @@ fn run(engine: &CandleEngine, prompts: &[Prompt], settings: &GenerationSettings)
 
 #[test]
 fn a_cached_pass_has_the_logits_of_a_whole_one() {
-    for (family, dtype, tolerance) in
-        [("llama", DType::F32, CACHE_TOLERANCE), ("qwen2", DType::F32, CACHE_TOLERANCE), ("qwen2", DType::F64, 1e-12)]
-    {
+    let in_f32 = FAMILIES.map(|family| (family, DType::F32, CACHE_TOLERANCE));
+    let in_f64 = ["qwen2", "gemma2", "gpt2"].map(|family| (family, DType::F64, 1e-12));
+    for (family, dtype, tolerance) in in_f32.into_iter().chain(in_f64) {
         let parity = Parity::open(fixtures().join(family));
         let engine = parity.engine(dtype);
         let ids: [Vec<u32>; 2] = [(3..23).collect(), (50..57).collect()];

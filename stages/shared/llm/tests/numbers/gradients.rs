@@ -1,17 +1,25 @@
 //! The backward against central differences in f64 and against candle's autograd, and fast ops against plain ones.
 
-use crate::common::{Parity, fixtures, relative_difference};
+use crate::common::{FAMILIES, Parity, fixtures, relative_difference};
 use candle_core::{DType, Device, Tensor, Var};
+use pipe_llm::config::{Activation, Rope, RopeScaling, Scores};
 use pipe_llm::engine::{DropoutKey, GradientSum};
 use pipe_llm::ops::attention::{self, Documents, Heads};
 use pipe_llm::ops::dropout::{Dropout, Mask};
 use pipe_llm::ops::linear::{self, LowRank};
 use pipe_llm::ops::rope::{Direction, Positions, RopeTable};
-use pipe_llm::ops::{gated_mlp, head, rms_norm, rope};
+use pipe_llm::ops::{gated_mlp, gelu, head, layer_norm, rms_norm, rope, slice, softcap};
 use pipe_llm::{CandleEngine, Program, Sequence};
 
-/// Central differences in f64 with a step of 1e-5 are good to about 1e-9 relative on these models.
+/// Central differences of five points in f64, good to about 1e-9 relative to the largest on these models.
 const DIFFERENCE_TOLERANCE: f64 = 1e-6;
+
+/// The derivative of `f` at 0: an error of the fourth power of the step, and rounding by 1e-16 / 3e-5 of f.
+fn derivative(mut f: impl FnMut(f64) -> f64) -> f64 {
+    let step = 3e-5;
+    let mut difference = |step: f64| f(step) - f(-step);
+    (8.0 * difference(step) - difference(2.0 * step)) / (12.0 * step)
+}
 /// Both sides in f64.
 const AUTOGRAD_TOLERANCE: f64 = 1e-12;
 /// f32 rounding, relative.
@@ -26,11 +34,10 @@ fn random(seed: u64, shape: &[usize], dtype: DType) -> Tensor {
 /// All linear modules adapted, in f64, with dropout: the whole backward at once.
 fn everything(family: &str) -> (Parity, CandleEngine, pipe_llm::Adapter) {
     let parity = Parity::open(fixtures().join(family));
-    let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_string);
+    let targets = Program::all_linear(&parity.config);
     let program = Program::new(&parity.config, &targets).expect("targets");
     let engine = parity.engine_for(program, DType::F64);
-    let config =
-        pipe_llm::LoraConfig { lora_rank: 3, target_modules: targets.to_vec(), ..parity.lora_config("adapter") };
+    let config = pipe_llm::LoraConfig { lora_rank: 3, target_modules: targets, ..parity.lora_config("adapter") };
     let mut adapter = pipe_llm::Adapter::fresh(config, engine.program(), 1, &Device::Cpu).expect("an adapter");
     for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
         module.a = module.a.to_dtype(DType::F64).expect("cast");
@@ -46,7 +53,7 @@ fn loss_with(engine: &CandleEngine, adapter: &pipe_llm::Adapter, sequence: &Sequ
 
 #[test]
 fn the_backward_equals_central_differences() {
-    for family in ["llama", "qwen2"] {
+    for family in FAMILIES {
         let (parity, engine, adapter) = everything(family);
         let sequence = &parity.batch(0, true)[0];
         let key = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
@@ -64,7 +71,7 @@ fn the_backward_equals_central_differences() {
                     *tensor = (&*tensor + (&direction * by).expect("scaled")).expect("moved");
                     loss_with(&engine, &adapter, sequence, key)
                 };
-                let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                let difference = derivative(moved);
                 let error = (difference - along).abs() / along.abs().max(1e-3);
                 let path = &adapter.modules[module_idx].path;
                 assert!(
@@ -78,7 +85,7 @@ fn the_backward_equals_central_differences() {
 
 #[test]
 fn the_weights_gradients_equal_central_differences() {
-    for family in ["llama", "qwen2"] {
+    for family in FAMILIES {
         let parity = Parity::open(fixtures().join(family));
         let mut engine = parity.engine_for(Program::full(&parity.config, &[]).expect("all"), DType::F64);
         let sequence = &parity.batch(0, true)[0];
@@ -94,7 +101,7 @@ fn the_weights_gradients_equal_central_differences() {
                 *slot = (&value + (&direction * by).expect("scaled")).expect("moved");
                 engine.loss(None, sequence).expect("a loss")
             };
-            let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            let difference = derivative(&mut moved);
             moved(0.0);
             let error = (difference - along).abs() / along.abs().max(1e-3);
             let name = &engine.program().weights[parameter_idx].name;
@@ -142,6 +149,15 @@ fn assert_close(what: &str, ours: &Tensor, theirs: &Tensor, tolerance: f64) {
 }
 
 const HEADS: Heads = Heads { n_heads: 4, n_kv_heads: 2, head_dim: 6 };
+/// Only scaled; with a window; with a cap; with both.
+const SCORES: [Scores; 4] = [
+    Scores { scale: 0.4, cap: None, window: None },
+    Scores { scale: 0.4, cap: None, window: Some(3) },
+    Scores { scale: 0.4, cap: Some(0.8), window: None },
+    Scores { scale: 0.4, cap: Some(0.8), window: Some(3) },
+];
+/// Of six channels, four turn.
+const ROPE: Rope = Rope { theta: 10_000.0, rotary_dim: 4, scaling: RopeScaling::None };
 
 fn attention_inputs(dtype: DType) -> (Vec<Tensor>, Vec<std::ops::Range<usize>>) {
     let inputs = vec![random(1, &[13, 24], dtype), random(2, &[13, 12], dtype), random(3, &[13, 12], dtype)];
@@ -162,13 +178,34 @@ fn each_backward_equals_candles_autograd() {
     );
 
     let (gate, up) = (random(3, &[5, 7], DType::F64), random(4, &[5, 7], DType::F64));
-    let (d_y, theirs) = autograd(&[gate.clone(), up.clone()], |i| gated_mlp::plain(&i[0], &i[1]));
-    let (d_gate, d_up) = gated_mlp::plain_backward(&d_y, &gate, &up).expect("backward");
-    assert_close("gate", &d_gate, &theirs[0], AUTOGRAD_TOLERANCE);
-    assert_close("up", &d_up, &theirs[1], AUTOGRAD_TOLERANCE);
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        let (d_y, theirs) = autograd(&[gate.clone(), up.clone()], |i| gated_mlp::plain(activation, &i[0], &i[1]));
+        let (d_gate, d_up) = gated_mlp::plain_backward(activation, &d_y, &gate, &up).expect("backward");
+        assert_close("gate", &d_gate, &theirs[0], AUTOGRAD_TOLERANCE);
+        assert_close("up", &d_up, &theirs[1], AUTOGRAD_TOLERANCE);
+    }
+    let (d_y, theirs) = autograd(std::slice::from_ref(&gate), |i| gelu::plain(&i[0]));
+    assert_close("gelu", &gelu::plain_backward(&d_y, &gate).expect("backward"), &theirs[0], AUTOGRAD_TOLERANCE);
+    let (d_y, theirs) = autograd(std::slice::from_ref(&gate), |i| softcap::plain(1.5, &i[0]));
+    let y = softcap::plain(1.5, &gate).expect("forward");
+    let ours = softcap::plain_backward(1.5, &d_y, &y).expect("backward");
+    assert_close("softcap", &ours, &theirs[0], AUTOGRAD_TOLERANCE);
+    let (d_y, theirs) = autograd(std::slice::from_ref(&gate), |i| slice::forward(&i[0], 2, 4));
+    assert_close("slice", &slice::backward(&d_y, 2, 7).expect("backward"), &theirs[0], AUTOGRAD_TOLERANCE);
 
-    let table = RopeTable::new(10_000.0, 6, 16);
-    let positions = Positions::new(&table, &[0, 1, 2, 0, 1]);
+    let (x, bias) = (random(5, &[5, 8], DType::F64), random(6, &[8], DType::F64));
+    let inputs = [x.clone(), weight.clone(), bias.clone()];
+    let (d_y, theirs) = autograd(&inputs, |i| Ok(layer_norm::plain(&i[0], &i[1], &i[2], 1e-5)?.0));
+    let (_, moments) = layer_norm::plain(&x, &weight, &bias, 1e-5).expect("forward");
+    let d_x = layer_norm::plain_backward(&d_y, &x, &weight, &moments).expect("backward");
+    let (d_weight, d_bias) = layer_norm::plain_parameter_gradients(&d_y, &x, &moments).expect("backward");
+    for (what, ours, theirs) in [("x", d_x, &theirs[0]), ("weight", d_weight, &theirs[1]), ("bias", d_bias, &theirs[2])]
+    {
+        assert_close(&format!("layer_norm {what}"), &ours, theirs, AUTOGRAD_TOLERANCE);
+    }
+
+    let table = RopeTable::new(&ROPE, 6, 16);
+    let positions = Positions::new(&table, &[0, 1, 2, 0, 1], &[0..3, 3..5]);
     let x = random(5, &[5, 24], DType::F64);
     let (d_y, theirs) = autograd(&[x], |i| rope::plain(&i[0], 4, &positions, Direction::Forward));
     assert_close(
@@ -180,14 +217,18 @@ fn each_backward_equals_candles_autograd() {
 
     let (inputs, documents) = attention_inputs(DType::F64);
     let documents = Documents::new(&documents);
-    let (d_o, theirs) = autograd(&inputs, |i| Ok(attention::plain(HEADS, &documents, &i[0], &i[1], &i[2])?.0));
-    let (o, log_sum_exp) = attention::plain(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("forward");
-    let saved = attention::Saved { q: &inputs[0], k: &inputs[1], v: &inputs[2], o: &o, log_sum_exp: &log_sum_exp };
-    let ours = attention::plain_backward(HEADS, &documents, &saved, &d_o).expect("backward");
-    for (what, ours, theirs) in
-        [("q", &ours.d_q, &theirs[0]), ("k", &ours.d_k, &theirs[1]), ("v", &ours.d_v, &theirs[2])]
-    {
-        assert_close(what, ours, theirs, AUTOGRAD_TOLERANCE);
+    for scores in SCORES {
+        let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]];
+        let plain = |q: &Tensor, k: &Tensor, v: &Tensor| attention::plain(HEADS, scores, &documents, q, k, v);
+        let (d_o, theirs) = autograd(&inputs, |i| Ok(plain(&i[0], &i[1], &i[2])?.0));
+        let (o, log_sum_exp) = plain(q, k, v).expect("forward");
+        let saved = attention::Saved { q, k, v, o: &o, log_sum_exp: &log_sum_exp };
+        let ours = attention::plain_backward(HEADS, scores, &documents, &saved, &d_o).expect("backward");
+        for (what, ours, theirs) in
+            [("q", &ours.d_q, &theirs[0]), ("k", &ours.d_k, &theirs[1]), ("v", &ours.d_v, &theirs[2])]
+        {
+            assert_close(&format!("{what}, {scores:?}"), ours, theirs, AUTOGRAD_TOLERANCE);
+        }
     }
 
     let (x, a, b) = (random(6, &[5, 8], DType::F64), random(7, &[3, 8], DType::F64), random(8, &[6, 3], DType::F64));
@@ -216,17 +257,39 @@ fn the_loss_of_the_head_equals_candles() {
     // candle's is the mean.
     let loss = candle_nn::loss::cross_entropy(&logits, &index).and_then(|l| l * targets.len() as f64).expect("a loss");
     let theirs = loss.backward().expect("gradients");
-    let ours = head::loss(&x, &weight, &rows, &targets, BOTH).expect("a loss");
+    let ours = head::loss(&x, &weight, None, &rows, &targets, BOTH).expect("a loss");
     assert!((ours.loss_sum / loss.to_scalar::<f64>().expect("a number") - 1.0).abs() < 1e-12);
     assert_close("head", &ours.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), AUTOGRAD_TOLERANCE);
     let theirs_weight = theirs.get(&weight_var).expect("a gradient");
     assert_close("head weight", ours.d_weight.as_ref().expect("wanted"), theirs_weight, AUTOGRAD_TOLERANCE);
     // The fast head in f32 on the same numbers.
     let cast = |t: &Tensor| t.to_dtype(DType::F32).expect("cast");
-    let fast = head::loss(&cast(&x), &cast(&weight), &rows, &targets, BOTH).expect("a loss");
+    let fast = head::loss(&cast(&x), &cast(&weight), None, &rows, &targets, BOTH).expect("a loss");
     assert!((fast.loss_sum / ours.loss_sum - 1.0).abs() < 1e-6, "{} against {}", fast.loss_sum, ours.loss_sum);
     assert_close("fast head weight", fast.d_weight.as_ref().expect("wanted"), theirs_weight, FAST_TOLERANCE);
     assert_close("fast head", &fast.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), FAST_TOLERANCE);
+}
+
+#[test]
+fn a_capped_head_equals_candles() {
+    let (x, weight) = (random(1, &[9, 8], DType::F64), random(2, &[17, 8], DType::F64));
+    let (rows, targets): (Vec<u32>, Vec<u32>) = ((1..9).collect(), (1..9).map(|i| i * 2).collect());
+    let (var, weight_var) = (Var::from_tensor(&x).expect("a variable"), Var::from_tensor(&weight).expect("a variable"));
+    let logits = var.as_tensor().narrow(0, 1, 8).and_then(|t| t.matmul(&weight_var.t()?)).expect("logits");
+    let capped = (logits / 2.0).and_then(|t| t.tanh()? * 2.0).expect("capped");
+    let index = Tensor::new(targets.as_slice(), &Device::Cpu).expect("targets");
+    let loss = candle_nn::loss::cross_entropy(&capped, &index).and_then(|l| l * targets.len() as f64).expect("a loss");
+    let theirs = loss.backward().expect("gradients");
+    let ours = head::loss(&x, &weight, Some(2.0), &rows, &targets, BOTH).expect("a loss");
+    assert!((ours.loss_sum / loss.to_scalar::<f64>().expect("a number") - 1.0).abs() < 1e-12);
+    assert_close("head", &ours.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), AUTOGRAD_TOLERANCE);
+    let theirs_weight = theirs.get(&weight_var).expect("a gradient");
+    assert_close("head weight", ours.d_weight.as_ref().expect("wanted"), theirs_weight, AUTOGRAD_TOLERANCE);
+    let cast = |t: &Tensor| t.to_dtype(DType::F32).expect("cast");
+    let fast = head::loss(&cast(&x), &cast(&weight), Some(2.0), &rows, &targets, BOTH).expect("a loss");
+    assert!((fast.loss_sum / ours.loss_sum - 1.0).abs() < 1e-6, "{} against {}", fast.loss_sum, ours.loss_sum);
+    assert_close("fast head", &fast.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), FAST_TOLERANCE);
+    assert_close("fast head weight", fast.d_weight.as_ref().expect("wanted"), theirs_weight, FAST_TOLERANCE);
 }
 
 #[test]
@@ -243,20 +306,38 @@ fn fast_ops_equal_plain_ones() {
         FAST_TOLERANCE,
     );
     let up = random(4, &[11, 24], f32);
-    assert_close(
-        "gated_mlp",
-        &gated_mlp::forward(&x, &up).expect("fast"),
-        &gated_mlp::plain(&x, &up).expect("plain"),
-        FAST_TOLERANCE,
-    );
-    let (fast, plain) =
-        (gated_mlp::backward(&d_y, &x, &up).expect("fast"), gated_mlp::plain_backward(&d_y, &x, &up).expect("plain"));
-    assert_close("d_gate", &fast.0, &plain.0, FAST_TOLERANCE);
-    assert_close("d_up", &fast.1, &plain.1, FAST_TOLERANCE);
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        let fast = gated_mlp::forward(activation, &x, &up).expect("fast");
+        assert_close("gated_mlp", &fast, &gated_mlp::plain(activation, &x, &up).expect("plain"), FAST_TOLERANCE);
+        let fast = gated_mlp::backward(activation, &d_y, &x, &up).expect("fast");
+        let plain = gated_mlp::plain_backward(activation, &d_y, &x, &up).expect("plain");
+        assert_close("d_gate", &fast.0, &plain.0, FAST_TOLERANCE);
+        assert_close("d_up", &fast.1, &plain.1, FAST_TOLERANCE);
+    }
+    let (fast, plain) = (gelu::forward(&x).expect("fast"), gelu::plain(&x).expect("plain"));
+    assert_close("gelu", &fast, &plain, FAST_TOLERANCE);
+    let (fast, plain) = (gelu::backward(&d_y, &x).expect("fast"), gelu::plain_backward(&d_y, &x).expect("plain"));
+    assert_close("gelu d_x", &fast, &plain, FAST_TOLERANCE);
+    let (fast, plain) = (softcap::forward(1.5, &x).expect("fast"), softcap::plain(1.5, &x).expect("plain"));
+    assert_close("softcap", &fast, &plain, FAST_TOLERANCE);
+    let fast = softcap::backward(1.5, &d_y, &plain).expect("fast");
+    assert_close("softcap d_x", &fast, &softcap::plain_backward(1.5, &d_y, &plain).expect("plain"), FAST_TOLERANCE);
 
-    let table = RopeTable::new(10_000.0, 6, 16);
+    let bias = random(6, &[24], f32);
+    let fast = layer_norm::forward(&x, &weight, &bias, 1e-5).expect("fast");
+    let plain = layer_norm::plain(&x, &weight, &bias, 1e-5).expect("plain");
+    assert_close("layer_norm", &fast.0, &plain.0, FAST_TOLERANCE);
+    let d_x = layer_norm::backward(&d_y, &x, &weight, &fast.1).expect("fast");
+    let plain_d_x = layer_norm::plain_backward(&d_y, &x, &weight, &plain.1).expect("plain");
+    assert_close("layer_norm d_x", &d_x, &plain_d_x, FAST_TOLERANCE);
+    let fast = layer_norm::parameter_gradients(&d_y, &x, &fast.1).expect("fast");
+    let plain = layer_norm::plain_parameter_gradients(&d_y, &x, &plain.1).expect("plain");
+    assert_close("layer_norm d_weight", &fast.0, &plain.0, FAST_TOLERANCE);
+    assert_close("layer_norm d_bias", &fast.1, &plain.1, FAST_TOLERANCE);
+
+    let table = RopeTable::new(&ROPE, 6, 16);
     let ids: Vec<u32> = (0..11).collect();
-    let positions = Positions::new(&table, &ids);
+    let positions = Positions::new(&table, &ids, std::slice::from_ref(&(0..11)));
     for direction in [Direction::Forward, Direction::Backward] {
         let fast = rope::rotate(&x, 4, &positions, direction).expect("fast");
         assert_close("rope", &fast, &rope::plain(&x, 4, &positions, direction).expect("plain"), FAST_TOLERANCE);
@@ -264,17 +345,21 @@ fn fast_ops_equal_plain_ones() {
 
     let (inputs, documents) = attention_inputs(f32);
     let documents = Documents::new(&documents);
-    let fast = attention::forward(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("fast");
-    let plain = attention::plain(HEADS, &documents, &inputs[0], &inputs[1], &inputs[2]).expect("plain");
-    assert_close("attention", &fast.0, &plain.0, FAST_TOLERANCE);
     let d_o = random(5, &[13, 24], f32);
-    let saved = |o, log_sum_exp| attention::Saved { q: &inputs[0], k: &inputs[1], v: &inputs[2], o, log_sum_exp };
-    let fast = attention::backward(HEADS, &documents, &saved(&fast.0, &fast.1), &d_o).expect("fast");
-    let plain = attention::plain_backward(HEADS, &documents, &saved(&plain.0, &plain.1), &d_o).expect("plain");
-    for (what, fast, plain) in
-        [("d_q", &fast.d_q, &plain.d_q), ("d_k", &fast.d_k, &plain.d_k), ("d_v", &fast.d_v, &plain.d_v)]
-    {
-        assert_close(what, fast, plain, FAST_TOLERANCE);
+    let [q, k, v] = [&inputs[0], &inputs[1], &inputs[2]];
+    for scores in SCORES {
+        let fast = attention::forward(HEADS, scores, &documents, q, k, v).expect("fast");
+        let plain = attention::plain(HEADS, scores, &documents, q, k, v).expect("plain");
+        assert_close(&format!("attention, {scores:?}"), &fast.0, &plain.0, FAST_TOLERANCE);
+        let saved = |o, log_sum_exp| attention::Saved { q, k, v, o, log_sum_exp };
+        let backward = (attention::backward, attention::plain_backward);
+        let fast = backward.0(HEADS, scores, &documents, &saved(&fast.0, &fast.1), &d_o).expect("fast");
+        let plain = backward.1(HEADS, scores, &documents, &saved(&plain.0, &plain.1), &d_o).expect("plain");
+        for (what, fast, plain) in
+            [("d_q", &fast.d_q, &plain.d_q), ("d_k", &fast.d_k, &plain.d_k), ("d_v", &fast.d_v, &plain.d_v)]
+        {
+            assert_close(&format!("{what}, {scores:?}"), fast, plain, FAST_TOLERANCE);
+        }
     }
 }
 

@@ -45,6 +45,7 @@ impl Job {
             lora_dropout: 0.05,
             use_rslora: false,
             target_modules: targets.to_vec(),
+            fan_in_fan_out: false,
             base_model: None,
             revision: None,
         };

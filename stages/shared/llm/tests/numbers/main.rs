@@ -12,3 +12,5 @@ mod long;
 mod native;
 /// Logits, gradients and training curves against PyTorch + PEFT.
 mod parity;
+/// Frequencies of rotary positions against transformers'.
+mod rope;

@@ -9,11 +9,10 @@ use pipe_llm::schedule::{Schedule, ScheduleType};
 use pipe_llm::trainer::{Trained, Trainer};
 use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence};
 
-use crate::common::{Parity, documents_of, fixtures, relative_difference};
+use crate::common::{FAMILIES, Parity, documents_of, fixtures, relative_difference};
 
 /// Two orders of adding the same f32 numbers.
 const TOLERANCE: f64 = 1e-5;
-const FAMILIES: [&str; 2] = ["llama", "qwen2"];
 const SETTINGS: AdamWSettings =
     AdamWSettings { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 };
 const KEY: DropoutKey = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
@@ -60,28 +59,39 @@ fn random(seed: u64, shape: &[usize]) -> Tensor {
 
 /// Adapters on some and on all modules, full training of all and of some weights.
 fn cases() -> Vec<Case> {
-    let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-    let mut cases = Vec::new();
-    for family in FAMILIES {
-        for targets in [&["q_proj", "v_proj"][..], &["down_proj", "o_proj"], &all] {
-            let parity = Parity::open(fixtures().join(family));
-            let targets: Vec<String> = targets.iter().map(|t| (*t).to_string()).collect();
-            let program = Program::new(&parity.config, &targets).expect("targets");
-            let config = LoraConfig { lora_rank: 3, target_modules: targets.clone(), ..parity.lora_config("adapter") };
-            let mut adapter = Adapter::fresh(config, &program, 1, &Device::Cpu).expect("an adapter");
-            for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
-                module.b = random(module_idx as u64, module.b.dims());
-            }
-            cases.push(Case { name: format!("{family} {targets:?}"), parity, program, adapter: Some(adapter) });
+    FAMILIES.into_iter().flat_map(cases_of).collect()
+}
+
+fn cases_of(family: &str) -> Vec<Case> {
+    let open = || Parity::open(fixtures().join(family));
+    let all = Program::all_linear(&open().config);
+    let (some, freeze): (&[&str], &[&[&str]]) = match family {
+        "llama" | "qwen2" => (
+            &["q_proj,v_proj", "down_proj,o_proj"],
+            &[&[], &["model.embed_tokens", "*norm.weight"], &["model.layers.0", "*k_proj.weight"]],
+        ),
+        "gpt2" => (&["mlp.c_proj"], &[&[], &["transformer.wte", "*.ln_1", "*.bias"]]),
+        "phi3" => (&["qkv_proj"], &[&[], &["model.layers.0", "*up_proj.weight"]]),
+        _ => (&[], &[&[]]),
+    };
+    let listed = some.iter().map(|names| names.split(',').map(str::to_string).collect::<Vec<_>>());
+    let adapters = listed.chain([all]).map(|targets| {
+        let parity = open();
+        let program = Program::new(&parity.config, &targets).expect("targets");
+        let config = LoraConfig { lora_rank: 3, target_modules: targets.clone(), ..parity.lora_config("adapter") };
+        let mut adapter = Adapter::fresh(config, &program, 1, &Device::Cpu).expect("an adapter");
+        for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
+            module.b = random(module_idx as u64, module.b.dims());
         }
-        for freeze in [&[][..], &["model.embed_tokens", "*norm.weight"], &["model.layers.0", "*k_proj.weight"]] {
-            let parity = Parity::open(fixtures().join(family));
-            let freeze: Vec<String> = freeze.iter().map(|p: &&str| (*p).to_string()).collect();
-            let program = Program::full(&parity.config, &freeze).expect("some are left");
-            cases.push(Case { name: format!("{family} without {freeze:?}"), parity, program, adapter: None });
-        }
-    }
-    cases
+        Case { name: format!("{family} {targets:?}"), parity, program, adapter: Some(adapter) }
+    });
+    let full = freeze.iter().map(|freeze| {
+        let parity = open();
+        let freeze: Vec<String> = freeze.iter().map(|p| (*p).to_string()).collect();
+        let program = Program::full(&parity.config, &freeze).expect("some are left");
+        Case { name: format!("{family} without {freeze:?}"), parity, program, adapter: None }
+    });
+    adapters.chain(full).collect()
 }
 
 fn tensor(values: &[f32]) -> Tensor {

@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use pipe_kernels::gated_mlp::Activation;
 use pipe_kernels::gemm::{Matrix, Start, multiply};
-use pipe_kernels::{attention, dropout, gated_mlp, reduce, rms_norm, rope};
+use pipe_kernels::{attention, dropout, gated_mlp, gelu, layer_norm, reduce, rms_norm, rope};
+use rayon::prelude::*;
 
 use super::arena::Block;
-use super::forward::attention_scores;
+use super::forward::ROWS_OF_TASK;
 use super::parts::part_of;
 use super::pass::{Leaves, Pass};
-use crate::program::{AdaptedIdx, Op, ValueIdx, WeightIdx};
+use crate::program::{AdaptedIdx, Layout, Op, Rows, ValueIdx, WeightIdx};
 
 impl Pass<'_, '_> {
     /// Turns the gradient of an op's output into those of its inputs, of its weights and of its adapter.
@@ -18,12 +18,15 @@ impl Pass<'_, '_> {
         let started = Instant::now();
         let op = self.op(op_idx);
         match *op {
-            Op::Embedding { weight, output } => self.embed_back(weight, output, leaves),
-            Op::RmsNorm { .. } => self.norm_back(op_idx, leaves),
+            Op::Embedding { weight, rows, scale, output } => self.embed_back(weight, rows, scale, output, leaves),
+            Op::RmsNorm { .. } => self.rms_norm_back(op_idx, leaves),
+            Op::LayerNorm { .. } => self.layer_norm_back(op_idx, leaves),
             Op::Linear { .. } => return self.linear_back(op_idx, started, leaves),
-            Op::Rope { input, n_heads, output } => self.rotate_back(input, n_heads, output),
+            Op::Slice { input, start, output } => self.slice_back(input, start, output),
+            Op::Rope { input, n_heads, rope, output } => self.rotate_back(input, n_heads, rope, output),
             Op::Attention { .. } => self.attend_back(op_idx),
-            Op::GatedMlp { gate, up, output } => self.gate_back(gate, up, output),
+            Op::GatedMlp { .. } => self.gate_back(op),
+            Op::Gelu { input, output } => self.gelu_back(input, output),
             Op::Residual { left, right, output } => self.residual_back(left, right, output),
             Op::Head { .. } => unreachable!("it is where the backward begins"),
         }
@@ -66,38 +69,47 @@ impl Pass<'_, '_> {
         self.work.arena.give(block);
     }
 
-    fn embed_back(&mut self, weight: WeightIdx, output: ValueIdx, leaves: &mut Leaves<'_>) {
+    fn embed_back(
+        &mut self,
+        weight: WeightIdx,
+        rows: Rows,
+        scale: Option<f64>,
+        output: ValueIdx,
+        leaves: &mut Leaves<'_>,
+    ) {
         let parameter = self.shared.program.parameter_of(weight).expect("else it would want no gradient");
         if self.is_dry {
             return;
         }
-        let config = &self.shared.program.config;
-        let (width, len) = (config.hidden_size, self.n_tokens() * config.hidden_size);
+        let (width, len, n_rows) =
+            (self.shared.program.widths[output], self.len(output), self.shared.program.weights[weight].shape[0]);
         let d_y = self.d_output(output);
         let [d_y] = self.work.arena.slices([(d_y, len)]);
+        let (ids, scale) = (self.batch.ids(rows), scale.map_or(1.0, |scale| scale as f32));
         for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
-            let d_weight = leaves.tensor(pack_idx, parameter, config.vocab_size * width);
-            for (id, d_y) in
-                self.batch.input_ids[rows.clone()].iter().zip(d_y[rows.start * width..].chunks_exact(width))
-            {
+            let d_weight = leaves.tensor(pack_idx, parameter, n_rows * width);
+            for (id, d_y) in ids[rows.clone()].iter().zip(d_y[rows.start * width..].chunks_exact(width)) {
                 let d_row = &mut d_weight[*id as usize * width..][..width];
-                d_row.iter_mut().zip(d_y).for_each(|(sum, d_y)| *sum += d_y);
+                d_row.iter_mut().zip(d_y).for_each(|(sum, d_y)| *sum += scale * d_y);
             }
         }
     }
 
-    fn norm_back(&mut self, op_idx: usize, leaves: &mut Leaves<'_>) {
-        let Op::RmsNorm { input, weight, output } = *self.op(op_idx) else { unreachable!("called for norms") };
-        let (n_tokens, width) = (self.n_tokens(), self.shared.program.config.hidden_size);
-        let len = n_tokens * width;
+    fn rms_norm_back(&mut self, op_idx: usize, leaves: &mut Leaves<'_>) {
+        let op = self.op(op_idx);
+        let Op::RmsNorm { input, weight, adds_one, output } = *op else { unreachable!("called for RMSNorm") };
+        let (shared, len, n_rows) = (self.shared, self.len(output), self.n_moments(op));
+        // Where each head is normed, a token has as many rows as heads.
+        let (width, rows_of_token) = (shared.program.weights[weight].n_elements(), n_rows / self.n_tokens());
         let d_y = self.d_output(output);
         let (x, inv_rms) = (self.value(input), self.extras[op_idx].expect("the forward kept r"));
-        if let Some(parameter) = self.shared.program.parameter_of(weight).filter(|_| !self.is_dry) {
-            let [x, d_y, inv_rms] = self.work.arena.slices([(x, len), (d_y, len), (inv_rms, n_tokens)]);
-            for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
+        if let Some(parameter) = shared.program.parameter_of(weight).filter(|_| !self.is_dry) {
+            let [x, d_y, inv_rms] = self.work.arena.slices([(x, len), (d_y, len), (inv_rms, n_rows)]);
+            for (pack_idx, tokens) in self.batch.packs.iter().enumerate() {
+                let rows = tokens.start * rows_of_token..tokens.end * rows_of_token;
                 let at = rows.start * width..rows.end * width;
                 let d_weight = leaves.tensor(pack_idx, parameter, width);
-                rms_norm::weight_gradient(&d_y[at.clone()], &x[at], &inv_rms[rows.clone()], d_weight);
+                rms_norm::weight_gradient(&d_y[at.clone()], &x[at], &inv_rms[rows], d_weight);
             }
         }
         if !self.wants(input) {
@@ -105,9 +117,45 @@ impl Pass<'_, '_> {
         }
         let d_x = self.work.arena.take(len);
         if !self.is_dry {
-            let blocks = [(x, len), (d_y, len), (inv_rms, n_tokens), (d_x, len)];
+            let blocks = [(x, len), (d_y, len), (inv_rms, n_rows), (d_x, len)];
             let [x, d_y, inv_rms, d_x] = self.work.arena.slices(blocks);
-            rms_norm::backward(d_y, x, self.shared.weights[weight].f32(), inv_rms, d_x);
+            rms_norm::backward(d_y, x, &shared.norm_weight(weight, adds_one), inv_rms, d_x);
+        }
+        self.add_to(input, d_x, len);
+    }
+
+    fn layer_norm_back(&mut self, op_idx: usize, leaves: &mut Leaves<'_>) {
+        let op = self.op(op_idx);
+        let Op::LayerNorm { input, weight, bias, output } = *op else { unreachable!("called for LayerNorm") };
+        let (shared, len, n_tokens, n_moments) = (self.shared, self.len(output), self.n_tokens(), self.n_moments(op));
+        let width = shared.program.widths[output];
+        let d_y = self.d_output(output);
+        let (x, moments) = (self.value(input), self.extras[op_idx].expect("the forward kept mean and r"));
+        let parameters = [weight, bias].map(|weight| shared.program.parameter_of(weight));
+        if !self.is_dry && parameters.iter().any(Option::is_some) {
+            let [x, d_y, moments] = self.work.arena.slices([(x, len), (d_y, len), (moments, n_moments)]);
+            let (mean, inv_std) = moments.split_at(n_tokens);
+            for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
+                let at = rows.start * width..rows.end * width;
+                let [mut d_weight, mut d_bias] = [vec![0.0; width], vec![0.0; width]];
+                let (mean, inv_std) = (&mean[rows.clone()], &inv_std[rows.clone()]);
+                layer_norm::parameter_gradients(&d_y[at.clone()], &x[at], mean, inv_std, &mut d_weight, &mut d_bias);
+                for (parameter, gradient) in parameters.into_iter().zip([d_weight, d_bias]) {
+                    if let Some(parameter) = parameter {
+                        reduce::add_assign(leaves.tensor(pack_idx, parameter, width), &gradient);
+                    }
+                }
+            }
+        }
+        if !self.wants(input) {
+            return;
+        }
+        let d_x = self.work.arena.take(len);
+        if !self.is_dry {
+            let blocks = [(x, len), (d_y, len), (moments, n_moments), (d_x, len)];
+            let [x, d_y, moments, d_x] = self.work.arena.slices(blocks);
+            let (mean, inv_std) = moments.split_at(n_tokens);
+            layer_norm::backward(d_y, x, shared.weights[weight].f32(), mean, inv_std, d_x);
         }
         self.add_to(input, d_x, len);
     }
@@ -120,13 +168,13 @@ impl Pass<'_, '_> {
         let started = Instant::now();
         let op = self.op(self.shared.plan.producer[value]);
         let block = match *op {
-            Op::RmsNorm { input, weight, .. } => {
-                let inv_rms = self.work.arena.take(self.n_tokens());
-                let y = self.normed(input, weight, inv_rms);
-                self.work.arena.give(inv_rms);
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } => {
+                let moments = self.work.arena.take(self.n_moments(op));
+                let y = self.normed(op, moments);
+                self.work.arena.give(moments);
                 y
             }
-            Op::GatedMlp { gate, up, .. } => self.gated(gate, up),
+            Op::GatedMlp { .. } | Op::Gelu { .. } => self.activated(op),
             _ => unreachable!("all other values are kept"),
         };
         self.values[value] = Some(block);
@@ -135,11 +183,10 @@ impl Pass<'_, '_> {
     }
 
     fn linear_back(&mut self, op_idx: usize, started: Instant, leaves: &mut Leaves<'_>) {
-        let Op::Linear { input, weight, bias, adapted, output } = *self.op(op_idx) else {
+        let Op::Linear { input, weight, layout, bias, adapted, output } = *self.op(op_idx) else {
             unreachable!("called for linear ops")
         };
-        let shape = &self.shared.program.weights[weight].shape;
-        let (n_tokens, n_out, n_in) = (self.n_tokens(), shape[0], shape[1]);
+        let (n_tokens, [n_in, n_out]) = (self.n_tokens(), self.shared.program.linear_shape(weight, layout));
         let d_y = self.d_output(output);
         let adapter = self.adapter(adapted);
         if self.wants(input) {
@@ -147,11 +194,15 @@ impl Pass<'_, '_> {
             if !self.is_dry {
                 let work = &mut *self.work;
                 let [d_y, d_x] = work.arena.slices([(d_y, n_tokens * n_out), (d_x, n_tokens * n_in)]);
-                let right = self.shared.weights[weight].matrix();
+                let stored = self.shared.weights[weight].matrix();
+                let right = match layout {
+                    Layout::OutIn => stored,
+                    Layout::InOut => stored.transposed(),
+                };
                 multiply(Matrix::new(&*d_y, n_tokens, n_out), right, d_x, start, &mut work.scratch);
             }
         }
-        self.weight_back(weight, bias, input, d_y, leaves);
+        self.weight_back((weight, layout), bias, input, d_y, leaves);
         let started = self.parts.add("linear", started);
         if let Some((module_idx, _)) = adapter {
             let h = self.extras[op_idx].expect("the forward kept scale x A^T");
@@ -160,18 +211,17 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// `d_W += d_y^T x` and `d_b += sum of d_y`, where they are trained.
+    /// `d_W += d_y^T x`, or its transpose, and `d_b += sum of d_y`, where they are trained.
     fn weight_back(
         &mut self,
-        weight: WeightIdx,
+        (weight, layout): (WeightIdx, Layout),
         bias: Option<WeightIdx>,
         input: ValueIdx,
         d_y: Block,
         leaves: &mut Leaves<'_>,
     ) {
         let program = self.shared.program;
-        let shape = &program.weights[weight].shape;
-        let (n_tokens, n_out, n_in) = (self.n_tokens(), shape[0], shape[1]);
+        let (n_tokens, [n_in, n_out]) = (self.n_tokens(), program.linear_shape(weight, layout));
         if let Some(parameter) = bias.and_then(|bias| program.parameter_of(bias)).filter(|_| !self.is_dry) {
             let [d_y] = self.work.arena.slices([(d_y, n_tokens * n_out)]);
             for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
@@ -190,7 +240,11 @@ impl Pass<'_, '_> {
             let d_weight = leaves.tensor(pack_idx, parameter, n_out * n_in);
             let d_y = Matrix::new(&d_y[rows.start * n_out..rows.end * n_out], rows.len(), n_out);
             let x = Matrix::new(&x[rows.start * n_in..rows.end * n_in], rows.len(), n_in);
-            multiply(d_y.transposed(), x, d_weight, Start::Output, &mut work.scratch);
+            let (left, right) = match layout {
+                Layout::OutIn => (d_y, x),
+                Layout::InOut => (x, d_y),
+            };
+            multiply(left.transposed(), right, d_weight, Start::Output, &mut work.scratch);
         }
     }
 
@@ -291,20 +345,36 @@ impl Pass<'_, '_> {
         Some(dropped)
     }
 
-    fn rotate_back(&mut self, input: ValueIdx, n_heads: usize, output: ValueIdx) {
-        let head_dim = self.shared.program.config.head_dim;
-        let len = self.n_tokens() * n_heads * head_dim;
+    /// The columns of the gradient that the slice was taken from; the other slices have the others.
+    fn slice_back(&mut self, input: ValueIdx, start: usize, output: ValueIdx) {
+        let widths = [input, output].map(|value| self.shared.program.widths[value]);
+        let ([len, y_len], d_y) = ([input, output].map(|value| self.len(value)), self.d_output(output));
+        let (d_x, was) = self.sum_of(input, len);
+        if !self.is_dry {
+            let [d_x, d_y] = self.work.arena.slices([(d_x, len), (d_y, y_len)]);
+            let rows = (d_x.par_chunks_exact_mut(widths[0]), d_y.par_chunks_exact(widths[1])).into_par_iter();
+            rows.with_min_len(ROWS_OF_TASK).for_each(|(d_x, d_y)| {
+                if was == Start::Zero {
+                    d_x.fill(0.0);
+                }
+                d_x[start..start + d_y.len()].iter_mut().zip(d_y).for_each(|(sum, d_y)| *sum += d_y);
+            });
+        }
+    }
+
+    fn rotate_back(&mut self, input: ValueIdx, n_heads: usize, rope: usize, output: ValueIdx) {
+        let (head_dim, len) = (self.shared.program.config.head_dim, self.len(output));
         let (d_y, _) = self.sum_of(output, len);
         self.d_values[output] = None;
         if !self.is_dry {
             let [d_y] = self.work.arena.slices([(d_y, len)]);
-            rope::rotate_back(d_y, n_heads, head_dim, self.shared.table, &self.batch.position_ids);
+            rope::rotate_back(d_y, n_heads, head_dim, self.shared.tables[rope].kernel(), &self.rope_rows[rope]);
         }
         self.add_to(input, d_y, len);
     }
 
     fn attend_back(&mut self, op_idx: usize) {
-        let Op::Attention { q, k, v, output } = *self.op(op_idx) else { unreachable!("called for attention") };
+        let Op::Attention { q, k, v, scores, output } = *self.op(op_idx) else { unreachable!("called for attention") };
         let shape = self.attention_shape();
         let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
         let n_rows = shape.n_tokens * shape.n_heads;
@@ -322,7 +392,7 @@ impl Pass<'_, '_> {
                 (d_v, n_keys),
             ];
             let [q, k, v, o, log_sum_exp, d_o, d_q, d_k, d_v] = self.work.arena.slices(blocks);
-            let scores = attention_scores(&shape);
+            let scores = scores.kernel();
             attention::backward(shape, &self.batch.documents, scores, q, k, v, o, log_sum_exp, d_o, d_q, d_k, d_v);
         }
         for (value, block, len) in [(q, d_q, n_queries), (k, d_k, n_keys), (v, d_v, n_keys)] {
@@ -334,14 +404,25 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn gate_back(&mut self, gate: ValueIdx, up: ValueIdx, output: ValueIdx) {
-        let len = self.n_tokens() * self.shared.program.config.intermediate_size;
+    fn gelu_back(&mut self, input: ValueIdx, output: ValueIdx) {
+        let (len, x, d_y) = (self.len(output), self.value(input), self.d_output(output));
+        let d_x = self.work.arena.take(len);
+        if !self.is_dry {
+            let [x, d_y, d_x] = self.work.arena.slices([(x, len), (d_y, len), (d_x, len)]);
+            gelu::backward(d_y, x, d_x);
+        }
+        self.add_to(input, d_x, len);
+    }
+
+    fn gate_back(&mut self, op: &Op) {
+        let Op::GatedMlp { gate, up, activation, output } = *op else { unreachable!("called for gated MLPs") };
+        let len = self.len(output);
         let d_y = self.d_output(output);
         let [d_gate, d_up] = [len; 2].map(|len| self.work.arena.take(len));
         if !self.is_dry {
             let blocks = [(d_y, len), (self.value(gate), len), (self.value(up), len), (d_gate, len), (d_up, len)];
             let [d_y, gate, up, d_gate, d_up] = self.work.arena.slices(blocks);
-            gated_mlp::backward(Activation::Silu, d_y, gate, up, d_gate, d_up);
+            gated_mlp::backward(activation, d_y, gate, up, d_gate, d_up);
         }
         for (value, block) in [(gate, d_gate), (up, d_up)] {
             if self.wants(value) {
@@ -353,7 +434,7 @@ impl Pass<'_, '_> {
     }
 
     fn residual_back(&mut self, left: ValueIdx, right: ValueIdx, output: ValueIdx) {
-        let len = self.n_tokens() * self.shared.program.config.hidden_size;
+        let len = self.len(output);
         let d_y = self.d_values[output].take().expect("every value with a gradient reaches the head");
         let wanted: Vec<ValueIdx> = [left, right].into_iter().filter(|value| self.wants(*value)).collect();
         for _ in 1..wanted.len() {

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::program::Rows;
 use crate::sequence::Sequence;
 
 /// What a pass reads: T rows in all.
@@ -52,6 +53,14 @@ impl Batch {
             targets: vec![0; n_supervised],
         };
         Batch::new(&vec![&sequence; n_packs])
+    }
+
+    /// Which rows of an embedding: (T).
+    pub(super) fn ids(&self, rows: Rows) -> &[u32] {
+        match rows {
+            Rows::Tokens => &self.input_ids,
+            Rows::Positions => &self.position_ids,
+        }
     }
 
     pub(super) fn n_tokens(&self) -> usize {

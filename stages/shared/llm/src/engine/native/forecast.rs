@@ -14,6 +14,7 @@ use super::pass::{Pass, attention_shape};
 use super::{Execution, HEAD_ROWS, NativeEngine};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
+use crate::ops::rope::RopeTable;
 use crate::program::Op;
 
 /// Rows that fill the products of a pass: more packs than this takes gain nothing measurable.
@@ -138,6 +139,6 @@ impl NativeEngine {
         let documents: Vec<_> = (0..n_packs).map(|pack| pack * pack_len..(pack + 1) * pack_len).collect();
         left + right.min(gemm::SLAB_LEN_MAX)
             + attention::n_kept_elements(attention_shape(config, n_tokens), &documents)
-            + self.n_positions * config.head_dim
+            + self.tables.iter().map(RopeTable::n_elements).sum::<usize>()
     }
 }

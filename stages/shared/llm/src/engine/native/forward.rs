@@ -2,15 +2,18 @@
 
 use std::time::Instant;
 
-use pipe_kernels::gated_mlp::Activation;
 use pipe_kernels::gemm::{Matrix, Start, multiply};
-use pipe_kernels::{attention, dropout, gated_mlp, reduce, rms_norm, rope};
+use pipe_kernels::{attention, dropout, gated_mlp, gelu, layer_norm, reduce, rms_norm, rope};
 use rayon::prelude::*;
 
 use super::arena::Block;
 use super::parts::part_of;
 use super::pass::Pass;
-use crate::program::{AdaptedIdx, Op, ValueIdx, WeightIdx};
+use crate::config::Scores;
+use crate::program::{AdaptedIdx, Layout, Op, Rows, ValueIdx, WeightIdx};
+
+/// Rows of a copy that are worth a task. Never changes a result.
+pub(super) const ROWS_OF_TASK: usize = 32;
 
 impl Pass<'_, '_> {
     /// Runs one op. `keeps_extra`: its backward follows; `wants_output`: or only the extra is wanted.
@@ -18,12 +21,16 @@ impl Pass<'_, '_> {
         let started = Instant::now();
         let op = self.op(op_idx);
         let extra = match *op {
-            Op::Embedding { weight, output } => self.embed(weight, output),
-            Op::RmsNorm { input, weight, output } => Some(self.norm(input, weight, output)),
+            Op::Embedding { weight, rows, scale, output } => self.embed(weight, rows, scale, output),
+            Op::RmsNorm { output, .. } | Op::LayerNorm { output, .. } => Some(self.norm(op, output)),
             Op::Linear { output, .. } => return self.linear(op_idx, output, keeps_extra, wants_output, started),
-            Op::Rope { input, n_heads, output } => self.rotate(op_idx, input, n_heads, output),
-            Op::Attention { q, k, v, output } => Some(self.attend(q, k, v, output)),
-            Op::GatedMlp { gate, up, output } => self.gate(gate, up, output),
+            Op::Slice { input, start, output } => self.slice(input, start, output),
+            Op::Rope { input, n_heads, rope, output } => self.rotate(op_idx, input, n_heads, rope, output),
+            Op::Attention { q, k, v, scores, output } => Some(self.attend(q, k, v, scores, output)),
+            Op::GatedMlp { output, .. } | Op::Gelu { output, .. } => {
+                self.values[output] = Some(self.activated(op));
+                None
+            }
             Op::Residual { left, right, output } => self.residual(op_idx, left, right, output),
             Op::Head { .. } => unreachable!("the head makes no value"),
         };
@@ -38,47 +45,85 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn embed(&mut self, weight: WeightIdx, output: ValueIdx) -> Option<Block> {
-        let width = self.shared.program.config.hidden_size;
-        let len = self.n_tokens() * width;
+    fn embed(&mut self, weight: WeightIdx, rows: Rows, scale: Option<f64>, output: ValueIdx) -> Option<Block> {
+        let (width, len) = (self.shared.program.widths[output], self.len(output));
         let y = self.work.arena.take(len);
         self.values[output] = Some(y);
         if !self.is_dry {
             let view = &self.shared.weights[weight];
             let [y] = self.work.arena.slices([(y, len)]);
-            for (y, id) in y.chunks_exact_mut(width).zip(&self.batch.input_ids) {
+            for (y, id) in y.chunks_exact_mut(width).zip(self.batch.ids(rows)) {
                 view.copy_row(*id as usize, y);
+            }
+            if let Some(scale) = scale {
+                reduce::scale(y, scale as f32);
             }
         }
         None
     }
 
-    fn norm(&mut self, input: ValueIdx, weight: WeightIdx, output: ValueIdx) -> Block {
-        let inv_rms = self.work.arena.take(self.n_tokens());
-        let y = self.normed(input, weight, inv_rms);
+    /// Runs a norm; returns what its backward needs.
+    fn norm(&mut self, op: &Op, output: ValueIdx) -> Block {
+        let moments = self.work.arena.take(self.n_moments(op));
+        let y = self.normed(op, moments);
         self.values[output] = Some(y);
-        inv_rms
+        moments
     }
 
-    /// The output of a norm; `inv_rms` is overwritten.
-    pub(super) fn normed(&mut self, input: ValueIdx, weight: WeightIdx, inv_rms: Block) -> Block {
-        let (n_tokens, config) = (self.n_tokens(), &self.shared.program.config);
-        let len = n_tokens * config.hidden_size;
+    /// Elements of the moments of a norm: `r` of each row, or its mean too. Where the weight is that of a head, each head is a row.
+    pub(super) fn n_moments(&self, op: &Op) -> usize {
+        match *op {
+            Op::RmsNorm { weight, output, .. } => self.len(output) / self.shared.program.weights[weight].n_elements(),
+            Op::LayerNorm { .. } => 2 * self.n_tokens(),
+            _ => unreachable!("called for norms"),
+        }
+    }
+
+    /// The output of a norm; `moments` is overwritten.
+    pub(super) fn normed(&mut self, op: &Op, moments: Block) -> Block {
+        let (Op::RmsNorm { input, output, .. } | Op::LayerNorm { input, output, .. }) = *op else {
+            unreachable!("called for norms")
+        };
+        let (len, n_moments) = (self.len(output), self.n_moments(op));
         let (x, y) = (self.value(input), self.work.arena.take(len));
-        if !self.is_dry {
-            let weight = self.shared.weights[weight].f32();
-            let [x, y, inv_rms] = self.work.arena.slices([(x, len), (y, len), (inv_rms, n_tokens)]);
-            rms_norm::forward(x, weight, config.rms_norm_eps as f32, y, inv_rms);
+        if self.is_dry {
+            return y;
+        }
+        let (shared, eps) = (self.shared, self.shared.program.config.norm_eps as f32);
+        let [x, y_slice, moments] = self.work.arena.slices([(x, len), (y, len), (moments, n_moments)]);
+        match *op {
+            Op::RmsNorm { weight, adds_one, .. } => {
+                rms_norm::forward(x, &shared.norm_weight(weight, adds_one), eps, y_slice, moments);
+            }
+            Op::LayerNorm { weight, bias, .. } => {
+                let (weight, bias) = (shared.weights[weight].f32(), shared.weights[bias].f32());
+                let (mean, inv_std) = moments.split_at_mut(n_moments / 2);
+                layer_norm::forward(x, weight, bias, eps, y_slice, mean, inv_std);
+            }
+            _ => unreachable!("called for norms"),
         }
         y
     }
 
+    /// Columns of a value, copied.
+    fn slice(&mut self, input: ValueIdx, start: usize, output: ValueIdx) -> Option<Block> {
+        let widths = [input, output].map(|value| self.shared.program.widths[value]);
+        let [x_len, y_len] = [input, output].map(|value| self.len(value));
+        let (x, y) = (self.value(input), self.work.arena.take(y_len));
+        self.values[output] = Some(y);
+        if !self.is_dry {
+            let [x, y] = self.work.arena.slices([(x, x_len), (y, y_len)]);
+            let rows = (y.par_chunks_exact_mut(widths[1]), x.par_chunks_exact(widths[0])).into_par_iter();
+            rows.with_min_len(ROWS_OF_TASK).for_each(|(y, x)| y.copy_from_slice(&x[start..start + y.len()]));
+        }
+        None
+    }
+
     fn linear(&mut self, op_idx: usize, output: ValueIdx, keeps_extra: bool, wants_output: bool, started: Instant) {
-        let Op::Linear { input, weight, bias, adapted, .. } = *self.op(op_idx) else {
+        let Op::Linear { input, weight, layout, bias, adapted, .. } = *self.op(op_idx) else {
             unreachable!("called for linear ops")
         };
-        let shape = &self.shared.program.weights[weight].shape;
-        let (n_tokens, n_out, n_in) = (self.n_tokens(), shape[0], shape[1]);
+        let (n_tokens, [n_in, n_out]) = (self.n_tokens(), self.shared.program.linear_shape(weight, layout));
         let x = self.value(input);
         let y = wants_output.then(|| self.work.arena.take(n_tokens * n_out));
         self.values[output] = y;
@@ -87,7 +132,11 @@ impl Pass<'_, '_> {
         {
             let work = &mut *self.work;
             let [x, y] = work.arena.slices([(x, n_tokens * n_in), (y, n_tokens * n_out)]);
-            let right = self.shared.weights[weight].matrix().transposed();
+            let stored = self.shared.weights[weight].matrix();
+            let right = match layout {
+                Layout::OutIn => stored.transposed(),
+                Layout::InOut => stored,
+            };
             multiply(Matrix::new(&*x, n_tokens, n_in), right, y, Start::Zero, &mut work.scratch);
             if let Some(bias) = bias {
                 reduce::add_row(y, self.shared.weights[bias].f32());
@@ -155,19 +204,25 @@ impl Pass<'_, '_> {
         y
     }
 
-    fn rotate(&mut self, op_idx: usize, input: ValueIdx, n_heads: usize, output: ValueIdx) -> Option<Block> {
-        let head_dim = self.shared.program.config.head_dim;
-        let len = self.n_tokens() * n_heads * head_dim;
+    fn rotate(
+        &mut self,
+        op_idx: usize,
+        input: ValueIdx,
+        n_heads: usize,
+        rope: usize,
+        output: ValueIdx,
+    ) -> Option<Block> {
+        let (head_dim, len) = (self.shared.program.config.head_dim, self.len(output));
         let y = self.moved_or_copied(op_idx, input, len);
         self.values[output] = Some(y);
         if !self.is_dry {
             let [y] = self.work.arena.slices([(y, len)]);
-            rope::rotate(y, n_heads, head_dim, self.shared.table, &self.batch.position_ids);
+            rope::rotate(y, n_heads, head_dim, self.shared.tables[rope].kernel(), &self.rope_rows[rope]);
         }
         None
     }
 
-    fn attend(&mut self, q: ValueIdx, k: ValueIdx, v: ValueIdx, output: ValueIdx) -> Block {
+    fn attend(&mut self, q: ValueIdx, k: ValueIdx, v: ValueIdx, scores: Scores, output: ValueIdx) -> Block {
         let shape = self.attention_shape();
         let (n_queries, n_keys) = (shape.n_query_elements(), shape.n_key_elements());
         let n_rows = shape.n_tokens * shape.n_heads;
@@ -177,29 +232,38 @@ impl Pass<'_, '_> {
         if !self.is_dry {
             let blocks = [(q, n_queries), (k, n_keys), (v, n_keys), (o, n_queries), (log_sum_exp, n_rows)];
             let [q, k, v, o, log_sum_exp] = self.work.arena.slices(blocks);
-            attention::forward(shape, &self.batch.documents, attention_scores(&shape), q, k, v, o, log_sum_exp);
+            attention::forward(shape, &self.batch.documents, scores.kernel(), q, k, v, o, log_sum_exp);
         }
         log_sum_exp
     }
 
-    fn gate(&mut self, gate: ValueIdx, up: ValueIdx, output: ValueIdx) -> Option<Block> {
-        self.values[output] = Some(self.gated(gate, up));
-        None
-    }
-
-    /// The output of a gated MLP.
-    pub(super) fn gated(&mut self, gate: ValueIdx, up: ValueIdx) -> Block {
-        let len = self.n_tokens() * self.shared.program.config.intermediate_size;
-        let (gate, up, y) = (self.value(gate), self.value(up), self.work.arena.take(len));
-        if !self.is_dry {
-            let [gate, up, y] = self.work.arena.slices([(gate, len), (up, len), (y, len)]);
-            gated_mlp::forward(Activation::Silu, gate, up, y);
+    /// What lies between the matrices of an MLP.
+    pub(super) fn activated(&mut self, op: &Op) -> Block {
+        match *op {
+            Op::GatedMlp { gate, up, activation, output } => {
+                let len = self.len(output);
+                let (gate, up, y) = (self.value(gate), self.value(up), self.work.arena.take(len));
+                if !self.is_dry {
+                    let [gate, up, y] = self.work.arena.slices([(gate, len), (up, len), (y, len)]);
+                    gated_mlp::forward(activation, gate, up, y);
+                }
+                y
+            }
+            Op::Gelu { input, output } => {
+                let len = self.len(output);
+                let (x, y) = (self.value(input), self.work.arena.take(len));
+                if !self.is_dry {
+                    let [x, y] = self.work.arena.slices([(x, len), (y, len)]);
+                    gelu::forward(x, y);
+                }
+                y
+            }
+            _ => unreachable!("called for what lies between the matrices of an MLP"),
         }
-        y
     }
 
     fn residual(&mut self, op_idx: usize, left: ValueIdx, right: ValueIdx, output: ValueIdx) -> Option<Block> {
-        let len = self.n_tokens() * self.shared.program.config.hidden_size;
+        let len = self.len(output);
         let left = self.value(left);
         let y = self.moved_or_copied(op_idx, right, len);
         self.values[output] = Some(y);
@@ -209,9 +273,4 @@ impl Pass<'_, '_> {
         }
         None
     }
-}
-
-/// Scaled by `1 / sqrt(D)`.
-pub(super) fn attention_scores(shape: &attention::Shape) -> attention::Scores {
-    attention::Scores::scaled((1.0 / libm::sqrt(shape.head_dim as f64)) as f32)
 }

@@ -1,7 +1,7 @@
-//! The head: logits and cross-entropy of the supervised rows, a chunk at a time, as in `ops/head.rs`.
+//! The head: logits, maybe capped, and cross-entropy of the supervised rows, a chunk at a time, as in `ops/head.rs`.
 
-use pipe_kernels::cross_entropy;
 use pipe_kernels::gemm::{Matrix, Start, even_chunk_len, multiply, multiply_into_rows_of};
+use pipe_kernels::{cross_entropy, softcap};
 
 use super::pass::{Leaves, Pass};
 use crate::program::Op;
@@ -16,10 +16,11 @@ fn logits_row_len(vocab_size: usize) -> usize {
 impl Pass<'_, '_> {
     /// The losses of the supervised rows, pack by pack. With `leaves`, the gradient of the head's input is left for the backward.
     pub(super) fn head_losses(&mut self, mut leaves: Option<&mut Leaves<'_>>) -> Vec<Vec<f32>> {
-        let Some(Op::Head { input, weight }) = self.shared.program.ops.last() else {
+        let Some(Op::Head { input, weight, cap }) = self.shared.program.ops.last() else {
             unreachable!("every program ends in its head")
         };
         let trains = leaves.is_some();
+        let cap = cap.map(|cap| cap as f32);
         let config = &self.shared.program.config;
         let (width, vocab_size) = (config.hidden_size, config.vocab_size);
         let row_len = logits_row_len(vocab_size);
@@ -39,23 +40,39 @@ impl Pass<'_, '_> {
                 let n = chunk.len();
                 let rows_block = self.work.arena.take(n * width);
                 let logits_block = self.work.arena.take(n * row_len);
+                // The backward of the cap reads what it made, where the losses' gradients will be.
+                let capped_block = cap.filter(|_| trains).map(|cap| (cap, self.work.arena.take(n * row_len)));
                 if !self.is_dry {
                     let work = &mut *self.work;
                     let (ids, targets) = (&self.batch.supervised[chunk.clone()], &self.batch.targets[chunk]);
                     let right = self.shared.weights[*weight].matrix();
                     let losses = &mut losses[start - supervised.start..][..n];
+                    let (rows_len, logits_len) = (n * width, n * row_len);
                     let [x, rows, logits] =
-                        work.arena.slices([(x, len), (rows_block, n * width), (logits_block, n * row_len)]);
+                        work.arena.slices([(x, len), (rows_block, rows_len), (logits_block, logits_len)]);
                     for (row, id) in rows.chunks_exact_mut(width).zip(ids) {
                         row.copy_from_slice(&x[*id as usize * width..][..width]);
                     }
                     let (left, turned) = (Matrix::new(&*rows, n, width), right.transposed());
                     multiply_into_rows_of(row_len, left, turned, logits, Start::Zero, &mut work.scratch);
+                    if let Some(cap) = cap {
+                        softcap::forward(cap, logits);
+                    }
+                    if let Some((_, block)) = capped_block {
+                        let [logits, capped] = work.arena.slices([(logits_block, logits_len), (block, logits_len)]);
+                        capped.copy_from_slice(logits);
+                    }
+                    let [logits] = work.arena.slices([(logits_block, logits_len)]);
                     if trains {
                         cross_entropy::forward_backward(logits, vocab_size, targets, 1.0, losses);
                     } else {
                         cross_entropy::forward(logits, vocab_size, targets, losses);
                     }
+                    if let Some((cap, block)) = capped_block {
+                        let [logits, capped] = work.arena.slices([(logits_block, logits_len), (block, logits_len)]);
+                        softcap::backward(cap, capped, logits);
+                    }
+                    let [rows, logits] = work.arena.slices([(rows_block, rows_len), (logits_block, logits_len)]);
                     let d_logits = Matrix::in_rows_of(row_len, &*logits, n, vocab_size);
                     let parameter = self.shared.program.parameter_of(*weight);
                     if let (Some(leaves), Some(parameter)) = (leaves.as_deref_mut(), parameter) {
@@ -70,12 +87,13 @@ impl Pass<'_, '_> {
                     }
                     if let Some(d_x) = d_x {
                         multiply(d_logits, right, rows, Start::Zero, &mut work.scratch);
-                        let [d_x, rows] = work.arena.slices([(d_x, len), (rows_block, n * width)]);
+                        let [d_x, rows] = work.arena.slices([(d_x, len), (rows_block, rows_len)]);
                         for (row, id) in rows.chunks_exact(width).zip(ids) {
                             d_x[*id as usize * width..][..width].copy_from_slice(row);
                         }
                     }
                 }
+                capped_block.into_iter().for_each(|(_, block)| self.work.arena.give(block));
                 self.work.arena.give(logits_block);
                 self.work.arena.give(rows_block);
             }

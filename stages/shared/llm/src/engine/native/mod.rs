@@ -22,7 +22,6 @@ mod weight;
 use std::sync::Mutex;
 
 use candle_core::Tensor;
-use pipe_kernels::rope;
 use rayon::prelude::*;
 
 pub use forecast::{Forecast, PackShape};
@@ -32,6 +31,7 @@ use super::parts::{self, Clock, Parts};
 use super::{DropoutKey, LossSum, Sums};
 use crate::adapter::Adapter;
 use crate::error::LlmError;
+use crate::ops::rope::RopeTable;
 use crate::program::{Liveness, Op, Program};
 use crate::sequence::Sequence;
 use batch::Batch;
@@ -67,7 +67,8 @@ pub struct NativeEngine {
     plan: WalkPlan,
     execution: Execution,
     weights: Vec<Weight>,
-    table: rope::Table,
+    /// One per rope of the config.
+    tables: Vec<RopeTable>,
     n_positions: usize,
     workspaces: Mutex<Vec<Workspace>>,
     clock: Clock,
@@ -78,12 +79,14 @@ impl NativeEngine {
     ///
     /// # Errors
     /// When a weight cannot be widened.
-    pub fn new(program: Program, weights: Vec<Weight>, n_positions: usize) -> Result<Self, LlmError> {
+    pub fn new(mut program: Program, weights: Vec<Weight>, n_positions: usize) -> Result<Self, LlmError> {
+        program.round_scales(|weight| weights[weight].dtype());
         let liveness = program.liveness();
         let prepare =
             |(weight_idx, weight): (usize, Weight)| weight.prepare(program.parameter_of(weight_idx).is_some());
         let weights = weights.into_iter().enumerate().map(prepare).collect::<Result<_, _>>()?;
-        let table = rope::Table::new(n_positions, program.config.head_dim, program.config.rope_theta as f32);
+        let ropes = program.config.ropes.iter();
+        let tables = ropes.map(|rope| RopeTable::new(rope, program.config.head_dim, n_positions)).collect();
         let plan = WalkPlan::new(&program, &liveness, 0);
         Ok(NativeEngine {
             program,
@@ -91,7 +94,7 @@ impl NativeEngine {
             plan,
             execution: Execution::default(),
             weights,
-            table,
+            tables,
             n_positions,
             workspaces: Mutex::default(),
             clock: Clock::default(),
@@ -304,7 +307,7 @@ impl NativeEngine {
             program: &self.program,
             liveness: &self.liveness,
             plan: &self.plan,
-            table: &self.table,
+            tables: &self.tables,
             weights: self.weights.iter().map(Weight::view).collect(),
             adapters: adapters.iter().map(|m| LowRankView { a: View::of(&m.a), b: View::of(&m.b) }).collect(),
             lora_rank: adapter.map_or(0, |adapter| adapter.config.lora_rank),

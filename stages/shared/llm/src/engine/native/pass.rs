@@ -2,10 +2,11 @@
 //!
 //! A *dry* pass takes and gives the same blocks in the same order and computes nothing: its highest mark is the memory that the real one needs.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use pipe_kernels::dropout::Mask;
-use pipe_kernels::{attention, gemm, rope};
+use pipe_kernels::{attention, gemm};
 
 use super::arena::{Arena, Block};
 use super::batch::Batch;
@@ -14,7 +15,8 @@ use super::parts::Parts;
 use super::schedule::{Segment, WalkPlan};
 use super::weight::View;
 use crate::config::ModelConfig;
-use crate::program::{AdaptedIdx, Liveness, Op, ParameterIdx, Program, ValueIdx};
+use crate::ops::rope::RopeTable;
+use crate::program::{AdaptedIdx, Liveness, Op, ParameterIdx, Program, ValueIdx, WeightIdx};
 
 /// What a pass may keep from the one before it: memory, nothing else.
 #[derive(Debug, Default)]
@@ -34,7 +36,8 @@ pub(super) struct Shared<'t> {
     pub(super) program: &'t Program,
     pub(super) liveness: &'t Liveness,
     pub(super) plan: &'t WalkPlan,
-    pub(super) table: &'t rope::Table,
+    /// One per rope of the config.
+    pub(super) tables: &'t [RopeTable],
     pub(super) weights: Vec<View<'t>>,
     /// Per adapted module; empty without an adapter.
     pub(super) adapters: Vec<LowRankView<'t>>,
@@ -45,6 +48,14 @@ pub(super) struct Shared<'t> {
     pub(super) masks: Vec<Option<Mask>>,
     /// Rows of logits at a time.
     pub(super) head_rows_max: usize,
+}
+
+impl Shared<'_> {
+    /// The weight of a norm, or 1 + weight.
+    pub(super) fn norm_weight(&self, weight: WeightIdx, adds_one: bool) -> Cow<'_, [f32]> {
+        let weight = self.weights[weight].f32();
+        if adds_one { weight.iter().map(|w| 1.0 + w).collect() } else { Cow::Borrowed(weight) }
+    }
 }
 
 /// Where gradients go: one of them for all packs (a chain), or one per pack.
@@ -70,9 +81,11 @@ pub(super) struct Pass<'p, 't> {
     pub(super) batch: &'p Batch,
     pub(super) work: &'p mut Workspace,
     pub(super) parts: &'p mut Parts,
+    /// Per rope of the config: the row of its table for each token, (T).
+    pub(super) rope_rows: Vec<Cow<'p, [u32]>>,
     /// Per value; (T, width).
     pub(super) values: Vec<Option<Block>>,
-    /// Per op: `r` of a norm (T), log-sum-exp (T, H), `scale x A^T` of an adapter (T, r).
+    /// Per op: `r` of an RMSNorm (T, or T H), mean and `r` of a LayerNorm (2, T), log-sum-exp (T, H), `scale x A^T` of an adapter (T, r).
     pub(super) extras: Vec<Option<Block>>,
     /// Per value: its gradient.
     pub(super) d_values: Vec<Option<Block>>,
@@ -82,12 +95,14 @@ pub(super) struct Pass<'p, 't> {
 impl<'p, 't> Pass<'p, 't> {
     pub(super) fn new(shared: &'p Shared<'t>, batch: &'p Batch, work: &'p mut Workspace, parts: &'p mut Parts) -> Self {
         work.arena.clear();
-        let (n_values, n_ops) = (shared.program.n_values, shared.program.ops.len());
+        let (n_values, n_ops) = (shared.program.n_values(), shared.program.ops.len());
+        let rows = |table: &'t RopeTable| table.rows(&batch.position_ids, &batch.documents);
         Pass {
             shared,
             batch,
             work,
             parts,
+            rope_rows: shared.tables.iter().map(rows).collect(),
             values: vec![None; n_values],
             extras: vec![None; n_ops],
             d_values: vec![None; n_values],
@@ -110,6 +125,11 @@ impl<'p, 't> Pass<'p, 't> {
 
     pub(super) fn n_tokens(&self) -> usize {
         self.batch.n_tokens()
+    }
+
+    /// Elements of a value: (T, width).
+    pub(super) fn len(&self, value: ValueIdx) -> usize {
+        self.n_tokens() * self.shared.program.widths[value]
     }
 
     pub(super) fn attention_shape(&self) -> attention::Shape {

@@ -7,7 +7,7 @@
 //!
 //! A *cut* is a place where a single value is alive; the ops between two cuts are a *segment*. A segment can be recomputed: forward it
 //! keeps nothing but its input, and the backward runs it again first. Two kinds of values are never kept, since they are cheap to make again from
-//! others that are: outputs of RMSNorm and of the gated MLP.
+//! others that are: outputs of norms, and of what lies between an MLP's matrices.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ impl WalkPlan {
     /// `n_recomputed` segments are recomputed, of those that have a backward: first those with an MLP, which keep most for what
     /// they cost, each kind from the first layer on, since the last ones are needed again at once.
     pub(super) fn new(program: &Program, liveness: &Liveness, n_recomputed: usize) -> Self {
-        let n_values = program.n_values;
+        let n_values = program.n_values();
         let mut producer = vec![0; n_values];
         for (op_idx, op) in program.ops.iter().enumerate() {
             if let Some(output) = op.output() {
@@ -47,7 +47,7 @@ impl WalkPlan {
         let mut kept = liveness.is_saved.clone();
         for value in 0..n_values {
             let op = &program.ops[producer[value]];
-            if kept[value] && matches!(op, Op::RmsNorm { .. } | Op::GatedMlp { .. }) {
+            if kept[value] && op.is_cheap() {
                 kept[value] = false;
                 op.inputs().into_iter().for_each(|input| kept[input] = true);
             }
@@ -57,7 +57,8 @@ impl WalkPlan {
         let has_backward = |segment: &Segment| {
             ops(segment).iter().filter_map(Op::output).any(|output| liveness.needs_gradient[output])
         };
-        let has_mlp = |segment: &Segment| ops(segment).iter().any(|op| matches!(op, Op::GatedMlp { .. }));
+        let has_mlp =
+            |segment: &Segment| ops(segment).iter().any(|op| matches!(op, Op::GatedMlp { .. } | Op::Gelu { .. }));
         let mut order: Vec<usize> = (0..segments.len()).filter(|&idx| has_backward(&segments[idx])).collect();
         order.sort_by_key(|&idx| !has_mlp(&segments[idx]));
         for segment_idx in order.into_iter().take(n_recomputed) {
@@ -88,7 +89,13 @@ impl WalkPlan {
             // The cut at the segment's end is still there.
             let wants_output = wanted[output] && !self.kept_forward[output];
             let has_extra = liveness.needs_gradient[output]
-                && matches!(op, Op::RmsNorm { .. } | Op::Attention { .. } | Op::Linear { adapted: Some(_), .. });
+                && matches!(
+                    op,
+                    Op::RmsNorm { .. }
+                        | Op::LayerNorm { .. }
+                        | Op::Attention { .. }
+                        | Op::Linear { adapted: Some(_), .. }
+                );
             if wants_output || has_extra {
                 op.inputs().into_iter().for_each(|input| wanted[input] = true);
             }
@@ -114,7 +121,7 @@ fn segments(program: &Program, liveness: &Liveness) -> (Vec<Segment>, Vec<ValueI
         alive.retain(|value| !liveness.dies_after[op_idx].contains(value));
         if let [cut] = alive[..] {
             // A norm alone would be a segment without anything to save.
-            let is_norm_alone = op_idx == start && matches!(op, Op::RmsNorm { .. });
+            let is_norm_alone = op_idx == start && matches!(op, Op::RmsNorm { .. } | Op::LayerNorm { .. });
             if !is_norm_alone || op_idx + 2 == program.ops.len() {
                 segments.push(Segment { ops: start..op_idx + 1, is_recomputed: false });
                 cuts.push(cut);

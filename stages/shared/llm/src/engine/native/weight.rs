@@ -27,6 +27,18 @@ impl Weight {
         Ok(Weight::Tensor(widen(&self.to_tensor()?, DType::F32)?.contiguous()?))
     }
 
+    /// As it is stored.
+    pub(super) fn dtype(&self) -> DType {
+        match self {
+            Weight::Tensor(tensor) => tensor.dtype(),
+            Weight::Mapped(mapped) => match mapped.elements() {
+                Elements::F32(_) => DType::F32,
+                Elements::Bf16(_) => DType::BF16,
+                Elements::F16(_) => DType::F16,
+            },
+        }
+    }
+
     /// Bytes that lie in a mapped file.
     pub(super) fn mapped_bytes(&self) -> u64 {
         match self {
