@@ -5,7 +5,7 @@ use crate::report;
 use crate::tree::{root, rust_files};
 
 /// Crates of the workspace that a crate may use: what is not listed here, it may not. `pipe-stage-*`: see [`stage_may_use`].
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("pipe-figures", &[]),
     ("pipe-plot", &["pipe-figures"]),
     ("pipe-settings", &[]),
@@ -14,6 +14,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("pipe-kernels", &[]),
     ("pipe-llm", &["pipe-contract", "pipe-kernels"]),
     ("pipe-records", &["pipe-contract"]),
+    ("pipe-template", &["pipe-contract"]),
     ("pipe-tokenizer", &["pipe-contract", "pipe-records"]),
     // Of records only with its feature `forms`, which the runner turns on with its feature `stages`.
     ("pipe-difference", &["pipe-contract", "pipe-records"]),
@@ -25,7 +26,7 @@ const STAGES_WITH_WEIGHTS: [&str; 5] =
     ["pipe-stage-init", "pipe-stage-train", "pipe-stage-evaluate", "pipe-stage-generate", "pipe-stage-export"];
 
 /// Heavy libraries, and the only crates that may name them.
-const HEAVY: [(&str, &[&str]); 6] = [
+const HEAVY: [(&str, &[&str]); 7] = [
     ("candle-", &["pipe-llm", "pipe-stage-init", "pipe-stage-train", "pipe-stage-export"]),
     (
         "arrow",
@@ -41,6 +42,7 @@ const HEAVY: [(&str, &[&str]); 6] = [
     ("parquet", &["pipe-records"]),
     ("tokenizers", &["pipe-tokenizer", "pipe-stage-init"]),
     ("plotters", &["pipe-plot"]),
+    ("minijinja", &["pipe-template"]),
     ("ureq", &["pipe-stage-download"]),
 ];
 
@@ -51,7 +53,8 @@ fn stage_may_use(stage: &str) -> Vec<&'static str> {
     if stage == LIGHT_STAGE {
         return vec!["pipe-contract", "pipe-settings"];
     }
-    let mut allowed = vec!["pipe-contract", "pipe-plot", "pipe-settings", "pipe-records", "pipe-tokenizer"];
+    let mut allowed =
+        vec!["pipe-contract", "pipe-plot", "pipe-settings", "pipe-records", "pipe-template", "pipe-tokenizer"];
     if STAGES_WITH_WEIGHTS.contains(&stage) {
         allowed.extend(["pipe-kernels", "pipe-llm"]);
     }
