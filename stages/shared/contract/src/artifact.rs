@@ -15,7 +15,7 @@ macro_rules! artifact_kinds {
         ///
         /// | kind | files |
         /// |---|---|
-        /// | rows | data files as they came: `*.parquet`, `*.jsonl`, `*.json` |
+        /// | rows | data files as they came: `*.parquet`, `*.arrow`, `*.jsonl`, `*.json`, `*.csv`, `*.tsv`, `*.txt`, all but the first also `.gz` and `.zst` |
         /// | examples | `examples.parquet` |
         /// | lengths | `lengths.parquet`, `summary.json`, `histogram.png`, `histogram.svg` |
         /// | packed | `packed.parquet`, `packed.json` |

@@ -16,10 +16,14 @@ pub enum RecordsError {
     Decode { file: String, source: arrow::error::ArrowError },
     #[error("failed to build a record batch")]
     Arrow(#[from] arrow::error::ArrowError),
-    #[error("`{file}` line {line} is not a JSON object: {problem}")]
-    BadJson { file: String, line: u64, problem: String },
-    #[error("column `{column}` is {expected} in earlier rows, but {found} in `{file}` line {line}")]
-    MixedColumn { file: String, line: u64, column: String, expected: String, found: String },
+    #[error("`{file}` line {line} (row {row}) is not a JSON object: {problem}")]
+    BadJson { file: String, line: u64, row: u64, problem: String },
+    #[error("column `{column}` is {expected} in earlier rows, but {found} in `{file}` line {line} (row {row})")]
+    MixedColumn { file: String, line: u64, row: u64, column: String, expected: String, found: String },
+    #[error("`{file}` line {line} (row {row}) cannot be read: {problem}")]
+    BadText { file: String, line: u64, row: u64, problem: String },
+    #[error("failed to read the Arrow file `{file}`")]
+    BadArrow { file: String, source: arrow::error::ArrowError },
     #[error("the rows artifact has no data file; it has {}", if found.is_empty() { "no file at all".to_string() } else { listed(found) })]
     NoDataFiles { found: Vec<String> },
     #[error("`{file}` has other columns than `{first_file}`: {difference}")]
@@ -49,6 +53,8 @@ impl RecordsError {
             RecordsError::Parquet { .. } | RecordsError::Decode { .. } | RecordsError::Arrow(_) => "bad-parquet",
             RecordsError::BadJson { .. } => "bad-json",
             RecordsError::MixedColumn { .. } => "mixed-column",
+            RecordsError::BadText { .. } => "bad-text",
+            RecordsError::BadArrow { .. } => "bad-arrow",
             RecordsError::NoDataFiles { .. } => "no-data-files",
             RecordsError::SchemaDiffers { .. } => "schema-differs",
             RecordsError::MissingColumn { .. } => "missing-column",
@@ -69,7 +75,15 @@ impl From<RecordsError> for StageError {
         }
         let help = match &error {
             RecordsError::MixedColumn { .. } => Some("give the column one type in every row, for instance text"),
-            RecordsError::NoDataFiles { .. } => Some("rows are read from `*.parquet`, `*.jsonl` and `*.json`"),
+            RecordsError::NoDataFiles { .. } => Some(
+                "rows are read from `*.parquet`, `*.arrow`, `*.jsonl`, `*.json`, `*.csv`, `*.tsv` and `*.txt`, all but the first also with `.gz` or `.zst` behind",
+            ),
+            RecordsError::BadArrow { source, .. } if source.to_string().contains("compression") => Some(
+                "write it without compressed buffers, for instance `to_feather(path, compression=\"uncompressed\")`",
+            ),
+            RecordsError::BadJson { .. } | RecordsError::BadText { .. } => {
+                Some("correct the row, or leave bad rows out with a stage of kind `prepare` and `on_bad_rows: drop`")
+            }
             RecordsError::UnknownVersion { .. } => Some("run the stage that made it again with this version"),
             _ => None,
         };

@@ -1,34 +1,43 @@
 //! Data between stages: Arrow record batches in memory, deterministic Parquet on disk.
 //!
 //! ```text
-//! rows      *.parquet, *.jsonl, *.json --open_rows------> RecordBatch of 1,024 rows, whatever columns there are
+//! rows      *.parquet, *.jsonl, *.csv, ... --open_rows--> RecordBatch of 1,024 rows, whatever columns there are
 //! examples  examples.parquet           --read_examples--> Example { text, prompt, completion }
 //! packed    packed.parquet             --PackedReader---> Pack { input_ids, labels, position_ids, doc_ids }
 //! ```
 //!
-//! Reading order: [`files`] (Parquet with pinned properties), [`rows`], [`examples`], [`unseen`] (what training did not have),
+//! Reading order: [`files`] (Parquet with pinned properties), [`source`] (forms of data files), [`rows`], [`bad_rows`], `json`,
+//! `delimited`, `text`, [`ipc`] (Arrow's own files, and batches that wait on the disk), `normal` (types), [`examples`], [`unseen`] (what training did not have),
 //! [`packed`], [`show`], [`numbers`], [`lines`] (JSON Lines), [`folders`] (what model and adapter folders say about themselves).
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
 //! It deliberately knows no templates, no tokenizer and no network.
 
+pub mod bad_rows;
 mod columns;
+mod delimited;
 pub mod error;
 pub mod examples;
 pub mod files;
 pub mod folders;
+pub mod ipc;
 mod json;
 pub mod lines;
+mod normal;
 pub mod numbers;
 pub mod packed;
 pub mod rows;
 pub mod show;
+pub mod source;
+mod text;
 pub mod unseen;
 
+pub use bad_rows::{BadRows, OnBadRow, ReadOptions};
 pub use error::RecordsError;
 pub use examples::{Example, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
 pub use files::{RecordWriter, parquet_writer, read_parquet};
 pub use numbers::{bytes, thousands};
 pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter};
-pub use rows::{RowReader, open_rows};
+pub use rows::{RowReader, open_rows, open_rows_with};
+pub use source::{DataFormat, data_format};
 pub use unseen::{Compared, Unseen, unseen};

@@ -81,20 +81,20 @@ fn columns_keep_their_order_and_widen() {
 fn wrong_json_is_named_by_file_and_line() {
     assert_eq!(
         error_of(&[("a.jsonl", "{\"a\": 1}\n\n{\"a\": 1,}\n")]),
-        "`a.jsonl` line 3 is not a JSON object: trailing comma at column 9"
+        "`a.jsonl` line 3 (row 1) is not a JSON object: trailing comma at column 9"
     );
-    assert_eq!(error_of(&[("a.jsonl", "[1]\n")]), "`a.jsonl` line 1 is not a JSON object: found a list");
+    assert_eq!(error_of(&[("a.jsonl", "[1]\n")]), "`a.jsonl` line 1 (row 0) is not a JSON object: found a list");
     assert_eq!(
         error_of(&[("a.json", "[{\"a\": 1}\n{\"a\": 2}]")]),
-        "`a.json` line 2 is not a JSON object: expected `,` or `]` after an object"
+        "`a.json` line 2 (row 1) is not a JSON object: expected `,` or `]` after an object"
     );
     assert_eq!(
         error_of(&[("a.json", "[{\"a\": 1},\n{\"a\": \"}\"")]),
-        "`a.json` line 2 is not a JSON object: the object that begins here is not closed"
+        "`a.json` line 2 (row 1) is not a JSON object: the object that begins here is not closed"
     );
     assert_eq!(
         error_of(&[("a.jsonl", "{\"a\": {\"b\": 1}}\n"), ("b.jsonl", "{\"a\": {\"b\": \"x\"}}")]),
-        "column `a.b` is a number in earlier rows, but text in `b.jsonl` line 1"
+        "column `a.b` is a number in earlier rows, but text in `b.jsonl` line 1 (row 0)"
     );
     assert_eq!(error_of(&[("a.md", "x")]), "the rows artifact has no data file; it has `a.md`");
 }

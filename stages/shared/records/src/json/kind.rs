@@ -39,6 +39,14 @@ impl Columns {
         }
     }
 
+    /// The same, but a row that does not fit changes nothing.
+    pub(crate) fn widen_if_it_fits(&mut self, row: &Json) -> Result<(), Mismatch> {
+        let mut own = Columns::default();
+        own.widen(row)?;
+        check_entries(&self.0, &own.0, "")?;
+        self.widen(row)
+    }
+
     /// All columns nullable; a column that is null in every row is text.
     pub(crate) fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(fields(&self.0)))
@@ -62,7 +70,32 @@ fn widen_entries(known: &mut Vec<(String, Kind)>, entries: &[(String, Json)], pa
     Ok(())
 }
 
+/// Whether `known` can be widened by `own`.
+fn check_entries(known: &[(String, Kind)], own: &[(String, Kind)], path: &str) -> Result<(), Mismatch> {
+    for (name, kind) in own {
+        if let Some((_, known)) = known.iter().find(|(known_name, _)| known_name == name) {
+            known.check(kind, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") })?;
+        }
+    }
+    Ok(())
+}
+
 impl Kind {
+    fn check(&self, own: &Kind, path: &str) -> Result<(), Mismatch> {
+        match (self, own) {
+            (Kind::Null, _) | (_, Kind::Null) => Ok(()),
+            (Kind::Int | Kind::Float, Kind::Int | Kind::Float) => Ok(()),
+            (Kind::List(known), Kind::List(own)) => known.check(own, &format!("{path}[]")),
+            (Kind::Object(known), Kind::Object(own)) => check_entries(known, own, path),
+            (known, own) if known == own => Ok(()),
+            (known, own) => Err(Mismatch {
+                column: path.to_string(),
+                expected: known.describe().to_string(),
+                found: own.describe().to_string(),
+            }),
+        }
+    }
+
     fn widen(&mut self, value: &Json, path: &str) -> Result<(), Mismatch> {
         if *self == Kind::Null {
             *self = match value {

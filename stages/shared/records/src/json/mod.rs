@@ -14,89 +14,93 @@ mod kind;
 mod split;
 mod value;
 
-use std::path::{Path, PathBuf};
-
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::RecordsError;
-use crate::files::{BATCH_ROWS, open};
+use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, without};
+use crate::files::BATCH_ROWS;
+use crate::source::{DataFormat, DataSource};
 pub(crate) use kind::Columns;
 use split::Objects;
 use value::Json;
 
-/// One data file of JSON objects.
+/// One data file of JSON objects: `JsonLines` is read by line, `Json` as a list or a sequence of objects.
 #[derive(Clone)]
-pub(crate) struct JsonFile {
-    /// Its name in the artifact; `.jsonl` is read by line, anything else as a list or a sequence of objects.
-    pub(crate) label: String,
-    pub(crate) path: PathBuf,
-}
+pub(crate) struct JsonFile(pub(crate) DataSource);
+
+/// A row and the line it begins at, counted from 1.
+type Row = (u64, Json);
 
 impl JsonFile {
-    /// First pass: widens `columns` by every row. Returns the number of rows.
-    pub(crate) fn infer(&self, columns: &mut Columns) -> Result<u64, RecordsError> {
-        let mut n_rows = 0;
+    /// First pass: widens `columns` by every row.
+    pub(crate) fn infer(&self, columns: &mut Columns, mut sieve: Sieve<'_>) -> Result<RowsOfFile, RecordsError> {
         for row in self.rows()? {
-            let (line, row) = row?;
-            columns.widen(&row).map_err(|mismatch| RecordsError::MixedColumn {
-                file: self.label.clone(),
-                line,
-                column: mismatch.column,
-                expected: mismatch.expected,
-                found: mismatch.found,
-            })?;
-            n_rows += 1;
+            let taken = row.and_then(|(line, row)| {
+                let fits = if sieve.is_dropping() { columns.widen_if_it_fits(&row) } else { columns.widen(&row) };
+                fits.map_err(|mismatch| {
+                    Unreadable::Row(RecordsError::MixedColumn {
+                        file: self.0.label.clone(),
+                        line,
+                        row: sieve.row(),
+                        column: mismatch.column,
+                        expected: mismatch.expected,
+                        found: mismatch.found,
+                    })
+                })
+            });
+            sieve.take(taken)?;
         }
-        Ok(n_rows)
+        Ok(sieve.finish())
     }
 
     /// Second pass: the rows as batches of `schema`, which [`Columns::schema`] gave.
     pub(crate) fn batches(
         &self,
         schema: SchemaRef,
+        rows: &RowsOfFile,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, RecordsError>> + use<>, RecordsError> {
-        let mut rows = self.rows()?;
+        let mut rows = without(self.rows()?, rows.bad.clone());
         Ok(std::iter::from_fn(move || {
-            let chunk: Result<Vec<Json>, RecordsError> =
+            let chunk: Result<Vec<Json>, Unreadable> =
                 rows.by_ref().take(BATCH_ROWS).map(|row| row.map(|(_, row)| row)).collect();
             match chunk {
-                Err(error) => Some(Err(error)),
+                Err(unreadable) => Some(Err(unreadable.into())),
                 Ok(chunk) if chunk.is_empty() => None,
                 Ok(chunk) => Some(build::batch(&schema, &chunk)),
             }
         }))
     }
 
-    /// The rows with the line each begins at.
-    fn rows(&self) -> Result<impl Iterator<Item = Result<(u64, Json), RecordsError>> + use<>, RecordsError> {
-        let objects = Objects::new(open(&self.path)?, is_by_line(&self.label));
+    fn rows(&self) -> Result<impl Iterator<Item = Result<Row, Unreadable>> + use<>, RecordsError> {
+        let objects = Objects::new(self.0.text()?, self.0.format == DataFormat::JsonLines);
         let file = self.clone();
-        Ok(objects.map(move |object| match object {
-            Ok((line, bytes)) => file.parse(line, &bytes).map(|row| (line, row)),
-            Err(split::SplitError::Io(source)) => {
-                Err(RecordsError::Io { verb: "read", file: file.path.clone(), source })
+        Ok(objects.zip(0_u64..).map(move |(object, row)| match object {
+            Ok((line, bytes)) => {
+                let parsed = file.parse(line, row, &bytes);
+                parsed.map(|value| (line, value)).map_err(Unreadable::Row)
             }
+            Err(split::SplitError::Io(source)) => Err(Unreadable::File(file.0.unreadable(source))),
             Err(split::SplitError::Malformed { line, problem }) => {
-                Err(RecordsError::BadJson { file: file.label.clone(), line, problem: problem.to_string() })
+                Err(Unreadable::File(file.bad(line, row, problem.to_string())))
             }
         }))
     }
 
-    fn parse(&self, line: u64, bytes: &[u8]) -> Result<Json, RecordsError> {
-        let bad = |line, problem| RecordsError::BadJson { file: self.label.clone(), line, problem };
+    fn parse(&self, line: u64, row: u64, bytes: &[u8]) -> Result<Json, RecordsError> {
         let value: Json = serde_json::from_slice(bytes).map_err(|error| {
             let text = error.to_string();
             let problem = text.split(" at line ").next().unwrap_or(&text);
-            bad(line + (error.line() as u64).saturating_sub(1), format!("{problem} at column {}", error.column()))
+            let line = line + (error.line() as u64).saturating_sub(1);
+            self.bad(line, row, format!("{problem} at column {}", error.column()))
         })?;
         match value {
             Json::Object(_) => Ok(value),
-            other => Err(bad(line, format!("found {}", other.describe()))),
+            other => Err(self.bad(line, row, format!("found {}", other.describe()))),
         }
     }
-}
 
-fn is_by_line(label: &str) -> bool {
-    Path::new(label).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"))
+    fn bad(&self, line: u64, row: u64, problem: String) -> RecordsError {
+        RecordsError::BadJson { file: self.0.label.clone(), line, row, problem }
+    }
 }

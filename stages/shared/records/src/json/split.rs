@@ -3,8 +3,9 @@
 //! By line for `.jsonl`. Else by counting brackets outside of strings: `[{...}, {...}]`, or `{...} {...}`, both also over
 //! many lines. The bytes of an object are not checked here: the parser does that.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead as _;
+
+use crate::source::Bytes;
 
 pub(crate) enum SplitError {
     Io(std::io::Error),
@@ -13,7 +14,7 @@ pub(crate) enum SplitError {
 
 /// Iterator over `(line, bytes)`.
 pub(crate) struct Objects {
-    reader: BufReader<File>,
+    reader: Bytes,
     is_by_line: bool,
     line: u64,
     state: State,
@@ -35,8 +36,9 @@ enum State {
 }
 
 impl Objects {
-    pub(crate) fn new(file: File, is_by_line: bool) -> Self {
-        Objects { reader: BufReader::with_capacity(1 << 16, file), is_by_line, line: 1, state: State::Start }
+    /// `reader`: text without a byte order mark.
+    pub(crate) fn new(reader: Bytes, is_by_line: bool) -> Self {
+        Objects { reader, is_by_line, line: 1, state: State::Start }
     }
 
     /// The next line that is not blank.
@@ -45,9 +47,6 @@ impl Objects {
             let mut bytes = Vec::new();
             if self.reader.read_until(b'\n', &mut bytes).map_err(SplitError::Io)? == 0 {
                 return Ok(None);
-            }
-            if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
-                bytes.drain(..BYTE_ORDER_MARK.len());
             }
             let line = self.line;
             self.line += 1;
@@ -59,9 +58,6 @@ impl Objects {
 
     /// The next object of a list or a sequence.
     fn next_object(&mut self) -> Result<Option<(u64, Vec<u8>)>, SplitError> {
-        if self.state == State::Start && self.reader.fill_buf().map_err(SplitError::Io)?.starts_with(BYTE_ORDER_MARK) {
-            self.reader.consume(BYTE_ORDER_MARK.len());
-        }
         loop {
             let Some(byte) = self.peek()? else {
                 return match self.state {
@@ -121,8 +117,6 @@ impl Objects {
         SplitError::Malformed { line: self.line, problem }
     }
 }
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Iterator for Objects {
     type Item = Result<(u64, Vec<u8>), SplitError>;
