@@ -7,7 +7,8 @@
 //! texts --BpeTrainer--> tokenizer.json
 //! ```
 //!
-//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`document`] (what is
+//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), `pieces` (of byte-level
+//! tokenizers, fast), [`document`] (what is
 //! learned of an example), [`prompt`] (what a model goes on from), [`bpe`] (training).
 //!
 //! Two rules hold for every text: it can never create a special id (`</s>` in a text is four ordinary characters), and
@@ -19,6 +20,7 @@ pub mod bpe;
 pub mod document;
 mod error;
 pub mod model_tokenizer;
+mod pieces;
 pub mod prompt;
 pub mod special;
 

@@ -8,6 +8,7 @@ use pipe_contract::Artifact;
 use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
+use crate::pieces::Pieces;
 use crate::special::{BOS, EOS, ModelFiles};
 use crate::{Prompt, TokenizerError};
 
@@ -25,6 +26,8 @@ pub struct Encoded {
 /// A tokenizer with the limits and special ids of its model.
 pub struct ModelTokenizer {
     tokenizer: Tokenizer,
+    /// Where a text is no more than its pieces.
+    pieces: Option<Pieces>,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     special_ids: Vec<u32>,
@@ -72,6 +75,7 @@ impl ModelTokenizer {
             end_ids: files.end_ids(token_to_id)?,
             unknown_id: unknown_id(tokenizer_json, &tokenizer),
             max_positions: files.config_number("max_position_embeddings")?,
+            pieces: Pieces::of(&tokenizer),
             tokenizer,
             prefix,
             suffix,
@@ -93,16 +97,23 @@ impl ModelTokenizer {
     /// # Errors
     /// An id at or above the model's `vocab_size`, or a tokenizer that fails on the text.
     pub fn encode(&self, text: &str) -> Result<Encoded, TokenizerError> {
-        let encoding = self.tokenizer.encode(text, false).map_err(|e| unusable(&*e))?;
         let characters = CharacterIndex::new(text)?;
-        let n_ids = self.prefix.len() + encoding.len() + self.suffix.len();
-        let mut encoded = Encoded { ids: Vec::with_capacity(n_ids), spans: Vec::with_capacity(n_ids) };
+        let mut encoded = Encoded::default();
         encoded.push_all(&self.prefix, 0);
-        for (id, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-            self.check_id(*id)?;
-            self.check_ordinary(*id)?;
-            encoded.ids.push(*id);
-            encoded.spans.push(characters.span(*start, *end));
+        let mut take = |id: u32, start: usize, end: usize| {
+            self.check_id(id)?;
+            self.check_ordinary(id)?;
+            encoded.ids.push(id);
+            encoded.spans.push(characters.span(start, end));
+            Ok(())
+        };
+        match &self.pieces {
+            Some(pieces) => pieces.encode(text, self.tokenizer.get_model(), take)?,
+            None => {
+                let encoding = self.tokenizer.encode(text, false).map_err(|e| unusable(&*e))?;
+                let mut tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+                tokens.try_for_each(|(id, (start, end))| take(*id, *start, *end))?;
+            }
         }
         encoded.push_all(&self.suffix, characters.n_characters);
         Ok(encoded)
@@ -263,7 +274,7 @@ impl CharacterIndex {
     }
 }
 
-fn unusable(error: &(dyn std::error::Error + Send + Sync)) -> TokenizerError {
+pub(crate) fn unusable(error: &(dyn std::error::Error + Send + Sync)) -> TokenizerError {
     TokenizerError::Tokenizer { message: error.to_string() }
 }
 

@@ -92,6 +92,91 @@ fn a_batch_is_the_texts_in_order() {
     }
 }
 
+/// Ids and covered characters against the library's, text by text.
+fn check_against_the_library(ours: &ModelTokenizer, library: &tokenizers::Tokenizer, text: &str) {
+    let encoded = ours.encode(text).unwrap();
+    let expected = library.encode(text, false).unwrap();
+    assert_eq!(encoded.ids, expected.get_ids(), "{text:?}");
+    let characters = |(start, end): (usize, usize)| {
+        let first = text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= start).count() as u32;
+        (first, text.char_indices().take_while(|(at, _)| *at < end).count() as u32)
+    };
+    let spans: Vec<(u32, u32)> = expected.get_offsets().iter().map(|offsets| characters(*offsets)).collect();
+    assert_eq!(encoded.spans, spans, "{text:?}");
+}
+
+/// The tokenizer file of `folder` as the library loads it, without what it adds around a text.
+fn plain(folder: &Path) -> tokenizers::Tokenizer {
+    let mut library = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+    library.set_encode_special_tokens(true);
+    library.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+    library
+}
+
+const TRICKY: [&str; 12] = [
+    "",
+    " ",
+    "   \n\n \t x",
+    "it's they'll 'S 123456 ,.;!? --",
+    "naïve café 你好，世界 😀👩‍👩‍👧",
+    "\u{0}\u{7f}\u{feff}\u{202e}",
+    "<|endoftext|> and <|endoftext|>",
+    "a b  c   d    e",
+    "trailing  ",
+    "\r\n\r\n",
+    "e\u{301}\u{301}\u{301}",
+    "ſtraße İı ǅ",
+];
+
+#[test]
+fn pieces_give_what_the_library_gives() {
+    let mut folders: Vec<PathBuf> = Vec::new();
+    let folder = trained(&TEXTS, 300, r#"{"vocab_size": 300}"#);
+    folders.push(folder.path().to_path_buf());
+    // Llama 3's way: an expression of its own before the bytes.
+    let own = trained(&TEXTS, 300, r#"{"vocab_size": 300}"#);
+    let path = own.path().join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    json["pre_tokenizer"] = serde_json::json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "\\p{N}{1,3}|[a-m]+|\\s+"}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+    ]});
+    std::fs::write(&path, json.to_string()).unwrap();
+    folders.push(own.path().to_path_buf());
+    for folder in &folders {
+        let (ours, library) = (load(folder).unwrap(), plain(folder));
+        // Twice: the second time every piece is known.
+        for text in TRICKY.iter().chain(&TRICKY).chain(&TEXTS) {
+            check_against_the_library(&ours, &library, text);
+        }
+        let long = "abcdefgh".repeat(400);
+        check_against_the_library(&ours, &library, &long);
+        check_against_the_library(&ours, &library, &long);
+    }
+}
+
+#[test]
+fn pieces_give_what_the_library_gives_on_real_texts() {
+    let Some(data) = test_data("pieces_give_what_the_library_gives_on_real_texts") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["xgen", "gpt2"] {
+        std::fs::copy(data.join("tokenizers").join(name).join("tokenizer.json"), folder.path().join("tokenizer.json"))
+            .unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"vocab_size": 51200}"#).unwrap();
+        let (ours, library) = (load(folder.path()).unwrap(), plain(folder.path()));
+        for file in ["alpaca_zh_demo.json", "llamafactory_wiki_demo.txt", "llamafactory_glaive_toolcall_en_demo.json"] {
+            let text = std::fs::read_to_string(data.join("data").join(file)).unwrap();
+            let lines: Vec<String> = text.lines().take(300).map(|line| line.chars().take(300).collect()).collect();
+            assert!(lines.len() > 10, "{file}");
+            lines.iter().for_each(|line| check_against_the_library(&ours, &library, &format!("{line}\n")));
+        }
+        // More different pieces than a table holds.
+        let numbers: Vec<String> = (0..12_000).map(|i| format!("{i} a{i} {}", i * i + 1_000_000)).collect();
+        numbers.iter().for_each(|text| check_against_the_library(&ours, &library, text));
+        TRICKY.iter().for_each(|text| check_against_the_library(&ours, &library, text));
+    }
+}
+
 #[test]
 fn what_was_trained_decodes_to_the_same_text() {
     let folder = trained(&TEXTS, 320, r#"{"vocab_size": 320}"#);
