@@ -42,7 +42,10 @@ pub(crate) fn figures(artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
 
 fn facts(info: &PackedInfo) -> Facts {
     let share = |n: u64, of: u64| percent(n as f64 / of.max(1) as f64);
+    let strategy = info.packing_strategy;
+    let seen = if strategy.is_contaminating() { ": documents see each other" } else { "" };
     let mut facts = vec![
+        ("packing", format!("{}{seen}", strategy.name())),
         ("packs", thousands(info.n_packs)),
         ("most tokens of a pack", thousands(info.max_length)),
         ("documents", thousands(info.n_documents)),
@@ -60,7 +63,8 @@ fn facts(info: &PackedInfo) -> Facts {
         facts.push(("documents cut", lost));
     }
     if info.n_dropped_documents > 0 {
-        facts.push(("documents left out", thousands(info.n_dropped_documents)));
+        let lost = format!("{} ({} tokens)", thousands(info.n_dropped_documents), thousands(info.n_dropped_tokens));
+        facts.push(("documents left out", lost));
     }
     let facts = facts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
     Facts { title: "Packs".to_string(), facts }

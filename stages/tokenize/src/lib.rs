@@ -8,20 +8,23 @@
 //! packs     |doc 0......|doc 7...|doc 3.|         best fit, at most max_length tokens, documents apart
 //! ```
 //!
-//! Reading order: [`settings`], [`pipe_tokenizer::document`] (labels from spans), `packing` (which documents share a pack),
-//! `spill` (documents on disk, so that memory does not grow with the data set), `wrapped` (documents end to end),
-//! `pretokenized` (rows taken as they are), `run`, `show`, `figures`.
+//! Reading order: [`settings`], [`pipe_tokenizer::document`] (labels from spans), `split` (long
+//! documents in pieces), [`pipe_records::packing`] (which documents share a pack), `spill` (documents on disk, so that memory does not grow
+//! with the data set), `wrapped` (documents end to end), `pretokenized` (rows taken as they are), `overlap` (reading, encoding and writing
+//! at the same time), `run`, `report`, `show`, `figures`.
 //!
 //! It deliberately does not shuffle, pad or shift labels: order is the training stage's, shift is the loss's.
 
 mod error;
 mod figures;
-mod packing;
+mod overlap;
 mod pretokenized;
+mod report;
 mod run;
 pub mod settings;
 mod show;
 mod spill;
+mod split;
 mod wrapped;
 
 pub use error::TokenizeError;

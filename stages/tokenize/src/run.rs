@@ -1,28 +1,37 @@
 //! The stage: reads examples, writes packs.
 //!
 //! ```text
-//! text:          examples --encode in parallel, a batch at a time--> documents --(bfd: spill, then pack)--> packs
-//! pretokenized:  examples ---------------------------------------------------------------------------------> packs
+//! text:          examples --encode--> documents --(bfd, bfd_split, first_fit: spill, then pack)--> packs
+//! pretokenized:  examples ----------------------------------------------------------------------> packs
 //! ```
 //!
-//! A batch is encoded on all threads and collected in order, so the bytes do not depend on their number.
+//! A batch is encoded on all threads while this one hands on the batch before and reads the next. Batches are collected in order, so the
+//! bytes do not depend on the number of threads.
+
+use std::ops::Range;
 
 use pipe_contract::{
     Artifact, ArtifactKind, Context, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
 use pipe_records::examples::{is_completion_only, is_pretokenized, read_pretokenized};
-use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, examples, thousands};
+use pipe_records::packing::{best_fit_decreasing, first_fit};
+use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, Packing, examples};
 use pipe_tokenizer::{Document, ModelTokenizer, Rules, Supervised};
 use rayon::prelude::*;
 
 use crate::TokenizeError;
 use crate::figures::figures;
-use crate::packing::best_fit_decreasing;
+use crate::overlap::overlapped;
 use crate::pretokenized::{Limits, Pretokenized};
-use crate::settings::{Packing, Settings, Truncation};
+use crate::report::report;
+use crate::settings::{Settings, Truncation};
 use crate::show::show_packs;
 use crate::spill::{SpillReader, SpillWriter};
+use crate::split::split;
 use crate::wrapped::{WrappedCounts, Wrapper};
+
+/// Tokens of the packs that are put together at a time.
+const TOKENS_AT_A_TIME: usize = 1 << 20;
 
 /// The kind, for the runner's registry.
 pub static KIND: TokenizeKind = TokenizeKind;
@@ -40,7 +49,7 @@ impl StageKind for TokenizeKind {
     }
 
     fn version(&self) -> u32 {
-        1 // The first.
+        2 // 1: the first; 2: `packed.json` names the strategy and counts the tokens of documents left out.
     }
 
     fn inputs(&self) -> &'static [InputPort] {
@@ -93,13 +102,23 @@ impl Stage for Tokenize {
 
 /// What is counted along the way.
 #[derive(Default)]
-struct Tally {
-    n_rows: u64,
-    counts: PackedCounts,
-    n_dropped_as_too_long: u64,
-    n_boundary: u64,
+pub(crate) struct Tally {
+    pub(crate) n_rows: u64,
+    pub(crate) counts: PackedCounts,
+    pub(crate) n_dropped_as_too_long: u64,
+    pub(crate) n_boundary: u64,
+    /// Pieces of the documents that were split, those left out among them.
+    pub(crate) n_pieces: u64,
     /// With `packing_strategy: wrapped`.
-    wrapped: Option<WrappedCounts>,
+    pub(crate) wrapped: Option<WrappedCounts>,
+}
+
+impl Tally {
+    /// Counts a document that is left out; `n_tokens` before anything was cut off.
+    fn drop_document(&mut self, n_tokens: usize) {
+        self.counts.n_dropped_documents += 1;
+        self.counts.n_dropped_tokens += n_tokens as u64;
+    }
 }
 
 impl Tokenize {
@@ -123,20 +142,21 @@ impl Tokenize {
     ) -> Result<(PackedInfo, Tally), StageError> {
         let rules = self.rules(ctx.input("examples")?, tokenizer)?;
         let mut tally = Tally::default();
+        tally.counts.packing_strategy = self.settings.packing;
         let info = match self.settings.packing {
-            Packing::Off => {
+            Packing::None => {
                 let mut packs = packs;
                 self.for_each_document(ctx, tokenizer, rules, &mut tally, |row, document| {
-                    Ok(packs.write(&pack_of([(row, document)]))?)
+                    Ok(packs.write(&pack_of(vec![(row, document)]))?)
                 })?;
                 packs.finish(tally.counts)?
             }
-            Packing::BestFitDecreasing => {
+            Packing::Bfd | Packing::BfdSplit | Packing::FirstFit => {
                 let mut spill = SpillWriter::create(ctx.scratch()?)?;
                 self.for_each_document(ctx, tokenizer, rules, &mut tally, |row, document| {
                     Ok(spill.push(row, &document)?)
                 })?;
-                self.write_packs(ctx, spill.finish()?, packs, tally.counts)?
+                self.write_packs(ctx, &spill.finish()?, packs, tally.counts)?
             }
             Packing::Wrapped => self.run_wrapped(ctx, tokenizer, rules, packs, &mut tally)?,
         };
@@ -182,52 +202,82 @@ impl Tokenize {
         tally: &mut Tally,
         mut take: impl FnMut(u32, Document) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
-        let reader = examples::read_examples(ctx.input("examples")?)?;
+        let mut reader = examples::read_examples(ctx.input("examples")?)?;
         let n_rows = reader.num_rows();
-        for batch in reader {
+        let mut n_read = 0;
+        let read = || {
             ctx.check_cancelled()?;
-            for made in encode_in_parallel(&batch?, tokenizer, rules, tally.n_rows) {
+            let batch = reader.next().transpose()?;
+            let first_row = n_read;
+            n_read += batch.as_ref().map_or(0, |batch| batch.len() as u64);
+            Ok(batch.map(|batch| (first_row, batch)))
+        };
+        let encode = |(first_row, batch): (u64, Vec<Example>)| encode_in_parallel(&batch, tokenizer, rules, first_row);
+        overlapped(read, encode, |documents| {
+            for made in documents {
                 let (document, has_boundary_token) = made?;
                 let row = u32::try_from(tally.n_rows).map_err(|_| TokenizeError::TooManyRows)?;
                 tally.n_rows += 1;
                 tally.n_boundary += u64::from(has_boundary_token);
-                if let Some(document) = self.fit(document, row, tally)? {
+                for document in self.fit(document, row, tally)? {
                     tally.counts.n_documents += 1;
                     take(row, document)?;
                 }
             }
             ctx.progress(tally.n_rows, n_rows, Unit::Rows);
-        }
+            Ok(())
+        })?;
         if tally.counts.n_documents == 0 {
             return Err(nothing_to_learn(tally));
         }
         Ok(())
     }
 
-    /// The document as it goes into a pack, or nothing where it is left out.
-    fn fit(&self, mut document: Document, row: u32, tally: &mut Tally) -> Result<Option<Document>, TokenizeError> {
-        if self.settings.packing == Packing::Wrapped {
+    /// The document as it goes into packs: whole, cut, in pieces, or not at all.
+    fn fit(&self, document: Document, row: u32, tally: &mut Tally) -> Result<Vec<Document>, TokenizeError> {
+        match self.settings.packing {
             // It goes on in the next pack, and what is not learned of it is still read.
-            return Ok(Some(document));
+            Packing::Wrapped => Ok(vec![document]),
+            Packing::BfdSplit => Ok(self.pieces(document, tally)),
+            Packing::None | Packing::Bfd | Packing::FirstFit => {
+                Ok(self.cut(document, row, tally)?.into_iter().collect())
+            }
         }
-        let max_length = self.settings.max_length;
+    }
+
+    fn pieces(&self, document: Document, tally: &mut Tally) -> Vec<Document> {
+        let counts = &mut tally.counts;
+        let mut pieces = split(document, self.settings.max_length);
+        let n_pieces = pieces.len() as u64;
+        pieces.retain(|piece| {
+            let is_kept = piece.is_learnable();
+            counts.n_dropped_documents += u64::from(!is_kept);
+            counts.n_dropped_tokens += if is_kept { 0 } else { piece.len() as u64 };
+            is_kept
+        });
+        if n_pieces > 1 {
+            tally.n_pieces += n_pieces;
+            counts.n_truncated_documents += u64::from(!pieces.is_empty());
+        }
+        pieces
+    }
+
+    fn cut(&self, mut document: Document, row: u32, tally: &mut Tally) -> Result<Option<Document>, TokenizeError> {
+        let (max_length, n_tokens) = (self.settings.max_length, document.len());
         let mut n_cut = 0;
-        if document.len() > max_length {
+        if n_tokens > max_length {
             match self.settings.truncation {
                 Truncation::Truncate => n_cut = document.truncate(max_length),
                 Truncation::Drop => {
-                    tally.counts.n_dropped_documents += 1;
+                    tally.drop_document(n_tokens);
                     tally.n_dropped_as_too_long += 1;
                     return Ok(None);
                 }
-                Truncation::Error => {
-                    let n_tokens = document.len();
-                    return Err(TokenizeError::TooLong { row: row.into(), n_tokens, max_length });
-                }
+                Truncation::Error => return Err(TokenizeError::TooLong { row: row.into(), n_tokens, max_length }),
             }
         }
         if !document.is_learnable() {
-            tally.counts.n_dropped_documents += 1;
+            tally.drop_document(n_tokens);
             return Ok(None);
         }
         tally.counts.n_truncated_documents += u64::from(n_cut > 0);
@@ -238,17 +288,30 @@ impl Tokenize {
     fn write_packs(
         &self,
         ctx: &Context<'_>,
-        mut documents: SpillReader,
-        mut packs: PackedWriter,
+        documents: &SpillReader,
+        mut writer: PackedWriter,
         counts: PackedCounts,
     ) -> Result<PackedInfo, StageError> {
-        for members in best_fit_decreasing(&documents.lengths(), self.settings.max_length) {
+        let Settings { max_length, packing, .. } = self.settings;
+        let capacity = u32::try_from(max_length).expect("`max_length` is at most 1,048,576");
+        let packs = match packing {
+            Packing::FirstFit => first_fit(&documents.lengths(), capacity),
+            _ => best_fit_decreasing(&documents.lengths(), capacity),
+        };
+        let n_at_a_time = (TOKENS_AT_A_TIME / max_length).clamp(1, 1024);
+        let mut ranges = (0..packs.len()).step_by(n_at_a_time).map(|start| start..packs.len().min(start + n_at_a_time));
+        let read = || {
             ctx.check_cancelled()?;
-            let read: Result<Vec<(u32, Document)>, TokenizeError> =
-                members.into_iter().map(|index| documents.read(index)).collect();
-            packs.write(&pack_of(read?))?;
-        }
-        Ok(packs.finish(counts)?)
+            Ok(ranges.next())
+        };
+        let put_together = |range: Range<usize>| {
+            let range = range.into_par_iter();
+            let read = |index: &u32| documents.read(*index as usize);
+            let made = range.map(|pack| Ok(pack_of(packs.pack(pack).iter().map(read).collect::<Result<Vec<_>, _>>()?)));
+            made.collect::<Vec<Result<Pack, TokenizeError>>>()
+        };
+        overlapped(read, put_together, |made| made.into_iter().try_for_each(|pack| Ok(writer.write(&pack?)?)))?;
+        Ok(writer.finish(counts)?)
     }
 
     fn run_pretokenized(
@@ -257,7 +320,7 @@ impl Tokenize {
         tokenizer: &ModelTokenizer,
         mut packs: PackedWriter,
     ) -> Result<(PackedInfo, Tally), StageError> {
-        if self.settings.packing != Packing::Off {
+        if self.settings.packing != Packing::None {
             return Err(TokenizeError::NotForPretokenized { setting: "packing" }.into());
         }
         if let Some(setting) = self.settings.only_for_text {
@@ -275,9 +338,10 @@ impl Tokenize {
             ctx.check_cancelled()?;
             for row in batch? {
                 tally.n_rows += 1;
+                let n_tokens = row.input_ids.len();
                 match rows.pack(row)? {
                     Some(pack) => packs.write(&pack)?,
-                    None => tally.counts.n_dropped_documents += 1,
+                    None => tally.drop_document(n_tokens),
                 }
             }
             ctx.progress(tally.n_rows, n_rows, Unit::Rows);
@@ -315,65 +379,20 @@ fn encode_in_parallel(
 }
 
 /// Documents one after the other, positions from 0 in each.
-fn pack_of(documents: impl IntoIterator<Item = (u32, Document)>) -> Pack {
-    let mut pack = Pack::default();
+fn pack_of(documents: Vec<(u32, Document)>) -> Pack {
+    let n_tokens = documents.iter().map(|(_, document)| document.len()).sum();
+    let mut pack = Pack {
+        input_ids: Vec::with_capacity(n_tokens),
+        labels: Vec::with_capacity(n_tokens),
+        position_ids: Vec::with_capacity(n_tokens),
+        doc_ids: Vec::with_capacity(n_tokens),
+    };
     for (row, document) in documents {
         let n_tokens = u32::try_from(document.len()).expect("a document was cut at max_length");
         pack.position_ids.extend(0..n_tokens);
-        pack.doc_ids.extend((0..n_tokens).map(|_| row));
+        pack.doc_ids.extend(std::iter::repeat_n(row, document.len()));
         pack.input_ids.extend(document.ids);
         pack.labels.extend(document.labels);
     }
     pack
-}
-
-fn report(ctx: &Context<'_>, info: &PackedInfo, tally: &Tally) {
-    ctx.fact("packs", thousands(info.n_packs));
-    ctx.fact("documents", thousands(info.n_documents));
-    ctx.fact("tokens", thousands(info.n_tokens));
-    ctx.fact("supervised tokens", thousands(info.n_supervised_tokens));
-    ctx.fact("fill", format!("{:.1} %", info.fill * 100.0));
-    match &tally.wrapped {
-        Some(wrapped) => report_wrapped(ctx, info, wrapped),
-        None if info.n_truncated_documents > 0 => {
-            ctx.fact("truncated documents", thousands(info.n_truncated_documents));
-            ctx.fact("truncated tokens", thousands(info.n_truncated_tokens));
-        }
-        None => {}
-    }
-    if info.n_dropped_documents > 0 {
-        ctx.fact("dropped documents", thousands(info.n_dropped_documents));
-    }
-    if tally.n_dropped_as_too_long > 0 {
-        let n = thousands(tally.n_dropped_as_too_long);
-        ctx.log(format!("documents longer than `max_length` ({}) and left out: {n}", info.max_length));
-    }
-    let n_unlearnable = info.n_dropped_documents - tally.n_dropped_as_too_long;
-    if n_unlearnable > 0 && tally.wrapped.is_none() {
-        let n = thousands(n_unlearnable);
-        ctx.warn(format!("documents left out because nothing in them is supervised: {n}"));
-    }
-    if tally.n_boundary > 0 {
-        let n = thousands(tally.n_boundary);
-        ctx.log(format!("documents with a token across the start of the completion, which counts as completion: {n}"));
-    }
-}
-
-fn report_wrapped(ctx: &Context<'_>, info: &PackedInfo, wrapped: &WrappedCounts) {
-    ctx.fact("cut documents", thousands(info.n_truncated_documents));
-    ctx.warn(format!(
-        "documents see each other (`packing_strategy: wrapped`): {} of {} packs hold tokens of several documents, and {} of {} \
-         documents are cut where a pack ends",
-        thousands(wrapped.n_shared_packs),
-        thousands(info.n_packs),
-        thousands(info.n_truncated_documents),
-        thousands(info.n_documents),
-    ));
-    if wrapped.n_dropped_packs > 0 {
-        ctx.warn(format!(
-            "packs left out because nothing in them is supervised: {}, with {} tokens",
-            thousands(wrapped.n_dropped_packs),
-            thousands(info.n_truncated_tokens)
-        ));
-    }
 }

@@ -1,27 +1,17 @@
 //! The settings of `tokenize`.
 
 use pipe_contract::{KeyValue, ProblemKind, Reader};
+pub use pipe_records::Packing;
 
 /// What happens to a document of more than `max_length` tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truncation {
-    /// Its first `max_length` tokens stay, the rest is counted.
+    /// Its first `max_length` tokens stay, the rest is counted. With [`Packing::BfdSplit`] and [`Packing::Wrapped`] the rest stays too.
     Truncate,
     /// It is left out and counted.
     Drop,
     /// The stage stops and names it.
     Error,
-}
-
-/// How documents share a pack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// They do not: a pack is one document, in the order of the file.
-    Off,
-    /// Best-fit decreasing: the longest first, each into the fullest pack that still has room.
-    BestFitDecreasing,
-    /// One behind the other, cut where a pack is full; they see each other.
-    Wrapped,
 }
 
 /// `with:` of a `tokenize` stage, resolved.
@@ -47,7 +37,12 @@ impl Settings {
     pub fn read(reader: &mut Reader) -> Self {
         let max_length = reader.integer("max_length", 1024, 1..=1_048_576) as usize;
         let wants_packing = reader.bool("packing", false);
-        let is_wrapped = reader.choice("packing_strategy", "bfd", &["bfd", "wrapped"]) == "wrapped";
+        let strategy = match reader.choice("packing_strategy", "bfd", &["bfd", "bfd_split", "first_fit", "wrapped"]) {
+            "bfd_split" => Packing::BfdSplit,
+            "first_fit" => Packing::FirstFit,
+            "wrapped" => Packing::Wrapped,
+            _ => Packing::Bfd,
+        };
         let append_eos = reader.bool("append_eos", true);
         let completion_only_loss = read_completion_only_loss(reader);
         let truncation = match reader.choice("truncation", "truncate", &["truncate", "drop", "error"]) {
@@ -61,26 +56,28 @@ impl Settings {
             ("truncation", truncation != Truncation::Truncate),
         ];
         let only_for_text = is_changed.into_iter().find(|(_, is_changed)| *is_changed).map(|(name, _)| name);
-        let packing = match (wants_packing, is_wrapped) {
-            (false, _) => Packing::Off,
-            (true, false) => Packing::BestFitDecreasing,
-            (true, true) => Packing::Wrapped,
-        };
-        check_wrapped(reader, is_wrapped, wants_packing, truncation);
+        check_strategy(reader, strategy, wants_packing, truncation);
+        let packing = if wants_packing { strategy } else { Packing::None };
         Settings { max_length, packing, append_eos, completion_only_loss, truncation, only_for_text }
     }
 }
 
-/// What `wrapped` cannot be combined with.
-fn check_wrapped(reader: &mut Reader, is_wrapped: bool, wants_packing: bool, truncation: Truncation) {
-    if is_wrapped && !wants_packing {
-        let message = "`packing_strategy` is `wrapped`, but `packing` is `false`";
+/// What a strategy cannot be combined with.
+fn check_strategy(reader: &mut Reader, strategy: Packing, wants_packing: bool, truncation: Truncation) {
+    let name = strategy.name();
+    if strategy != Packing::Bfd && !wants_packing {
+        let message = format!("`packing_strategy` is `{name}`, but `packing` is `false`");
         let help = "set `packing: true`, or leave the strategy out";
         reader.problem("packing_strategy", ProblemKind::Unsupported, message, Some(help.to_string()));
+        return;
     }
-    if is_wrapped && wants_packing && truncation != Truncation::Truncate {
-        let message =
-            "`truncation` has no use with `packing_strategy: wrapped`, where a long document goes on in the next pack";
+    let goes_on = match strategy {
+        Packing::Wrapped => "a long document goes on in the next pack",
+        Packing::BfdSplit => "a long document is split",
+        Packing::None | Packing::Bfd | Packing::FirstFit => return,
+    };
+    if truncation != Truncation::Truncate {
+        let message = format!("`truncation` has no use with `packing_strategy: {name}`, where {goes_on}");
         reader.problem("truncation", ProblemKind::Unsupported, message, Some("leave it out".to_string()));
     }
 }
@@ -111,7 +108,7 @@ mod tests {
         let (of_written, ..) = read(written);
         assert_eq!(of_written, settings);
         assert_eq!((read(written).1, read(written).2), (key.clone(), problems.clone()));
-        assert_eq!((settings.completion_only_loss, settings.packing), (None, Packing::Off));
+        assert_eq!((settings.completion_only_loss, settings.packing), (None, Packing::None));
         assert!(key.is_empty() && problems.is_empty());
     }
 
@@ -122,15 +119,26 @@ mod tests {
     }
 
     #[test]
-    fn wrapped_wants_packing_and_is_in_the_key() {
-        let (settings, key, problems) = read("{ packing: true, packing_strategy: wrapped }");
-        assert_eq!(settings.packing, Packing::Wrapped);
-        assert_eq!((key, problems), (vec!["packing".to_string(), "packing_strategy".to_string()], vec![]));
-        for alone in ["{ packing_strategy: wrapped }", "{ packing: false, packing_strategy: wrapped }"] {
-            assert_eq!(read(alone).2, ["unsupported-setting"], "{alone}");
+    fn a_strategy_wants_packing_and_is_in_the_key() {
+        for (name, packing) in
+            [("wrapped", Packing::Wrapped), ("bfd_split", Packing::BfdSplit), ("first_fit", Packing::FirstFit)]
+        {
+            let (settings, key, problems) = read(&format!("{{ packing: true, packing_strategy: {name} }}"));
+            assert_eq!(settings.packing, packing);
+            assert_eq!((key, problems), (vec!["packing".to_string(), "packing_strategy".to_string()], vec![]));
+            for alone in ["", "packing: false, "] {
+                let yaml = format!("{{ {alone}packing_strategy: {name} }}");
+                assert_eq!(read(&yaml).2, ["unsupported-setting"], "{yaml}");
+            }
         }
-        let (_, _, problems) = read("{ packing: true, packing_strategy: wrapped, truncation: drop }");
-        assert_eq!(problems, ["unsupported-setting"]);
+    }
+
+    #[test]
+    fn a_strategy_that_loses_nothing_takes_no_truncation() {
+        let problems = |name: &str| read(&format!("{{ packing: true, packing_strategy: {name}, truncation: drop }}")).2;
+        assert_eq!(problems("wrapped"), ["unsupported-setting"]);
+        assert_eq!(problems("bfd_split"), ["unsupported-setting"]);
+        assert!(problems("first_fit").is_empty() && problems("bfd").is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) fn show_packs(artifact: &Artifact, n_packs: usize) -> Result<String, 
     let reader = PackedReader::open(artifact)?;
     let info = reader.info();
     let mut text = format!(
-        "{} packs of at most {} tokens: {} documents, {} tokens, {} supervised, fill {:.1} %\n\n",
+        "{} packs of at most {} tokens: {} documents, {} tokens, {} supervised, fill {:.1} %\n",
         thousands(info.n_packs),
         thousands(info.max_length),
         thousands(info.n_documents),
@@ -26,6 +26,21 @@ pub(crate) fn show_packs(artifact: &Artifact, n_packs: usize) -> Result<String, 
         thousands(info.n_supervised_tokens),
         info.fill * 100.0,
     );
+    let strategy = info.packing_strategy;
+    let seen = if strategy.is_contaminating() { ": documents see each other" } else { "" };
+    writeln!(text, "packing: {}{seen}", strategy.name()).expect("writing to a String cannot fail");
+    if info.n_truncated_documents + info.n_dropped_documents > 0 {
+        writeln!(
+            text,
+            "documents cut: {} ({} tokens lost), left out: {} ({} tokens)",
+            thousands(info.n_truncated_documents),
+            thousands(info.n_truncated_tokens),
+            thousands(info.n_dropped_documents),
+            thousands(info.n_dropped_tokens),
+        )
+        .expect("as above");
+    }
+    text.push('\n');
     for index in 0..n_packs.min(reader.n_packs()) {
         let pack = reader.pack(index)?;
         draw_pack(&mut text, index, &pack, info.max_length as usize);

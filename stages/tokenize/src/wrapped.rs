@@ -14,7 +14,7 @@
 //! optimizer step, so it is left out and counted. Memory is one pack.
 
 use pipe_records::packed::n_learned;
-use pipe_records::{Pack, PackedCounts, PackedInfo, PackedWriter};
+use pipe_records::{Pack, PackedCounts, PackedInfo, PackedWriter, Packing};
 
 use crate::TokenizeError;
 use pipe_tokenizer::Document;
@@ -85,6 +85,7 @@ impl Wrapper {
         if self.counts.n_packs == 0 {
             return Ok(None);
         }
+        self.counts.packed.packing_strategy = Packing::Wrapped;
         Ok(Some((self.packs.finish(self.counts.packed)?, self.counts)))
     }
 

@@ -179,13 +179,16 @@ fn the_same_bytes_on_any_number_of_threads() {
     let rows: Vec<(String, String)> = (0..2500).map(|i| (format!("Q: {i}\nA:"), " 你".repeat(1 + i * 7 % 9))).collect();
     let rows: Vec<(&str, &str)> = rows.iter().map(|(p, c)| (p.as_str(), c.as_str())).collect();
     sandbox.examples(&rows);
-    let bytes = |n_threads: usize| {
-        let settings = "{ max_length: 64, packing: true, completion_only_loss: true }";
-        let ran = run(&sandbox.model(), &sandbox.path("examples"), settings, n_threads, &sandbox.path("work")).unwrap();
-        ["packed.parquet", "packed.json"].map(|name| std::fs::read(ran.packed.file(name).unwrap()).unwrap())
-    };
-    let one = bytes(1);
-    assert!(one == bytes(2) && one == bytes(3), "the bytes depend on the number of threads");
+    for strategy in ["packing: false", "packing: true", "packing: true, packing_strategy: first_fit"] {
+        let settings = format!("{{ max_length: 64, {strategy}, completion_only_loss: true }}");
+        let bytes = |n_threads: usize| {
+            let work = sandbox.path("work");
+            let ran = run(&sandbox.model(), &sandbox.path("examples"), &settings, n_threads, &work).unwrap();
+            ["packed.parquet", "packed.json"].map(|name| std::fs::read(ran.packed.file(name).unwrap()).unwrap())
+        };
+        let one = bytes(1);
+        assert!(one == bytes(2) && one == bytes(3), "the bytes depend on the number of threads: {strategy}");
+    }
 }
 
 /// The stream of all documents, cut every 16 tokens: what TRL's `wrapped` makes of a data set of one batch.
@@ -248,6 +251,95 @@ fn wrapped_has_the_same_bytes_on_any_number_of_threads_and_keeps_every_token() {
     assert!(info.fill > 0.99 && info.n_truncated_documents > 100, "{info:?}");
 }
 
+/// Pieces are documents of their own: nothing is lost but pieces of which nothing is learned, and those are counted.
+#[test]
+fn bfd_split_packs_the_pieces_of_long_documents() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let rows: Vec<(String, String)> = (0..60).map(|i| ("x y z ".repeat(i % 4), " one".repeat(1 + i * 5 % 8))).collect();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|(p, c)| (p.as_str(), c.as_str())).collect();
+    let whole = sandbox.examples(&rows).run("{ max_length: 64, completion_only_loss: true }").unwrap();
+    let documents: Vec<Pack> = whole.packs;
+    assert!(documents.iter().all(|pack| pack.input_ids.len() < 64), "none is cut");
+
+    let settings = "{ max_length: 10, packing: true, packing_strategy: bfd_split, completion_only_loss: true }";
+    let ran = sandbox.run(settings).unwrap();
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for pack in &ran.packs {
+        assert!(pack.input_ids.len() <= 10);
+        let mut start = 0;
+        for piece in pack.doc_ids.chunk_by(|a, b| a == b) {
+            let range = start..start + piece.len();
+            start = range.end;
+            assert!(pack.position_ids[range.clone()].iter().copied().eq(0..piece.len() as u32));
+            found.push((piece[0], pack.input_ids[range.clone()].to_vec(), pack.labels[range].to_vec()));
+        }
+    }
+    let (mut n_dropped, mut n_dropped_tokens) = (0, 0);
+    for (row, document) in (0..).zip(&documents) {
+        for (ids, labels) in document.input_ids.chunks(10).zip(document.labels.chunks(10)) {
+            if labels[1..].iter().any(|label| *label != NOT_SUPERVISED) {
+                expected.push((row, ids.to_vec(), labels.to_vec()));
+            } else {
+                (n_dropped, n_dropped_tokens) = (n_dropped + 1, n_dropped_tokens + ids.len() as u64);
+            }
+        }
+    }
+    found.sort();
+    expected.sort();
+    assert!(found == expected, "the packs hold other pieces");
+
+    let info = PackedReader::open(&ran.packed).unwrap().info().clone();
+    assert_eq!((info.n_documents, info.n_truncated_tokens), (expected.len() as u64, 0));
+    assert_eq!((info.n_dropped_documents, info.n_dropped_tokens), (n_dropped, n_dropped_tokens));
+    assert!(n_dropped > 0 && info.n_truncated_documents > 0, "{info:?}");
+    let n_tokens: usize = documents.iter().map(|pack| pack.input_ids.len()).sum();
+    assert_eq!(info.n_tokens + info.n_dropped_tokens, n_tokens as u64);
+    assert_eq!(ran.fact("dropped tokens"), Some(n_dropped_tokens.to_string().as_str()));
+    assert!(ran.fact("pieces").is_some());
+}
+
+#[test]
+fn first_fit_opens_a_pack_only_where_no_earlier_one_has_room() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let rows: Vec<(String, String)> =
+        (0..300).map(|i| (format!("Q: {i}\nA:"), " one".repeat(1 + i * 7 % 11))).collect();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|(p, c)| (p.as_str(), c.as_str())).collect();
+    let single = sandbox.examples(&rows).run("{ max_length: 64 }").unwrap();
+    let ran = sandbox.run("{ max_length: 64, packing: true, packing_strategy: first_fit }").unwrap();
+    let mut packs: Vec<Vec<u32>> = Vec::new();
+    for (row, document) in (0..).zip(&single.packs) {
+        let n_tokens =
+            |pack: &Vec<u32>| pack.iter().map(|row| single.packs[*row as usize].input_ids.len()).sum::<usize>();
+        match packs.iter_mut().find(|pack| n_tokens(pack) + document.input_ids.len() <= 64) {
+            Some(pack) => pack.push(row),
+            None => packs.push(vec![row]),
+        }
+    }
+    let found = ran.packs.iter().map(|pack| pack.doc_ids.chunk_by(|a, b| a == b).map(|ids| ids[0]).collect());
+    assert_eq!(found.collect::<Vec<Vec<u32>>>(), packs);
+    assert!(packs.len() < 250, "{} packs", packs.len());
+}
+
+#[test]
+fn show_and_report_name_the_strategy_and_that_wrapped_contaminates() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    sandbox.examples(&ROWS);
+    for (settings, name) in [
+        ("{ max_length: 64 }", "none"),
+        ("{ max_length: 64, packing: true }", "bfd"),
+        ("{ max_length: 64, packing: true, packing_strategy: first_fit }", "first_fit"),
+        ("{ max_length: 16, packing: true, packing_strategy: bfd_split }", "bfd_split"),
+        ("{ max_length: 16, packing: true, packing_strategy: wrapped }", "wrapped: documents see each other"),
+    ] {
+        let ran = sandbox.run(settings).unwrap();
+        let shown = KIND.show("packed", &ran.packed, 1).unwrap();
+        assert!(shown.contains(&format!("\npacking: {name}\n")), "{shown}");
+        let figures = KIND.figures("packed", &ran.packed).unwrap();
+        let Figure::Facts(facts) = &figures[0] else { panic!("{figures:?}") };
+        assert_eq!(facts.facts[0], ("packing".to_string(), name.to_string()));
+    }
+}
+
 #[test]
 fn wrapped_of_prompts_alone_has_nothing_to_learn_and_pretokenized_rows_are_refused() {
     let sandbox = Sandbox::new(&["Q: one\nA: two"]);
@@ -290,6 +382,8 @@ fn a_row_whose_completion_is_cut_off_is_dropped_and_counted() {
     assert_eq!(ran.fact("dropped documents"), Some("1"));
     let n_tokens = ModelTokenizer::load(&sandbox.model()).unwrap().encode(&long_prompt).unwrap().ids.len() + 1;
     assert_eq!(ran.fact("truncated tokens"), Some((n_tokens - 64).to_string().as_str()));
+    let n_dropped = n_tokens + ModelTokenizer::load(&sandbox.model()).unwrap().encode(" never seen").unwrap().ids.len();
+    assert_eq!(ran.fact("dropped tokens"), Some(n_dropped.to_string().as_str()));
 
     let only_long = sandbox.examples(&[(&long_prompt, " never seen")]);
     let error = only_long.run("{ max_length: 64, completion_only_loss: true }").err().unwrap();

@@ -66,15 +66,27 @@ pub(crate) fn parquet_writer_with(
     schema: SchemaRef,
     layout: Layout,
 ) -> Result<RecordWriter, RecordsError> {
+    let writer = arrow_writer(path, schema.clone(), layout)?;
+    Ok(RecordWriter { path: path.to_path_buf(), schema, writer, pending: Vec::new(), n_pending_rows: 0, n_rows: 0 })
+}
+
+/// Creates `path` with every property pinned.
+pub(crate) fn arrow_writer(
+    path: &Path,
+    schema: SchemaRef,
+    layout: Layout,
+) -> Result<ArrowWriter<BufWriter<File>>, RecordsError> {
     let file =
         File::create(path).map_err(|source| RecordsError::Io { verb: "create", file: path.to_path_buf(), source })?;
     let options = ArrowWriterOptions::new()
         .with_properties(writer_properties(&schema, layout))
         // The blob would repeat the schema in Arrow's own, versioned encoding; the Parquet schema says all we use.
         .with_skip_arrow_metadata(true);
-    let writer = ArrowWriter::try_new_with_options(BufWriter::new(file), schema.clone(), options)
-        .map_err(|source| RecordsError::Parquet { verb: "create", file: name_of(path), source })?;
-    Ok(RecordWriter { path: path.to_path_buf(), schema, writer, pending: Vec::new(), n_pending_rows: 0, n_rows: 0 })
+    ArrowWriter::try_new_with_options(BufWriter::new(file), schema, options).map_err(|source| RecordsError::Parquet {
+        verb: "create",
+        file: name_of(path),
+        source,
+    })
 }
 
 impl RecordWriter {
@@ -244,7 +256,7 @@ pub(crate) fn open(path: &Path) -> Result<File, RecordsError> {
     File::open(path).map_err(|source| RecordsError::Io { verb: "read", file: path.to_path_buf(), source })
 }
 
-fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 

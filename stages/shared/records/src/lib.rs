@@ -8,7 +8,7 @@
 //!
 //! Reading order: [`files`] (Parquet with pinned properties), [`source`] (forms of data files), [`rows`], [`bad_rows`], `json`,
 //! `delimited`, `text`, [`ipc`] (Arrow's own files, and batches that wait on the disk), `normal` (types), [`examples`], [`unseen`] (what training did not have),
-//! [`packed`], [`show`], [`numbers`], [`lines`] (JSON Lines), [`folders`] (what model and adapter folders say about themselves).
+//! [`packed`], [`packing`] (which documents share a pack), [`show`], [`numbers`], [`lines`] (JSON Lines), [`folders`] (what model and adapter folders say about themselves).
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
 //! It deliberately knows no templates, no tokenizer and no network.
@@ -20,12 +20,14 @@ pub mod error;
 pub mod examples;
 pub mod files;
 pub mod folders;
+mod groups;
 pub mod ipc;
 mod json;
 pub mod lines;
 mod normal;
 pub mod numbers;
 pub mod packed;
+pub mod packing;
 pub mod rows;
 pub mod show;
 pub mod source;
@@ -37,7 +39,7 @@ pub use error::RecordsError;
 pub use examples::{Example, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
 pub use files::{RecordWriter, parquet_writer, read_parquet};
 pub use numbers::{bytes, thousands};
-pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter};
+pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter, Packing};
 pub use rows::{RowReader, open_rows, open_rows_with};
 pub use source::{DataFormat, data_format};
 pub use unseen::{Compared, Unseen, unseen};

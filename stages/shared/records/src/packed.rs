@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::RecordsError;
 use crate::columns::{Place, i32_lists, u32_lists};
 use crate::examples::list_field;
-use crate::files::{FORMAT_VERSION_KEY, Layout, ParquetFile, RecordWriter, parquet_writer_with};
+use crate::files::{FORMAT_VERSION_KEY, Layout, ParquetFile};
+use crate::groups::GroupWriter;
 
 /// The packs.
 pub const PACKED_FILE: &str = "packed.parquet";
@@ -31,14 +32,20 @@ pub const PACKED_FILE: &str = "packed.parquet";
 /// What is in them, as [`PackedInfo`].
 pub const PACKED_INFO_FILE: &str = "packed.json";
 
-/// Version of the columns and of `packed.json`.
+/// Version of the columns.
 pub const PACKED_FORMAT_VERSION: u32 = 1;
+
+/// Version of `packed.json`. 2: `packing_strategy` and `n_dropped_tokens`.
+pub const PACKED_INFO_FORMAT_VERSION: u32 = 2;
 
 /// The label of a token that the loss leaves out (Hugging Face's `ignore_index`).
 pub const NOT_SUPERVISED: i32 = -100;
 
 /// Packs per row group: 64 of 1,024 tokens decode in about a millisecond, far below an optimizer step.
 pub const PACKS_PER_GROUP: usize = 64;
+
+/// Tokens that are encoded at a time, or one row group where that has more: 16 MB.
+const TOKENS_AT_A_TIME: u64 = 1 << 20;
 
 /// Tokens that are run through the model together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,15 +60,56 @@ pub struct Pack {
     pub doc_ids: Vec<u32>,
 }
 
-/// `packed.json`.
+/// How documents came to share a pack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// They do not: a pack is one document, in the order of the file.
+    #[default]
+    None,
+    /// Best-fit decreasing: the longest first, each into the fullest pack that still has room.
+    Bfd,
+    /// The same, of documents that were split into pieces of `max_length` tokens before.
+    BfdSplit,
+    /// In the order of the file, each into the first pack that still has room.
+    FirstFit,
+    /// One behind the other, cut where a pack is full; they see each other.
+    Wrapped,
+}
+
+impl Packing {
+    /// All of them.
+    pub const ALL: [Packing; 5] = [Packing::None, Packing::Bfd, Packing::BfdSplit, Packing::FirstFit, Packing::Wrapped];
+
+    /// The word of the setting `packing_strategy`, and `none`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::None => "none",
+            Packing::Bfd => "bfd",
+            Packing::BfdSplit => "bfd_split",
+            Packing::FirstFit => "first_fit",
+            Packing::Wrapped => "wrapped",
+        }
+    }
+
+    /// Whether a token of one document sees those of another.
+    pub fn is_contaminating(self) -> bool {
+        self == Packing::Wrapped
+    }
+}
+
+/// `packed.json`. No token goes without being counted: `n_tokens`, `n_truncated_tokens` and `n_dropped_tokens` are together all tokens of
+/// the examples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackedInfo {
-    /// [`PACKED_FORMAT_VERSION`].
+    /// [`PACKED_INFO_FORMAT_VERSION`].
     pub format_version: u32,
+    /// How documents came to share a pack.
+    pub packing_strategy: Packing,
     /// Rows of `packed.parquet`.
     pub n_packs: u64,
-    /// Documents in the packs.
+    /// Documents in the packs; with [`Packing::BfdSplit`] each piece is one.
     pub n_documents: u64,
     /// Tokens in the packs.
     pub n_tokens: u64,
@@ -69,12 +117,15 @@ pub struct PackedInfo {
     pub n_supervised_tokens: u64,
     /// Most tokens that a pack may have.
     pub max_length: u64,
-    /// Documents that were cut: at `max_length`, or, where packs are cut out of a stream, where a pack ends.
+    /// Documents that were cut: at `max_length`, or, where packs are cut out of a stream, where a pack ends. With
+    /// [`Packing::BfdSplit`] those that became several pieces.
     pub n_truncated_documents: u64,
     /// Tokens that were cut off and are in no pack.
     pub n_truncated_tokens: u64,
-    /// Documents left out, because nothing of them was supervised.
+    /// Documents left out: too long where that drops them, or without a supervised token.
     pub n_dropped_documents: u64,
+    /// Tokens of the documents left out, as long as they were before anything was cut off.
+    pub n_dropped_tokens: u64,
     /// `n_tokens / (n_packs * max_length)`, 0 to 1.
     pub fill: f64,
     /// Token ids are below this.
@@ -84,25 +135,87 @@ pub struct PackedInfo {
 /// What [`PackedWriter`] cannot count by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PackedCounts {
-    /// Documents in the packs.
+    /// How documents came to share a pack.
+    pub packing_strategy: Packing,
+    /// Documents in the packs; with [`Packing::BfdSplit`] each piece is one.
     pub n_documents: u64,
-    /// Documents that were cut: at `max_length`, or, where packs are cut out of a stream, where a pack ends.
+    /// Documents that were cut: at `max_length`, or, where packs are cut out of a stream, where a pack ends. With
+    /// [`Packing::BfdSplit`] those that became several pieces.
     pub n_truncated_documents: u64,
     /// Tokens that were cut off and are in no pack.
     pub n_truncated_tokens: u64,
     /// Documents left out.
     pub n_dropped_documents: u64,
+    /// Tokens of the documents left out.
+    pub n_dropped_tokens: u64,
 }
 
-/// Writes a `packed` artifact.
+/// Writes a `packed` artifact. Row groups are encoded side by side, on the threads of the current rayon pool.
 pub struct PackedWriter {
     folder: PathBuf,
     schema: SchemaRef,
-    writer: RecordWriter,
+    writer: GroupWriter,
+    open: OpenGroup,
+    /// Row groups that are full and not encoded yet.
+    full: Vec<RecordBatch>,
+    n_tokens_in_full: u64,
     max_length: u64,
     vocab_size: u64,
+    n_packs: u64,
     n_tokens: u64,
     n_supervised_tokens: u64,
+}
+
+/// The packs of the row group that is being filled.
+struct OpenGroup {
+    input_ids: ListBuilder<UInt32Builder>,
+    labels: ListBuilder<Int32Builder>,
+    position_ids: ListBuilder<UInt32Builder>,
+    doc_ids: ListBuilder<UInt32Builder>,
+    n_packs: usize,
+    n_tokens: u64,
+}
+
+impl OpenGroup {
+    fn new(schema: &Schema) -> Self {
+        let numbers = |column| ListBuilder::new(UInt32Builder::new()).with_field(item_field(schema, column));
+        OpenGroup {
+            input_ids: numbers(0),
+            labels: ListBuilder::new(Int32Builder::new()).with_field(item_field(schema, 1)),
+            position_ids: numbers(2),
+            doc_ids: numbers(3),
+            n_packs: 0,
+            n_tokens: 0,
+        }
+    }
+
+    fn push(&mut self, pack: &Pack) {
+        self.labels.values().append_slice(&pack.labels);
+        self.labels.append(true);
+        let numbers = [
+            (&mut self.input_ids, &pack.input_ids),
+            (&mut self.position_ids, &pack.position_ids),
+            (&mut self.doc_ids, &pack.doc_ids),
+        ];
+        for (builder, values) in numbers {
+            builder.values().append_slice(values);
+            builder.append(true);
+        }
+        self.n_packs += 1;
+        self.n_tokens += pack.input_ids.len() as u64;
+    }
+
+    /// The rows so far; begins anew.
+    fn take(&mut self, schema: &SchemaRef) -> Result<RecordBatch, RecordsError> {
+        (self.n_packs, self.n_tokens) = (0, 0);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.input_ids.finish()),
+            Arc::new(self.labels.finish()),
+            Arc::new(self.position_ids.finish()),
+            Arc::new(self.doc_ids.finish()),
+        ];
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
 }
 
 impl PackedWriter {
@@ -121,9 +234,19 @@ impl PackedWriter {
         ];
         let schema: SchemaRef = Arc::new(Schema::new(fields).with_metadata(metadata));
         let layout = Layout { rows_per_group: PACKS_PER_GROUP, delta_list_columns: &["position_ids", "doc_ids"] };
-        let writer = parquet_writer_with(&folder.join(PACKED_FILE), schema.clone(), layout)?;
-        let folder = folder.to_path_buf();
-        Ok(PackedWriter { folder, schema, writer, max_length, vocab_size, n_tokens: 0, n_supervised_tokens: 0 })
+        Ok(PackedWriter {
+            folder: folder.to_path_buf(),
+            writer: GroupWriter::create(&folder.join(PACKED_FILE), schema.clone(), layout)?,
+            open: OpenGroup::new(&schema),
+            schema,
+            full: Vec::new(),
+            n_tokens_in_full: 0,
+            max_length,
+            vocab_size,
+            n_packs: 0,
+            n_tokens: 0,
+            n_supervised_tokens: 0,
+        })
     }
 
     /// Adds a pack.
@@ -131,7 +254,7 @@ impl PackedWriter {
     /// # Errors
     /// `BadRow` when it is empty, too long, has columns of different lengths, or an id or label at or above `vocab_size`.
     pub fn write(&mut self, pack: &Pack) -> Result<(), RecordsError> {
-        let row = self.writer.num_rows();
+        let row = self.n_packs;
         check_lengths(pack, row)?;
         let n_tokens = pack.input_ids.len() as u64;
         if n_tokens == 0 || n_tokens > self.max_length {
@@ -139,7 +262,7 @@ impl PackedWriter {
             return Err(RecordsError::BadRow { row, problem });
         }
         let largest_label = pack.labels.iter().copied().max().and_then(|label| u32::try_from(label).ok());
-        let largest = pack.input_ids.iter().copied().chain(largest_label).max().map_or(0, u64::from);
+        let largest = pack.input_ids.iter().copied().max().max(largest_label).map_or(0, u64::from);
         if largest >= self.vocab_size {
             let problem = format!("it has the token id {largest}, but the vocabulary has {}", self.vocab_size);
             return Err(RecordsError::BadRow { row, problem });
@@ -148,34 +271,39 @@ impl PackedWriter {
             let problem = format!("it has the label {label}, but must be a token id or {NOT_SUPERVISED}");
             return Err(RecordsError::BadRow { row, problem });
         }
+        self.n_packs += 1;
         self.n_tokens += n_tokens;
         self.n_supervised_tokens += n_learned(pack);
-        let labels = {
-            let mut builder = ListBuilder::new(Int32Builder::new()).with_field(item_field(&self.schema, 1));
-            builder.values().append_slice(&pack.labels);
-            builder.append(true);
-            builder.finish()
-        };
-        let list = |values: &[u32], column: usize| -> ArrayRef {
-            let mut builder = ListBuilder::new(UInt32Builder::new()).with_field(item_field(&self.schema, column));
-            builder.values().append_slice(values);
-            builder.append(true);
-            Arc::new(builder.finish())
-        };
-        let columns =
-            vec![list(&pack.input_ids, 0), Arc::new(labels), list(&pack.position_ids, 2), list(&pack.doc_ids, 3)];
-        self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)
+        self.open.push(pack);
+        if self.open.n_packs == PACKS_PER_GROUP { self.close_group() } else { Ok(()) }
+    }
+
+    fn close_group(&mut self) -> Result<(), RecordsError> {
+        self.n_tokens_in_full += self.open.n_tokens;
+        self.full.push(self.open.take(&self.schema)?);
+        if self.n_tokens_in_full >= TOKENS_AT_A_TIME { self.encode_groups() } else { Ok(()) }
+    }
+
+    fn encode_groups(&mut self) -> Result<(), RecordsError> {
+        self.n_tokens_in_full = 0;
+        self.writer.write(&std::mem::take(&mut self.full))
     }
 
     /// Closes `packed.parquet` and writes `packed.json`.
     ///
     /// # Errors
     /// `Io` or `Parquet` when the disk refuses.
-    pub fn finish(self, counts: PackedCounts) -> Result<PackedInfo, RecordsError> {
-        let n_packs = self.writer.finish()?;
+    pub fn finish(mut self, counts: PackedCounts) -> Result<PackedInfo, RecordsError> {
+        if self.open.n_packs > 0 {
+            self.close_group()?;
+        }
+        self.encode_groups()?;
+        self.writer.finish()?;
+        let n_packs = self.n_packs;
         let n_places = n_packs * self.max_length;
         let info = PackedInfo {
-            format_version: PACKED_FORMAT_VERSION,
+            format_version: PACKED_INFO_FORMAT_VERSION,
+            packing_strategy: counts.packing_strategy,
             n_packs,
             n_documents: counts.n_documents,
             n_tokens: self.n_tokens,
@@ -184,10 +312,11 @@ impl PackedWriter {
             n_truncated_documents: counts.n_truncated_documents,
             n_truncated_tokens: counts.n_truncated_tokens,
             n_dropped_documents: counts.n_dropped_documents,
+            n_dropped_tokens: counts.n_dropped_tokens,
             fill: if n_places == 0 { 0.0 } else { self.n_tokens as f64 / n_places as f64 },
             vocab_size: self.vocab_size,
         };
-        let mut text = serde_json::to_string_pretty(&info).expect("numbers serialize");
+        let mut text = serde_json::to_string_pretty(&info).expect("numbers and words serialize");
         text.push('\n');
         let path = self.folder.join(PACKED_INFO_FILE);
         File::create(&path)
@@ -312,9 +441,9 @@ pub fn read_info(artifact: &Artifact) -> Result<PackedInfo, RecordsError> {
     // The version first: fields of another version are not this one's to complain about.
     let bad = |source| RecordsError::BadInfo { file: file.clone(), source };
     let Version { format_version } = serde_json::from_slice(&bytes).map_err(bad)?;
-    if format_version != PACKED_FORMAT_VERSION {
+    if format_version != PACKED_INFO_FORMAT_VERSION {
         let found = format_version.to_string();
-        return Err(RecordsError::UnknownVersion { file, found, expected: PACKED_FORMAT_VERSION });
+        return Err(RecordsError::UnknownVersion { file, found, expected: PACKED_INFO_FORMAT_VERSION });
     }
     serde_json::from_slice(&bytes).map_err(bad)
 }

@@ -193,7 +193,7 @@ fn golden_digest_of_packs() {
         [digest(PACKED_FILE), digest(PACKED_INFO_FILE)],
         [
             "3c56bcd4796102ef9fc2ac59ec533336792b4fae6bd82ed2340d1c44c3a9857e",
-            "b17cb26cab5b91017e95a5a39ebddd576365c1549f794a1e45100fb80e070122"
+            "60619006b97839990180ec1ab61e4a0900f85269a77218ba1f3fff2d98842ad0"
         ]
     );
 }
@@ -219,7 +219,7 @@ fn another_format_version_is_an_error() {
     let mut writer = PackedWriter::create(dir.path(), 8, 100).unwrap();
     writer.write(&pack(0)).unwrap();
     writer.finish(PackedCounts::default()).unwrap();
-    fs::write(dir.path().join(PACKED_INFO_FILE), "{\"format_version\": 2, \"new\": 1}").unwrap();
+    fs::write(dir.path().join(PACKED_INFO_FILE), "{\"format_version\": 1, \"old\": 1}").unwrap();
     let error = PackedReader::open(&artifact(ArtifactKind::Packed, dir.path())).err().unwrap().to_string();
-    assert_eq!(error, "`packed.json` has format version 2, but this program reads version 1");
+    assert_eq!(error, "`packed.json` has format version 1, but this program reads version 2");
 }
