@@ -84,7 +84,11 @@ mod tests {
             if n_read == 3 { Err(StageError::user("bad", "a bad row")) } else { Ok(Some(n_read)) }
         };
         let mut written = Vec::new();
-        let result = overlapped(read, |item| item, |made| Ok(written.push(made)));
+        let write = |made| {
+            written.push(made);
+            Ok(())
+        };
+        let result = overlapped(read, |item| item, write);
         // The read is ahead: the second item was with the pool.
         assert_eq!((written, result.unwrap_err().slug), (vec![1], "bad"));
     }
