@@ -11,6 +11,8 @@ pub enum AnalyzeError {
     TokensWithoutModel,
     #[error("the examples are pretokenized rows, which have no text to measure")]
     Pretokenized,
+    #[error("the examples at port `test` are pretokenized rows, which have no text to compare")]
+    PretokenizedTest,
     #[error("there is nothing to analyze: the examples have no rows")]
     NoRows,
     #[error("there are more than {} examples", u32::MAX)]
@@ -31,6 +33,8 @@ impl From<AnalyzeError> for StageError {
                 .help("connect `model` under `inputs:`, or set `unit: characters`"),
             AnalyzeError::Pretokenized => StageError::user("no-text", message)
                 .help("remove this stage, or choose a `template:` with text in the `format` stage before it"),
+            AnalyzeError::PretokenizedTest => StageError::user("no-text", message)
+                .help("connect examples with text, or leave `test` out of `inputs:`"),
             AnalyzeError::NoRows => StageError::user("no-rows", message),
             AnalyzeError::TooManyRows => StageError::user("too-many-rows", message),
             AnalyzeError::Row { source, .. } => StageError::user("bad-example", message).because(source),

@@ -30,6 +30,8 @@ pub struct Settings {
     pub unit: LengthUnit,
     /// Most bars of the histogram; 1 to 1,000.
     pub bins: usize,
+    /// Most tokens of a pack, for what packing would waste; 1 to 1,048,576.
+    pub max_length: u32,
     /// Title of the picture; `None`: it says what is counted.
     pub title: Option<String>,
 }
@@ -44,6 +46,7 @@ impl Settings {
                 _ => LengthUnit::Characters,
             },
             bins: reader.integer("bins", 50, 1..=1000) as usize,
+            max_length: reader.integer("max_length", 1024, 1..=1_048_576) as u32,
             title: reader.optional_text("title"),
         }
     }

@@ -26,6 +26,16 @@ fn run(
     settings: &str,
     work: &Path,
 ) -> Result<(Artifact, Vec<StageEvent>), StageError> {
+    run_with_test(examples, model, None, settings, work)
+}
+
+fn run_with_test(
+    examples: &Path,
+    model: Option<&Path>,
+    test: Option<&Path>,
+    settings: &str,
+    work: &Path,
+) -> Result<(Artifact, Vec<StageEvent>), StageError> {
     let (stage, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
     assert_eq!(problems, []);
     let events = Mutex::new(Vec::new());
@@ -34,6 +44,9 @@ fn run(
     ctx.inputs.insert("examples".into(), Artifact::from_folder(ArtifactKind::Examples, examples).unwrap());
     if let Some(model) = model {
         ctx.inputs.insert("model".into(), Artifact::from_folder(ArtifactKind::Model, model).unwrap());
+    }
+    if let Some(test) = test {
+        ctx.inputs.insert("test".into(), Artifact::from_folder(ArtifactKind::Examples, test).unwrap());
     }
     stage.run(&mut ctx)?;
     drop(ctx);
@@ -92,7 +105,7 @@ fn the_pictures_have_these_bytes_everywhere() {
 const GOLDEN: [&str; 4] = [
     "38d7cb846af76dccf0267da8f0f2c04160284119d0d1c178a32e7f7e4711e4c0",
     "963782e65a8c7a5df5b1b14b496e777319d9c089ebbfbd839d863c2fbe08a502",
-    "95cb33174def3529ad855e41c22e2877d5afec39ee2f5006e3285ab495a9609e",
+    "8d77f468cb7151752d710d26884c04d533b19362571b53cfc806cc86ff9c4a50",
     "048ec987515a89405c000906bd8f4b69387b4e999df68179a4fbc7788ceb5598",
 ];
 
@@ -120,9 +133,14 @@ fn a_report_shows_histogram_statistics_and_repeats() {
     let (lengths, _) =
         run(&folder.path().join("examples"), None, "{ threshold: 4, bins: 2 }", &folder.path().join("work")).unwrap();
     let figures = KIND.figures("lengths", &lengths).unwrap();
-    let [Figure::Chart(chart), Figure::Table(table), Figure::Facts(facts)] = figures.as_slice() else {
+    let [Figure::Chart(chart), Figure::Table(table), Figure::Facts(facts), Figure::Table(longest), Figure::Table(odd)] =
+        figures.as_slice()
+    else {
         panic!("{figures:?}")
     };
+    assert_eq!(longest.rows[0], ["2", "6", "abcdef"].map(String::from));
+    let empty = ["nearly empty", "1", "row 0"].map(String::from);
+    assert!(odd.rows.contains(&empty.to_vec()), "{odd:?}");
     assert_eq!(
         (chart.mark, chart.series[0].points.as_slice()),
         (Mark::Bars { width: 4.0 }, &[(0.0, 3.0), (4.0, 1.0)][..])
@@ -134,6 +152,71 @@ fn a_report_shows_histogram_statistics_and_repeats() {
     );
     assert_eq!(facts.facts[1].1, "1");
     assert_eq!(facts.facts[2].1, "row 3 (counted from 0) is row 1 again");
+}
+
+/// A model folder whose tokenizer gives a token a byte: 256 bytes and an end.
+fn write_model(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let json = pipe_tokenizer::train_bpe(&["x"], 257, &["<|endoftext|>"]).unwrap();
+    std::fs::write(folder.join("tokenizer.json"), json).unwrap();
+    std::fs::write(folder.join("config.json"), r#"{"vocab_size": 257}"#).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "<|endoftext|>"}"#).unwrap();
+}
+
+#[test]
+fn with_a_model_it_tells_what_each_strategy_would_waste() {
+    let folder = tempfile::tempdir().unwrap();
+    let (examples, model) = (folder.path().join("examples"), folder.path().join("model"));
+    write_model(&model);
+    // With the end 15, 3, 5 and 2 tokens; packs of 10.
+    let texts = [14, 2, 4, 1].map(|n| "abcdefghijklmnop"[..n].to_string());
+    write_examples(&examples, texts.iter().map(String::as_str));
+    let (lengths, events) = run(&examples, Some(&model), "{ max_length: 10 }", &folder.path().join("work")).unwrap();
+    let packing = &summary(&lengths)["packing"];
+    assert_eq!(packing["max_length"], 10);
+    let counts = |strategy: &serde_json::Value| {
+        let count = |name: &str| strategy[name].as_u64().unwrap();
+        let name = strategy["packing_strategy"].as_str().unwrap().to_string();
+        (name, ["n_packs", "n_tokens", "n_truncated_documents", "n_truncated_tokens", "n_empty_places"].map(count))
+    };
+    let found: Vec<_> = packing["strategies"].as_array().unwrap().iter().map(counts).collect();
+    let expected = [
+        ("none", [4, 20, 1, 5, 20]),
+        ("bfd", [2, 20, 1, 5, 0]),
+        ("bfd_split", [3, 25, 1, 0, 5]),
+        ("first_fit", [2, 20, 1, 5, 0]),
+        ("wrapped", [3, 25, 2, 0, 5]),
+    ];
+    assert_eq!(found, expected.map(|(name, counts)| (name.to_string(), counts)));
+    let told = "bfd                      2       100.0 %             0             1             5             0";
+    assert!(KIND.show("lengths", &lengths, 5).unwrap().lines().any(|line| line == told));
+    assert!(events.contains(&StageEvent::Log { line: told.to_string() }), "{events:?}");
+}
+
+#[test]
+fn test_rows_among_the_examples_are_counted_and_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let (examples, test) = (folder.path().join("examples"), folder.path().join("test"));
+    write_examples(&examples, ["Where is Rome?", "Add 2 and 2.", "add 2, and 2"]);
+    write_examples(&test, ["Who?", "Add 2 and 2.", "where is  ROME"]);
+    let (lengths, events) = run_with_test(&examples, None, Some(&test), "{}", &folder.path().join("work")).unwrap();
+    let summary = summary(&lengths);
+    assert_eq!(summary["overlap"]["n_test_rows"], 3);
+    let first = |kind: &str| summary["overlap"][kind]["first"].clone();
+    assert_eq!(first("exact"), serde_json::json!([{"row": 1, "same_as_row": 1}]));
+    assert_eq!(first("normalized"), serde_json::json!([{"row": 2, "same_as_row": 0}]));
+    assert_eq!(first("prompt"), serde_json::json!([]));
+    assert_eq!(summary["near_duplicates"]["first"], serde_json::json!([{"row": 2, "same_as_row": 1}]));
+    let warning = StageEvent::Warning { line: "2 of the 3 test rows are among the examples".to_string() };
+    assert!(events.contains(&warning), "{events:?}");
+    let shown = KIND.show("lengths", &lengths, 5).unwrap();
+    assert!(shown.contains("among the examples: 1: test row 1 is example 1\n"), "{shown}");
+
+    std::fs::remove_dir_all(&test).unwrap();
+    std::fs::create_dir_all(&test).unwrap();
+    pipe_records::examples::pretokenized_writer(&test, &[]).unwrap().finish().unwrap();
+    let error = run_with_test(&examples, None, Some(&test), "{}", &folder.path().join("again")).unwrap_err();
+    assert!(error.message.contains("at port `test`"), "{}", error.message);
 }
 
 #[test]
