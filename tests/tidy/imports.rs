@@ -5,15 +5,16 @@ use crate::report;
 use crate::tree::{root, rust_files};
 
 /// Crates of the workspace that a crate may use: what is not listed here, it may not. `pipe-stage-*`: see [`stage_may_use`].
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("pipe-figures", &[]),
     ("pipe-plot", &["pipe-figures"]),
     ("pipe-settings", &[]),
     ("pipe-contract", &["pipe-figures", "pipe-settings"]),
     ("pipe-cache", &["pipe-contract"]),
     ("pipe-kernels", &[]),
-    ("pipe-llm", &["pipe-contract", "pipe-kernels"]),
-    ("pipe-records", &["pipe-contract"]),
+    ("pipe-weights", &["pipe-contract"]),
+    ("pipe-llm", &["pipe-contract", "pipe-kernels", "pipe-weights"]),
+    ("pipe-records", &["pipe-contract", "pipe-weights"]),
     ("pipe-template", &["pipe-contract"]),
     ("pipe-tokenizer", &["pipe-contract", "pipe-records"]),
     // Of records only with its feature `forms`, which the runner turns on with its feature `stages`.
@@ -56,7 +57,7 @@ fn stage_may_use(stage: &str) -> Vec<&'static str> {
     let mut allowed =
         vec!["pipe-contract", "pipe-plot", "pipe-settings", "pipe-records", "pipe-template", "pipe-tokenizer"];
     if STAGES_WITH_WEIGHTS.contains(&stage) {
-        allowed.extend(["pipe-kernels", "pipe-llm"]);
+        allowed.extend(["pipe-kernels", "pipe-llm", "pipe-weights"]);
     }
     allowed
 }

@@ -19,7 +19,7 @@ macro_rules! artifact_kinds {
         /// | examples | `examples.parquet` |
         /// | lengths | `lengths.parquet`, `summary.json`, `histogram.png`, `histogram.svg` |
         /// | packed | `packed.parquet`, `packed.json` |
-        /// | model | a Hugging Face model folder: `config.json`, `*.safetensors`, `tokenizer.json`, ... |
+        /// | model | a Hugging Face model folder: `config.json`, `*.safetensors` (or `pytorch_model*.bin`, or a `*.gguf`), `tokenizer.json`, ... |
         /// | adapter | a PEFT adapter folder: `adapter_config.json`, `adapter_model.safetensors` |
         /// | metrics | `metrics.jsonl` (a line per optimizer step), `trainer_state.json`, `checkpoints.jsonl`, `loss.svg` and more curves |
         /// | scores | `scores.json` (loss, perplexity, exact match), `examples.jsonl` (a line per example) |
