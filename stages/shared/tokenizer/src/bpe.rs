@@ -28,7 +28,7 @@ const MIN_PAIR_COUNT: u64 = 2;
 /// Byte values, each a token.
 const N_BYTES: usize = 256;
 
-type Pair = (u32, u32);
+pub(crate) type Pair = (u32, u32);
 
 /// Trains on `texts` at once; see [`BpeTrainer`].
 ///
@@ -112,7 +112,8 @@ impl BpeTrainer {
         });
         let words: Vec<Word> = words.collect();
         let merges = make_merges(words, &mut vocabulary, self.vocab_size, self.special_tokens.len());
-        let json = tokenizer_json(&vocabulary, &merges, &self.special_tokens);
+        let added: Vec<(u32, &str)> = (0..).zip(self.special_tokens.iter().map(String::as_str)).collect();
+        let json = tokenizer_json(&vocabulary, &merges, &added);
         Trained { json, vocab_size: vocabulary.tokens.len() }
     }
 }
@@ -133,14 +134,24 @@ struct Word {
 
 /// Tokens by id, and back.
 #[derive(Default)]
-struct Vocabulary {
+pub(crate) struct Vocabulary {
     tokens: Vec<String>,
     ids: HashMap<String, u32>,
 }
 
 impl Vocabulary {
+    /// How many tokens there are: the id of the next.
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The id of a token that is there.
+    pub(crate) fn id(&self, token: &str) -> u32 {
+        self.ids[token]
+    }
+
     /// The id of `token`, new or not.
-    fn add(&mut self, token: String) -> u32 {
+    pub(crate) fn add(&mut self, token: String) -> u32 {
         if let Some(id) = self.ids.get(&token) {
             return *id;
         }
@@ -281,7 +292,7 @@ fn merged(ids: &[u32], pair: Pair, new_id: u32) -> Vec<u32> {
 }
 
 /// Merges are written as `"a b"`, the form that every version reads: a byte-level token has no space in it.
-fn tokenizer_json(vocabulary: &Vocabulary, merges: &[Pair], special_tokens: &[String]) -> Vec<u8> {
+pub(crate) fn tokenizer_json(vocabulary: &Vocabulary, merges: &[Pair], special_tokens: &[(u32, &str)]) -> Vec<u8> {
     #[derive(serde::Serialize)]
     struct Model<'a> {
         #[serde(rename = "type")]
@@ -311,7 +322,7 @@ fn tokenizer_json(vocabulary: &Vocabulary, merges: &[Pair], special_tokens: &[St
     let token = |id: u32| vocabulary.tokens[id as usize].as_str();
     // Keys in alphabetical order, so that the bytes do not depend on which kind of map serde_json was built with.
     let byte_level = json!({"add_prefix_space": false, "trim_offsets": true, "type": "ByteLevel", "use_regex": true});
-    let added = special_tokens.iter().enumerate().map(|(id, content)| {
+    let added = special_tokens.iter().map(|(id, content)| {
         json!({"content": content, "id": id, "lstrip": false, "normalized": false, "rstrip": false,
                "single_word": false, "special": true})
     });

@@ -52,7 +52,7 @@ impl TokenizerError {
     fn help(&self) -> Option<&'static str> {
         match self {
             TokenizerError::NoTokenizer => Some(
-                "a model with only `tokenizer.model` or tiktoken code is not supported yet: convert it with `AutoTokenizer.from_pretrained(..).save_pretrained(..)`",
+                "a model with only `tokenizer.model` or tiktoken code is not supported (but for XGen, whose `tokenizer_config.json` says `XgenTokenizer`): convert it with `AutoTokenizer.from_pretrained(..).save_pretrained(..)`; a GGUF needs the tokenizer's files of its model beside it",
             ),
             TokenizerError::IdOutsideVocabulary { .. } => {
                 Some("the tokenizer and the weights are not from the same model")

@@ -7,9 +7,9 @@
 //! texts --BpeTrainer--> tokenizer.json
 //! ```
 //!
-//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), `pieces` (of byte-level
-//! tokenizers, fast), [`document`] (what is
-//! learned of an example), [`prompt`] (what a model goes on from), [`bpe`] (training).
+//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`xgen`] (one that is built in),
+//! `pieces` (of byte-level tokenizers, fast), [`document`] (what is learned of an example), [`prompt`] (what a model goes on
+//! from), [`bpe`] (training).
 //!
 //! Two rules hold for every text: it can never create a special id (`</s>` in a text is four ordinary characters), and
 //! the beginning-of-sequence id appears at most once, at the front.
@@ -23,6 +23,7 @@ pub mod model_tokenizer;
 mod pieces;
 pub mod prompt;
 pub mod special;
+pub mod xgen;
 
 pub use bpe::{BpeTrainer, Trained, train_bpe};
 pub use document::{Document, Rules, Supervised};

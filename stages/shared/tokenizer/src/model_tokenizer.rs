@@ -10,7 +10,7 @@ use tokenizers::Tokenizer;
 
 use crate::pieces::Pieces;
 use crate::special::{BOS, EOS, ModelFiles};
-use crate::{Prompt, TokenizerError};
+use crate::{Prompt, TokenizerError, xgen};
 
 /// A text's ids, and the characters each covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,13 +40,18 @@ pub struct ModelTokenizer {
 }
 
 impl ModelTokenizer {
-    /// Loads the tokenizer of a `model` artifact.
+    /// Loads the tokenizer of a `model` artifact: its `tokenizer.json`, or the one that is built in ([`crate::xgen`]).
     ///
     /// # Errors
     /// A missing `tokenizer.json` or `config.json`, one that cannot be read, or a special token that does not exist.
     pub fn load(model: &Artifact) -> Result<Self, TokenizerError> {
-        let path = model.get("tokenizer.json").ok_or(TokenizerError::NoTokenizer)?;
-        let bytes = std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })?;
+        let bytes = match model.get("tokenizer.json") {
+            Some(path) => {
+                std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })?
+            }
+            None if xgen::is_built_in(model)? => xgen::xgen_json()?,
+            None => return Err(TokenizerError::NoTokenizer),
+        };
         ModelTokenizer::from_parts(&bytes, &ModelFiles::read(model)?)
     }
 
@@ -235,11 +240,20 @@ fn surrounding_ids(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), Tokeni
 
 /// The id for what the vocabulary does not cover: a special token that a text may well create.
 fn unknown_id(tokenizer_json: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
-    let json: serde_json::Value = serde_json::from_slice(tokenizer_json).ok()?;
-    let model = &json["model"];
-    match model["unk_token"].as_str() {
-        Some(token) => tokenizer.token_to_id(token),
-        None => model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok()),
+    /// The rest of the file, some MB of it, is passed over.
+    #[derive(serde::Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(serde::Deserialize)]
+    struct Model {
+        unk_token: Option<String>,
+        unk_id: Option<u32>,
+    }
+    let File { model } = serde_json::from_slice(tokenizer_json).ok()?;
+    match model.unk_token {
+        Some(token) => tokenizer.token_to_id(&token),
+        None => model.unk_id,
     }
 }
 

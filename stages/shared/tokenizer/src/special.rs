@@ -100,7 +100,8 @@ impl ModelFiles {
     }
 }
 
-fn read_json(model: &Artifact, name: &'static str) -> Result<Value, TokenizerError> {
+/// A JSON file of the folder; null where there is none.
+pub(crate) fn read_json(model: &Artifact, name: &str) -> Result<Value, TokenizerError> {
     let Some(path) = model.get(name) else { return Ok(Value::Null) };
     let bytes = std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })?;
     serde_json::from_slice(&bytes).map_err(|source| TokenizerError::Json { file: name.to_string(), source })
