@@ -71,4 +71,22 @@ fn full_training_trains_what_is_not_frozen() {
 fn a_target_that_matches_nothing_is_an_error() {
     let error = Program::new(&config(1), &["q_proj".into(), "query".into()]).expect_err("no such module");
     assert!(error.to_string().contains("`query`"), "{error}");
+    for (text, modules) in [
+        (
+            r#"{"model_type":"gpt2","n_embd":8,"n_layer":2,"n_head":2,"n_positions":8,"vocab_size":6}"#,
+            "c_attn, c_proj, c_fc",
+        ),
+        (
+            r#"{"model_type":"phi3","hidden_size":8,"intermediate_size":12,"num_hidden_layers":2,"num_attention_heads":2,
+            "vocab_size":16,"max_position_embeddings":32}"#,
+            "qkv_proj, o_proj, gate_up_proj, down_proj",
+        ),
+    ] {
+        let config = ModelConfig::from_json(text).expect("valid");
+        let error = Program::new(&config, &["q_proj".into()]).expect_err("no such module").to_string();
+        assert!(error.contains("`q_proj`") && error.ends_with(modules), "{error}");
+        let mut all: Vec<&str> = modules.split(", ").collect();
+        all.sort_unstable();
+        assert_eq!(Program::all_linear(&config), all);
+    }
 }

@@ -55,6 +55,27 @@ fn a_cached_pass_has_the_logits_of_a_whole_one() {
 }
 
 #[test]
+fn a_window_lets_go_of_what_no_later_token_sees() {
+    // A window of 6 tokens, and blocks of 96: the first block is dropped at 101 tokens, the second at 197.
+    let mut parity = Parity::open(fixtures().join("mistral"));
+    parity.config.max_positions = 300;
+    let engine = parity.engine_for(Program::new(&parity.config, &[]).expect("no targets"), DType::F32);
+    let ids: Vec<u32> = (0..250).map(|i| i * i % 61).collect();
+    let mut cache = KvCache::new(&engine, 1);
+    let mut n_read = 0;
+    for n_new in [98].into_iter().chain([1; 20]).chain([40, 1, 30, 1, 1, 7, 50, 1]) {
+        let extension = [Extension { sequence_idx: 0, ids: &ids[n_read..n_read + n_new] }];
+        n_read += n_new;
+        let logits = engine.extend(None, &mut cache, &extension).expect("logits").i(0).expect("a row");
+        let whole = Sequence::plain(&parity.config, &ids[..n_read]).expect("a sequence");
+        let expected = engine.logits(None, &whole).expect("logits").i(n_read - 1).expect("the last row");
+        let difference = largest_difference(&logits, &expected);
+        assert!(difference < CACHE_TOLERANCE, "{n_read} tokens: {difference:e}");
+    }
+    assert_eq!(cache.n_tokens(0), 249);
+}
+
+#[test]
 fn an_adapter_takes_part_in_generation() {
     let parity = Parity::open(fixtures().join("llama"));
     let engine = parity.engine(DType::F32);
