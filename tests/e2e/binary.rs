@@ -166,7 +166,7 @@ fn help_of_bench() {
           --steps <N>               Optimizer steps that count [default: 5]
           --lora-r <R>              Rank of a fresh adapter, alpha is twice that [default: 16]
           --target-modules <NAMES>  Modules with an adapter, commas between them, or all-linear
-                                    [default: q_proj,v_proj]
+                                    [default: PEFT's for the model]
           --lora-dropout <P>        Probability of dropout on the adapter's input [default: 0]
           --adapter <DIR>           Start from the adapter in this folder
           --full                    Train every weight instead of an adapter

@@ -69,7 +69,7 @@ pub(in crate::cli) struct BenchTrainArguments {
     /// Rank of a fresh adapter, alpha is twice that [default: 16]
     #[arg(long, value_name = "R", conflicts_with = "full")]
     pub(in crate::cli) lora_r: Option<u64>,
-    /// Modules with an adapter, commas between them, or all-linear [default: q_proj,v_proj]
+    /// Modules with an adapter, commas between them, or all-linear [default: PEFT's for the model]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "full")]
     pub(in crate::cli) target_modules: Option<Vec<String>>,
     /// Probability of dropout on the adapter's input [default: 0]

@@ -54,6 +54,14 @@ pub enum TrainError {
         /// What is wrong with it.
         why: String,
     },
+    /// No `target_modules` for a family that PEFT has no default for.
+    #[error("`lora.target_modules` is not given, and PEFT has no default for `{family}`")]
+    NoDefaultTargets {
+        /// transformers' class of the model.
+        family: &'static str,
+        /// Names of its linear modules.
+        modules: Vec<String>,
+    },
     /// No pack on port `eval` has a supervised token.
     #[error("the {n_packs} packs on port `eval` have no supervised token: there is no loss to compute")]
     NothingToEvaluate {
@@ -90,7 +98,12 @@ pub enum TrainError {
 
 impl From<TrainError> for StageError {
     fn from(error: TrainError) -> Self {
+        let listed;
         let (slug, help) = match &error {
+            TrainError::NoDefaultTargets { modules, .. } => {
+                listed = format!("name some of {}, or set `target_modules: all-linear`", modules.join(", "));
+                ("no-targets", listed.as_str())
+            }
             TrainError::StartDisagrees { .. } => {
                 ("adapter", "leave the setting out to take the adapter's, or start fresh")
             }

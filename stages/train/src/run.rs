@@ -22,7 +22,7 @@ use crate::error::TrainError;
 use crate::evaluation::EvalPacks;
 use crate::memory;
 use crate::metrics;
-use crate::settings::{self, LoraSettings, Method, Settings};
+use crate::settings::{self, LoraSettings, Method, Settings, Targets};
 use crate::spot;
 use crate::state::set_values;
 use crate::training::{Run, n_tokens_planned};
@@ -102,6 +102,7 @@ impl Train {
     fn prepare<'r, 'c>(&'r self, ctx: &'r Context<'c>, packs: &'r PackedReader) -> Result<Run<'r, 'c>, StageError> {
         check_packs(ctx, packs)?;
         let mut trainer = self.trainer(ctx)?;
+        warn_of_dropouts(ctx, &trainer.engine.program().config);
         let shuffle_seed = self.settings.is_shuffled.then_some(self.settings.seed);
         let batches = Batches::new(
             packs.n_packs(),
@@ -172,9 +173,10 @@ impl Train {
         device: &Device,
     ) -> Result<(Engine, Trained), StageError> {
         let start = ctx.inputs.get("adapter");
+        let targets = targets(&settings.target_modules, config, start.is_some())?;
         let lora = match start {
-            None => fresh_config(settings),
-            Some(adapter) => start_config(settings, adapter)?,
+            None => fresh_config(settings, targets),
+            Some(adapter) => start_config(settings, &targets, adapter)?,
         };
         let program = Program::new(config, &lora.target_modules)?;
         let engine = self.engine(ctx.input("model")?, program, device)?;
@@ -186,13 +188,30 @@ impl Train {
     }
 }
 
-fn fresh_config(lora: &LoraSettings) -> LoraConfig {
+/// The modules that `target_modules` means in this model. `has_start`: those of an adapter to start from count where it means none.
+fn targets(targets: &Targets, config: &ModelConfig, has_start: bool) -> Result<Vec<String>, StageError> {
+    match targets {
+        Targets::Named(names) => Ok(names.clone()),
+        Targets::AllLinear => Ok(Program::all_linear(config)),
+        Targets::Default => match config.architecture.default_targets() {
+            Some(names) => Ok(names.iter().map(|name| (*name).to_string()).collect()),
+            None if has_start => Ok(vec![]),
+            None => Err(TrainError::NoDefaultTargets {
+                family: config.architecture.class_name(),
+                modules: Program::all_linear(config),
+            }
+            .into()),
+        },
+    }
+}
+
+fn fresh_config(lora: &LoraSettings, target_modules: Vec<String>) -> LoraConfig {
     LoraConfig {
         lora_rank: lora.lora_rank,
         lora_alpha: lora.lora_alpha,
         lora_dropout: lora.lora_dropout,
         use_rslora: lora.use_rslora,
-        target_modules: lora.target_modules.clone(),
+        target_modules,
         // Set for the model's matrices with the adapter's own.
         fan_in_fan_out: false,
         // The model's name is not part of its content, and no path of this machine belongs into an artifact.
@@ -202,13 +221,13 @@ fn fresh_config(lora: &LoraSettings) -> LoraConfig {
 }
 
 /// The config of the adapter to start from, with our dropout; what `lora:` says must agree with it.
-fn start_config(lora: &LoraSettings, adapter: &Artifact) -> Result<LoraConfig, StageError> {
+fn start_config(lora: &LoraSettings, targets: &[String], adapter: &Artifact) -> Result<LoraConfig, StageError> {
     let start = load::lora_config(adapter)?;
     let facts = [
         ("r", lora.lora_rank.to_string(), start.lora_rank.to_string()),
         ("lora_alpha", lora.lora_alpha.to_string(), start.lora_alpha.to_string()),
         ("use_rslora", lora.use_rslora.to_string(), start.use_rslora.to_string()),
-        ("target_modules", format!("{:?}", lora.target_modules), format!("{:?}", start.target_modules)),
+        ("target_modules", format!("{targets:?}"), format!("{:?}", start.target_modules)),
     ];
     for (field, ours, theirs) in facts {
         if lora.given.contains(&field) && ours != theirs {
@@ -216,6 +235,18 @@ fn start_config(lora: &LoraSettings, adapter: &Artifact) -> Result<LoraConfig, S
         }
     }
     Ok(LoraConfig { lora_dropout: lora.lora_dropout, base_model: None, revision: None, ..start })
+}
+
+/// transformers drops activations of such a model in training, whatever `lora_dropout` says.
+fn warn_of_dropouts(ctx: &Context<'_>, config: &ModelConfig) {
+    if config.dropouts.is_empty() {
+        return;
+    }
+    let fields: Vec<String> = config.dropouts.iter().map(|(name, p)| format!("`{name}` {p}")).collect();
+    ctx.warn(format!(
+        "the model's config.json asks for dropout inside the model ({}), which is not applied: only `lora_dropout` is",
+        fields.join(", ")
+    ));
 }
 
 fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &PackedReader) {

@@ -9,10 +9,7 @@ use pipe_llm::schedule::ScheduleType;
 use crate::points::{self, Evaluating, Saving};
 
 /// `target_modules: all-linear`: every linear module but the head, as PEFT.
-pub const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
-/// PEFT's default for Llama and Qwen2 (`peft/utils/constants.py`).
-pub const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
+const ALL_LINEAR: &str = "all-linear";
 
 /// Settings as resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,10 +75,21 @@ pub struct LoraSettings {
     pub lora_dropout: f64,
     /// alpha / sqrt(r).
     pub use_rslora: bool,
-    /// Modules that get an adapter, sorted.
-    pub target_modules: Vec<String>,
+    /// Modules that get an adapter.
+    pub target_modules: Targets,
     /// The fields that are not at their default: an adapter to start from must agree with them.
     pub given: Vec<&'static str>,
+}
+
+/// `target_modules:`. Which modules there are, only the model can say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets {
+    /// PEFT's default for the model's family.
+    Default,
+    /// `all-linear`: every linear module but the head, as PEFT.
+    AllLinear,
+    /// By name, sorted.
+    Named(Vec<String>),
 }
 
 /// Length of the warmup.
@@ -174,9 +182,10 @@ fn read_freeze(reader: &mut Reader) -> Vec<String> {
 fn read_lora(reader: &mut Reader) -> LoraSettings {
     reader.choice("task_type", "CAUSAL_LM", &["CAUSAL_LM"]);
     reader.choice("bias", "none", &["none"]);
-    for name in ["use_dora", "fan_in_fan_out"] {
-        off(reader, name);
-    }
+    off(reader, "use_dora");
+    // It follows from the model, and PEFT too sets it right with a warning.
+    reader.bool("fan_in_fan_out", false);
+    reader.not_in_key("fan_in_fan_out");
     only_null(reader, "modules_to_save");
     if !reader.bool("init_lora_weights", true) {
         let message = "`init_lora_weights: false` starts from a random B, which is not built";
@@ -195,31 +204,30 @@ fn read_lora(reader: &mut Reader) -> LoraSettings {
         ("r", lora.lora_rank != 8),
         ("lora_alpha", lora.lora_alpha != 8.0),
         ("use_rslora", lora.use_rslora),
-        ("target_modules", lora.target_modules != DEFAULT_TARGETS),
+        ("target_modules", lora.target_modules != Targets::Default),
     ];
     lora.given = is_given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
     lora
 }
 
-fn read_targets(reader: &mut Reader) -> Vec<String> {
+/// The order of names has no meaning. The default, `all-linear` and a list are different keys even where they come to the same modules: only the model
+/// can say to which, and it is known when the stage runs.
+fn read_targets(reader: &mut Reader) -> Targets {
     let given = reader.text_list("target_modules");
-    let mut targets: Vec<String> = match given.as_deref() {
-        None => DEFAULT_TARGETS.map(str::to_string).to_vec(),
-        Some([one]) if one == "all-linear" => ALL_LINEAR.map(str::to_string).to_vec(),
-        Some(names) => names.to_vec(),
-    };
-    targets.sort();
-    targets.dedup();
-    if targets.is_empty() {
+    reader.not_in_key("target_modules");
+    let Some(mut names) = given else { return Targets::Default };
+    if names == [ALL_LINEAR] {
+        reader.record_key("target_modules", KeyValue::Text(ALL_LINEAR.into()));
+        return Targets::AllLinear;
+    }
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
         reader.problem("target_modules", ProblemKind::OutOfRange, "`target_modules` is empty", None);
     }
-    // However it was written, the same modules are the same key.
-    reader.not_in_key("target_modules");
-    if targets != DEFAULT_TARGETS {
-        let listed = targets.iter().cloned().map(KeyValue::Text).collect();
-        reader.record_key("target_modules", KeyValue::List(listed));
-    }
-    targets
+    let listed = names.iter().cloned().map(KeyValue::Text).collect();
+    reader.record_key("target_modules", KeyValue::List(listed));
+    Targets::Named(names)
 }
 
 /// The split of an optimizer step into micro-batches does not change its bits, so only their product is in the key.
@@ -338,7 +346,7 @@ mod tests {
         assert_eq!((lora.lora_rank, lora.lora_alpha, settings.global_batch), (16, 32.0, 4));
         assert_eq!(settings.warmup, Warmup::Ratio(0.1));
         assert_eq!(settings.warmup.n_steps(61), 7);
-        assert_eq!(lora.target_modules, DEFAULT_TARGETS);
+        assert_eq!(lora.target_modules, Targets::Default);
     }
 
     #[test]
@@ -348,7 +356,6 @@ mod tests {
             "{ save_strategy: steps, save_steps: 7, save_total_limit: 9 }",
             "{ device: cpu }",
             "{ per_device_train_batch_size: 2, gradient_accumulation_steps: 4 }",
-            "{ lora: { target_modules: [v_proj, q_proj] } }",
             "{ max_steps: -1 }",
             "{ optim: adamw_torch_fused }",
         ] {
@@ -356,8 +363,8 @@ mod tests {
         }
         assert_eq!(key("{ warmup_steps: 0.1 }"), key("{ warmup_ratio: 0.1 }"));
         assert_eq!(
-            key("{ lora: { target_modules: all-linear } }"),
-            key("{ lora: { target_modules: [down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj] } }")
+            key("{ lora: { target_modules: [v_proj, q_proj] } }"),
+            key("{ lora: { target_modules: [q_proj, v_proj, q_proj] } }")
         );
     }
 
@@ -369,6 +376,8 @@ mod tests {
             "{ lora: { lora_dropout: 0.1 } }",
             "{ lora: { use_rslora: true } }",
             "{ lora: { target_modules: [q_proj] } }",
+            "{ lora: { target_modules: [q_proj, v_proj] } }",
+            "{ lora: { target_modules: all-linear } }",
             "{ per_device_train_batch_size: 4 }",
             "{ learning_rate: 1.0e-4 }",
             "{ lr_scheduler_type: cosine }",
