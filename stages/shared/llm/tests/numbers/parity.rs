@@ -8,6 +8,7 @@ use std::io::Write as _;
 use crate::common::{FAMILIES, Parity, fixtures, largest_difference, relative_difference, test_data};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use pipe_llm::engine::Sums;
+use pipe_llm::merge::Update;
 use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::schedule::{Schedule, ScheduleType};
 use pipe_llm::trainer::{Trained, Trainer};
@@ -173,6 +174,31 @@ fn targets_are_those_that_peft_takes() {
         assert_eq!(ours, expected, "{family}");
         let fan_in_fan_out = parity.lora_config("adapter").fan_in_fan_out;
         assert_eq!(fan_in_fan_out, parity.config.architecture.fan_in_fan_out(), "{family}");
+    }
+}
+
+#[test]
+fn a_merged_model_computes_what_base_and_adapter_do() {
+    for family in FAMILIES {
+        let parity = Parity::open(fixtures().join(family));
+        let engine = parity.engine(DType::F32);
+        let adapter = parity.adapter("adapter", &engine);
+        let mut weights = engine.weights().to_vec();
+        for (module, adapted) in adapter.modules.iter().zip(&engine.program().adapted) {
+            let name = format!("{}.weight", module.path);
+            let weight_idx = engine.program().weights.iter().position(|w| w.name == name).expect("its matrix");
+            let mut values = weights[weight_idx].flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
+            Update::new(&adapter, module, adapted.layout).expect("an update").add_to(&mut values);
+            let shape = weights[weight_idx].dims().to_vec();
+            weights[weight_idx] = Tensor::from_vec(values, shape, &Device::Cpu).expect("a matrix");
+        }
+        let program = Program::new(&parity.config, &[]).expect("no targets");
+        let n_positions = parity.config.max_positions;
+        let merged = CandleEngine::new(program, weights, n_positions, Device::Cpu, DType::F32).expect("an engine");
+        let sequence = &parity.batch(0, true)[0];
+        let expected = engine.logits(Some(&adapter), sequence).expect("logits");
+        let difference = largest_difference(&merged.logits(None, sequence).expect("logits"), &expected);
+        assert!(difference < LOGITS_TOLERANCE, "{family}: merged logits differ by {difference:e}");
     }
 }
 
