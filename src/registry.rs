@@ -39,9 +39,9 @@ pub struct Hub {
 pub fn hub() -> Option<Hub> {
     #[cfg(feature = "stages")]
     {
-        let environment = pipe_stage_download::hub::Environment::of_process();
+        let environment = pipe_stage_download::environment::Environment::of_process();
         let has_credential = environment.credential.is_some();
-        let pipe_stage_download::hub::Environment { endpoint, cache, is_offline, .. } = environment;
+        let pipe_stage_download::environment::Environment { endpoint, cache, is_offline, .. } = environment;
         Some(Hub { endpoint, cache, is_offline, has_credential })
     }
     #[cfg(not(feature = "stages"))]
