@@ -51,8 +51,7 @@ pub fn compare(
 }
 
 fn weights_size(model: &Artifact) -> u64 {
-    let files = model.files.iter().filter(|(name, _)| name.ends_with(".safetensors"));
-    files.map(|(_, file)| file.size_bytes).sum()
+    pipe_weights::select::names(model).iter().map(|name| model.files[name].size_bytes).sum()
 }
 
 fn logits(

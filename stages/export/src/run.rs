@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError};
-use pipe_llm::{Adapter, ModelConfig, Program, load};
+use pipe_llm::{Adapter, ModelConfig, Program, load, weights};
 
 use crate::error::ExportError;
 use crate::merged;
@@ -73,10 +73,10 @@ impl Export {
         let targets: &[String] = adapter.map_or(&[], |a| &a.config.target_modules);
         let program = Program::new(config, targets)?;
         let files = load::weight_files(model)?;
-        files.check(&program)?;
-        let weights = merged::Weights { files: &files, program: &program };
+        weights::check(&program, &files)?;
+        let used = merged::Weights { files: &files, program: &program };
         let folder = ctx.output_dir("merged")?;
-        merged::write(ctx, &self.settings, model, weights, adapter, &folder)?;
+        merged::write(ctx, &self.settings, model, used, adapter, &folder)?;
         ctx.fact("merged", format!("{} tensors", program.weights.len()));
         let merged = Artifact::from_folder(ArtifactKind::Model, &folder)?;
         report(ctx, probe::compare(ctx, &program, model, adapter, &merged)?);

@@ -7,11 +7,11 @@
 //! The tokens are made up: 64 ids spread over the vocabulary. OUT holds `input_ids` (1, T) int64 and `logits` (T, V) f32.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use pipe_llm::weights::{self, WeightFiles};
-use pipe_llm::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program, Sequence};
+use pipe_contract::{Artifact, ArtifactKind};
+use pipe_llm::{Adapter, CandleEngine, LoraConfig, ModelConfig, Program, Sequence, load, weights};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = ModelConfig::from_json(&std::fs::read_to_string(model.join("config.json"))?)?;
     let lora = LoraConfig::from_json(&std::fs::read_to_string(adapter.join("adapter_config.json"))?)?;
     let program = Program::new(&config, &lora.target_modules)?;
-    let weights = weights::load(&program, &WeightFiles::open(weight_files(model)?)?, &Device::Cpu)?;
+    let files = load::weight_files(&Artifact::from_folder(ArtifactKind::Model, model)?)?;
+    let weights = weights::load(&program, &files, &Device::Cpu)?;
     let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32)?;
     let adapter = Adapter::load(lora, &adapter.join("adapter_model.safetensors"), engine.program(), &Device::Cpu)?;
     let vocab_size = u32::try_from(config.vocab_size)?;
@@ -31,16 +32,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tensors = [("input_ids".to_string(), input_ids), ("logits".to_string(), logits)];
     candle_core::safetensors::save(&tensors.into_iter().collect(), out)?;
     Ok(())
-}
-
-fn weight_files(folder: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.ends_with(".safetensors") {
-            files.push((name, path));
-        }
-    }
-    Ok(files)
 }

@@ -39,7 +39,10 @@ pub enum LlmError {
         /// Why.
         source: std::io::Error,
     },
-    /// A weight file that is not what it should be.
+    /// A weight file that cannot be read.
+    #[error(transparent)]
+    WeightFile(#[from] pipe_weights::WeightsError),
+    /// Weights that do not fit the model.
     #[error("`{file}`: {why}")]
     Weights {
         /// Name of the file.
@@ -128,6 +131,7 @@ impl LlmError {
     fn help(&self) -> Option<String> {
         let help = match self {
             LlmError::Gate { help, .. } => help.as_str(),
+            LlmError::WeightFile(error) => return error.help().map(str::to_string),
             LlmError::Weights { .. } => {
                 "is the file whole? download the model again, or use one with weights of its config"
             }
@@ -156,6 +160,7 @@ impl LlmError {
             LlmError::ConfigSyntax { .. } | LlmError::Config { .. } => "model-config",
             LlmError::UnknownArchitecture { .. } => "unknown-architecture",
             LlmError::Io { .. } => "io",
+            LlmError::WeightFile(error) => error.slug(),
             LlmError::Weights { .. } => "weights",
             LlmError::Adapter { .. } => "adapter",
             LlmError::Freeze { .. } => "freeze",
@@ -176,6 +181,7 @@ impl From<LlmError> for StageError {
             None => stage_error,
         };
         match error {
+            LlmError::WeightFile(pipe_weights::WeightsError::Io { source, .. }) => stage_error.because(source),
             LlmError::ConfigSyntax { source } => stage_error.because(source),
             LlmError::Io { source, .. } => stage_error.because(source),
             LlmError::NoCuda { source } | LlmError::Tensor(source) => stage_error.because(source),

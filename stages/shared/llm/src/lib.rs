@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.json --ModelConfig--> Program (list of ops) --Engine--> loss, gradients --AdamW--> adapter
-//! *.safetensors --weights-----------------------------^
+//! *.safetensors, pickles, GGUF --weights-------------^
 //! ```
 //!
 //! Reading order is the data path: [`config`], [`program`], [`weights`], [`load`], [`sequence`], [`ops`] (one file each: forward,

@@ -1,12 +1,10 @@
 //! Artifacts of a model and an adapter to what runs them.
 //!
 //! ```text
-//! model    config.json    --model_config--> ModelConfig --Program--> list --engine--> CandleEngine
-//!          *.safetensors  --weight_files--------------------------------------^
+//! model    config.json                           --model_config--> ModelConfig --Program--> list --engine--> CandleEngine
+//!          *.safetensors, pytorch_model*.bin, *.gguf  --weight_files--------------------------------^
 //! adapter  adapter_config.json, adapter_model.safetensors --adapter--> Adapter
 //! ```
-
-use std::path::PathBuf;
 
 use candle_core::{DType, Device};
 use pipe_contract::{Artifact, StageError};
@@ -21,8 +19,12 @@ const POSITIONS_MAX: usize = 65_536;
 /// Reads `config.json` of a `model` artifact.
 ///
 /// # Errors
-/// No such file, or one that [`ModelConfig::from_json`] refuses.
+/// No such file (a GGUF needs it beside it too), or one that [`ModelConfig::from_json`] refuses.
 pub fn model_config(model: &Artifact) -> Result<ModelConfig, StageError> {
+    if model.get("config.json").is_none() && model.files.keys().any(|name| name.ends_with(".gguf")) {
+        let help = "put the `config.json` and the tokenizer's files of the model that the GGUF was made of beside it";
+        return Err(StageError::user("missing-file", "the model is a GGUF without a `config.json`").help(help));
+    }
     Ok(ModelConfig::from_json(&text(model, "config.json")?)?)
 }
 
@@ -37,11 +39,9 @@ pub fn lora_config(adapter: &Artifact) -> Result<LoraConfig, StageError> {
 /// Opens the weights of a `model` artifact; data is read when asked for.
 ///
 /// # Errors
-/// As [`WeightFiles::open`].
+/// As [`WeightFiles::of_model`].
 pub fn weight_files(model: &Artifact) -> Result<WeightFiles, StageError> {
-    let files: Vec<(String, PathBuf)> =
-        model.with_suffix(".safetensors").map(|(name, path)| (name.to_string(), path.to_path_buf())).collect();
-    Ok(WeightFiles::open(files)?)
+    Ok(WeightFiles::of_model(model)?)
 }
 
 /// An engine for `program` with the weights of `model`, computing in f32.

@@ -3,6 +3,7 @@
 //! ```text
 //! config.json            architecture, layers, vocabulary      -> facts for `pipe show` and reports
 //! *.safetensors          names, shapes and dtypes of tensors   -> how many parameters, in which dtype
+//! pytorch_model*.bin, *.gguf   likewise, where there is no safetensors
 //! adapter_config.json    r, alpha, target modules
 //! ```
 //!
@@ -15,6 +16,7 @@ use std::path::Path;
 
 use pipe_contract::figures::Facts;
 use pipe_contract::{Artifact, ArtifactKind, Figure, StageError};
+use pipe_weights::WeightFiles;
 use serde_json::{Map, Value};
 
 use crate::numbers::{bytes, thousands};
@@ -57,11 +59,28 @@ pub struct Tensors {
     pub by_dtype: BTreeMap<String, u64>,
 }
 
-/// The tensors of the `*.safetensors` files; `None` where there are none, or one has no valid head.
+/// The tensors of the `*.safetensors` files, or else of the pickles or the GGUF; `None` where there are none, or one has no valid head.
 pub fn tensors(artifact: &Artifact) -> Option<Tensors> {
     let mut files = artifact.with_suffix(".safetensors").peekable();
-    files.peek()?;
-    files.try_fold(Tensors::default(), |all, (_, path)| add_head(all, path))
+    if files.peek().is_some() {
+        return files.try_fold(Tensors::default(), |all, (_, path)| add_head(all, path));
+    }
+    let files = WeightFiles::of_model(artifact).ok()?;
+    files.entries().values().try_fold(Tensors::default(), |mut all, entry| {
+        let n_parameters = entry.shape.iter().product::<usize>() as u64;
+        all.add(&format!("{:?}", entry.dtype), n_parameters)?;
+        Some(all)
+    })
+}
+
+impl Tensors {
+    /// Counts a tensor; `None` where the sum is beyond all numbers.
+    fn add(&mut self, dtype: &str, n_parameters: u64) -> Option<()> {
+        self.n_tensors += 1;
+        self.n_parameters = self.n_parameters.checked_add(n_parameters)?;
+        *self.by_dtype.entry(dtype.to_string()).or_default() += n_parameters;
+        Some(())
+    }
 }
 
 /// The head of a safetensors file, and where its data begins; `None` if it has no valid one.
@@ -145,9 +164,7 @@ fn add_head(mut all: Tensors, path: &Path) -> Option<Tensors> {
     for (_, tensor) in head.iter().filter(|(name, _)| *name != "__metadata__") {
         let sizes = tensor["shape"].as_array()?.iter().map(Value::as_u64);
         let n_parameters = sizes.into_iter().try_fold(1_u64, |product, size| product.checked_mul(size?))?;
-        all.n_tensors += 1;
-        all.n_parameters = all.n_parameters.checked_add(n_parameters)?;
-        *all.by_dtype.entry(tensor["dtype"].as_str()?.to_string()).or_default() += n_parameters;
+        all.add(tensor["dtype"].as_str()?, n_parameters)?;
     }
     Some(all)
 }
@@ -220,5 +237,19 @@ mod tests {
         let head = format!(r#"{{"a": {{"dtype": "F32", "shape": [{0}, {0}]}}}}"#, u64::MAX);
         write_weights(folder.path(), "model.safetensors", &head);
         assert_eq!(tensors(&Artifact::from_folder(ArtifactKind::Model, folder.path()).unwrap()), None);
+    }
+
+    #[test]
+    fn a_model_of_pickles_or_a_gguf_is_described_by_their_heads() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures");
+        for (file, name) in [("llama.bin", "pytorch_model.bin"), ("llama.gguf", "model.gguf")] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::copy(fixtures.join("parity/llama/config.json"), folder.path().join("config.json")).unwrap();
+            std::fs::copy(fixtures.join("weights").join(file), folder.path().join(name)).unwrap();
+            let facts = facts(ArtifactKind::Model, folder.path());
+            let value = |name: &str| facts.iter().find(|(fact, _)| fact == name).map(|(_, value)| value.as_str());
+            assert_eq!((value("parameters"), value("tensors")), (Some("31,392"), Some("21")), "{file}");
+            assert_eq!(value("stored as"), Some("float32"), "{file}");
+        }
     }
 }

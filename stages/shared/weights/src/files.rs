@@ -30,6 +30,23 @@ pub struct WeightFiles {
     claims: Vec<Claim>,
 }
 
+/// The name of a GPT-2's tensor in a model that has a head.
+fn below_the_head(name: &str) -> String {
+    format!("transformer.{name}")
+}
+
+/// The GPT-2 of the Hub was stored without its head, and its tensors without the name of the model below the head; transformers adds it when it loads.
+fn named_as_with_head(entries: BTreeMap<String, TensorEntry>) -> BTreeMap<String, TensorEntry> {
+    if !entries.contains_key("wte.weight") {
+        return entries;
+    }
+    let named = |(name, entry): (String, TensorEntry)| match name.as_str() {
+        "lm_head.weight" => (name, entry),
+        _ => (below_the_head(&name), entry),
+    };
+    entries.into_iter().map(named).collect()
+}
+
 /// What one file has.
 pub(crate) struct Head {
     pub(crate) tensors: Vec<(String, TensorEntry)>,
@@ -44,7 +61,8 @@ impl WeightFiles {
     pub fn of_model(model: &Artifact) -> Result<Self, WeightsError> {
         let selected = select::weight_files(model)?;
         let files = WeightFiles::open(selected.files)?;
-        match selected.indexed.iter().find(|(name, _)| !files.entries.contains_key(*name)) {
+        let has = |name: &String| files.entries.contains_key(name) || files.entries.contains_key(&below_the_head(name));
+        match selected.indexed.iter().find(|(name, _)| !has(name)) {
             None => Ok(files),
             Some((name, file)) => {
                 let why = format!("the tensor `{name}` is missing, which the index places there");
@@ -73,7 +91,7 @@ impl WeightFiles {
                 }
             }
         }
-        Ok(WeightFiles { files, entries, claims })
+        Ok(WeightFiles { files, entries: named_as_with_head(entries), claims })
     }
 
     /// Names and entries, sorted by name. Names are Hugging Face's, whatever the format calls them.

@@ -19,7 +19,7 @@ use half::{bf16, f16};
 use pipe_contract::StageError;
 use pipe_kernels::gemm::{self, Elements, Matrix, Scratch, Start};
 use pipe_llm::program::{Layout, Op, WeightIdx};
-use pipe_llm::{Program, load};
+use pipe_llm::{Program, load, weights};
 use pipe_records::thousands;
 use safetensors::Dtype;
 use serde::Serialize;
@@ -80,7 +80,7 @@ impl GemmReport {
         let artifact = model(folder)?;
         let program = Program::new(&load::model_config(&artifact)?, &[])?;
         let files = load::weight_files(&artifact)?;
-        files.check(&program)?;
+        weights::check(&program, &files)?;
         let products: Vec<Product> = matrices(&program)
             .into_iter()
             .map(|((n_out, n_in), found)| {

@@ -186,7 +186,9 @@ impl PreparedTrain {
 /// `config.json` and the weights at the top of a model folder: what else lies there is not looked at.
 pub(super) fn model(folder: &Path) -> Result<Artifact, StageError> {
     let mut artifact = Artifact::from_folder(ArtifactKind::Model, folder)?;
-    artifact.files.retain(|name, _| name == "config.json" || (!name.contains('/') && name.ends_with(".safetensors")));
+    let is_index = |name: &str| name.ends_with(".index.json");
+    let is_used = |name: &str| name == "config.json" || is_index(name) || pipe_weights::select::is_weights(name);
+    artifact.files.retain(|name, _| !name.contains('/') && is_used(name));
     Ok(artifact)
 }
 

@@ -2,6 +2,8 @@
 
 /// Parity folders as engines, adapters and sequences.
 mod common;
+/// Pickles and GGUF against safetensors.
+mod formats;
 /// The cache against whole passes; greedy ids against transformers'.
 mod generation;
 /// Backward against central differences and autograd; fast ops against plain ones; documents apart.

@@ -1,0 +1,108 @@
+//! One model from three formats of weight files, on both engines: the same bits. The files are made by scripts/make_weights_fixtures.py.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use pipe_contract::{Artifact, ArtifactKind};
+use pipe_llm::engine::native::Weight;
+use pipe_llm::weights::{self, WeightFiles};
+use pipe_llm::{CandleEngine, NativeEngine, Program, load};
+
+use crate::common::{Parity, fixtures};
+
+/// A family, the name of its weights, and how many of its tensors lie in another order than their shape.
+const FILES: [(&str, &str, usize); 3] =
+    [("llama", "llama.bin", 0), ("llama", "llama.gguf", 4), ("qwen2", "qwen2.gguf", 0)];
+
+fn path_of(file: &str) -> PathBuf {
+    fixtures().join("../weights").join(file)
+}
+
+fn open(path: &Path) -> WeightFiles {
+    WeightFiles::open(vec![(path.file_name().expect("a file").to_string_lossy().into_owned(), path.to_path_buf())])
+        .expect("readable")
+}
+
+fn bits(logits: &Tensor) -> Vec<u32> {
+    let values: Vec<f32> = logits.flatten_all().and_then(|t| t.to_vec1()).expect("on the CPU");
+    values.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn a_model_computes_the_same_bits_from_each_format() {
+    for (family, file, n_views) in FILES {
+        let parity = Parity::open(fixtures().join(family));
+        let program = Program::new(&parity.config, &[]).expect("no targets");
+        let (sequence, files) = (parity.batch(0, false).remove(0), open(&path_of(file)));
+
+        let tensors = weights::load(&program, &files, &Device::Cpu).expect("weights");
+        let candle = CandleEngine::new(program.clone(), tensors, parity.config.max_positions, Device::Cpu, DType::F32);
+        let logits = candle.expect("an engine").logits(None, &sequence).expect("logits");
+        let expected = parity.engine_for(program.clone(), DType::F32).logits(None, &sequence).expect("logits");
+        assert_eq!(bits(&logits), bits(&expected), "{file}");
+
+        let mapped = weights::map(&program, &files).expect("weights");
+        let n_read = mapped.iter().filter(|weight| matches!(weight, Weight::Tensor(_))).count();
+        assert_eq!(n_read, n_views, "{file}: all else is used where it lies in its file");
+        let native = NativeEngine::new(program.clone(), mapped, parity.config.max_positions).expect("an engine");
+        let losses = |engine: &NativeEngine| -> Vec<u32> {
+            engine.losses(None, &sequence).expect("losses").into_iter().map(f32::to_bits).collect()
+        };
+        assert_eq!(losses(&native), losses(&parity.native_for(program)), "{file}");
+    }
+}
+
+/// A model folder with the llama fixture's config, changed by `edit`, and one weight file under `name`.
+fn folder(file: &str, name: &str, edit: impl Fn(String) -> String) -> (tempfile::TempDir, Artifact) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = std::fs::read_to_string(fixtures().join("llama/config.json")).expect("a config");
+    std::fs::write(folder.path().join("config.json"), edit(config)).expect("written");
+    std::fs::copy(path_of(file), folder.path().join(name)).expect("a copy");
+    let artifact = Artifact::from_folder(ArtifactKind::Model, folder.path()).expect("a folder");
+    (folder, artifact)
+}
+
+#[test]
+fn a_model_folder_of_pickles_or_a_gguf_is_an_engine() {
+    for (file, name) in [("llama.bin", "pytorch_model.bin"), ("llama.gguf", "tiny-f32.gguf")] {
+        let (_folder, model) = folder(file, name, |config| config);
+        let (engine, _) = load::engine_and_adapter(&model, None, &Device::Cpu).expect("an engine");
+        assert_eq!(engine.program().config.n_layers, 2, "{file}");
+    }
+}
+
+#[test]
+fn a_gguf_that_says_another_thing_than_its_config_is_refused() {
+    let cases = [
+        (
+            "\"rope_theta\": 50000.0",
+            "\"rope_theta\": 10000.0",
+            "says that `rope_theta` is 50000, but config.json says 10000",
+        ),
+        // Four heads of 8 channels or two of 16: the shapes are the same, the model is not.
+        ("\"head_dim\": 8,", "\"head_dim\": 16,", "says that `num_attention_heads` is 4, but config.json says 2"),
+    ];
+    for (from, to, why) in cases {
+        let (_folder, model) = folder("llama.gguf", "a.gguf", |config| {
+            let config = config.replace(from, to);
+            if from.contains("head_dim") {
+                return config
+                    .replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 2")
+                    .replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
+            }
+            config
+        });
+        let error = load::engine_and_adapter(&model, None, &Device::Cpu).err().expect("a contradiction");
+        assert_eq!((error.slug, error.message.as_str()), ("weights", format!("`a.gguf`: {why}").as_str()));
+    }
+}
+
+#[test]
+fn a_gguf_alone_says_what_it_needs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::copy(path_of("llama.gguf"), folder.path().join("a.gguf")).expect("a copy");
+    let model = Artifact::from_folder(ArtifactKind::Model, folder.path()).expect("a folder");
+    let error = load::model_config(&model).expect_err("no config");
+    assert_eq!((error.slug, error.message.as_str()), ("missing-file", "the model is a GGUF without a `config.json`"));
+    assert!(error.help.is_some_and(|help| help.contains("config.json")));
+}
