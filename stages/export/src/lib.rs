@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`settings`], [`merged`] (the model folder, sharded), [`probe`] (whether it says the same), [`run`].
 //!
-//! It deliberately converts no tokenizer and no config: they are copied as they are, but for the dtype.
+//! It deliberately converts no tokenizer and no config: they are copied as they are, but for the dtype. A tokenizer that only this
+//! program has built in is written out.
 
 pub mod error;
 pub mod merged;

@@ -1,9 +1,11 @@
 //! Reads model and adapter, checks that they belong together, writes what was asked for.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError};
 use pipe_llm::{Adapter, ModelConfig, Program, load, weights};
+use pipe_tokenizer::xgen;
 
 use crate::error::ExportError;
 use crate::merged;
@@ -56,6 +58,7 @@ impl Export {
         exported.config.revision.clone_from(&self.settings.revision);
         let folder = ctx.output_dir("adapter")?;
         exported.save(&folder)?;
+        write_generated(ctx.input("model")?, &folder)?;
         let artifact = Artifact::from_folder(ArtifactKind::Adapter, &folder)?;
         let back = load::adapter(config, &artifact)?;
         check_same(&exported, &back)?;
@@ -77,11 +80,21 @@ impl Export {
         let used = merged::Weights { files: &files, program: &program };
         let folder = ctx.output_dir("merged")?;
         merged::write(ctx, &self.settings, model, used, adapter, &folder)?;
+        write_generated(model, &folder)?;
         ctx.fact("merged", format!("{} tensors", program.weights.len()));
         let merged = Artifact::from_folder(ArtifactKind::Model, &folder)?;
         report(ctx, probe::compare(ctx, &program, model, adapter, &merged)?);
         Ok(())
     }
+}
+
+/// A tokenizer that is built in for `model` has no file to copy, and nobody else has it built in: it is written out.
+fn write_generated(model: &Artifact, folder: &Path) -> Result<(), StageError> {
+    for (name, bytes) in xgen::generated_files(model)? {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).map_err(|e| StageError::io("write", &path, e))?;
+    }
+    Ok(())
 }
 
 fn report(ctx: &Context<'_>, comparison: Option<Comparison>) {

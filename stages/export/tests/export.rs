@@ -200,3 +200,30 @@ fn what_does_not_fit_is_refused() {
         export(&work.path().join("b"), "{}", &[("model", model()), ("adapter", other)]).expect_err("not an adapter");
     assert_eq!(error.slug, "adapter");
 }
+
+#[test]
+fn a_base_of_pickles_gives_the_same_files_and_a_tokenizer_that_is_built_in_is_written_out() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let base = work.path().join("base");
+    std::fs::create_dir(&base).expect("a folder");
+    std::fs::copy(fixture().join("config.json"), base.join("config.json")).expect("a copy");
+    std::fs::copy(fixture().join("../../weights/llama.bin"), base.join("pytorch_model.bin")).expect("a copy");
+    std::fs::write(base.join("tokenizer_config.json"), r#"{"tokenizer_class": "XgenTokenizer"}"#).expect("written");
+    let pickled = Artifact::from_folder(ArtifactKind::Model, &base).expect("a folder");
+    let (ours, plain) = (work.path().join("pickled"), work.path().join("plain"));
+    export(&ours, "{}", &[("model", pickled), ("adapter", adapter())]).expect("an export");
+    export(&plain, "{}", &[("model", model()), ("adapter", adapter())]).expect("an export");
+    let read = |folder: &Path, name: &str| std::fs::read(folder.join("outputs").join(name)).expect("a file");
+    for name in ["merged/model.safetensors", "merged/config.json", "adapter/adapter_model.safetensors"] {
+        assert!(read(&ours, name) == read(&plain, name), "{name} differs");
+    }
+    for folder in ["merged", "adapter"] {
+        let json = |name: &str| -> serde_json::Value {
+            serde_json::from_slice(&read(&ours, &format!("{folder}/{name}"))).expect("JSON")
+        };
+        assert_eq!(json("tokenizer.json")["added_tokens"][0]["content"], "<|endoftext|>", "{folder}");
+        assert_eq!(json("tokenizer_config.json")["tokenizer_class"], "PreTrainedTokenizerFast", "{folder}");
+        // A model with a tokenizer of its own has it copied with the model, and nothing beside the adapter.
+        assert!(!plain.join("outputs").join(folder).join("tokenizer.json").exists(), "{folder}");
+    }
+}
