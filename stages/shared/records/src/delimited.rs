@@ -21,12 +21,12 @@
 //! A record with more or fewer cells than the header is a bad row. A quote that is not closed would take in the rest of
 //! the file, so it ends the reading.
 
-use std::io::Read;
+use std::io::BufRead as _;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use csv::{ByteRecord, StringRecord};
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use crate::RecordsError;
 use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, without};
@@ -72,8 +72,8 @@ impl CellColumns {
         Arc::new(Schema::new(self.names.iter().zip(&self.cells).map(field).collect::<Vec<_>>()))
     }
 
-    fn widen(&mut self, record: &StringRecord) {
-        for (known, cell) in self.cells.iter_mut().zip(record) {
+    fn widen(&mut self, record: &Record) {
+        for (known, cell) in self.cells.iter_mut().zip(record.cells()) {
             *known = known.with(Cells::of(cell));
         }
     }
@@ -145,7 +145,7 @@ impl DelimitedFile {
     ) -> Result<impl Iterator<Item = Result<RecordBatch, RecordsError>> + use<>, RecordsError> {
         let mut records = without(self.records()?.records, rows.bad.clone());
         Ok(std::iter::from_fn(move || {
-            let chunk: Result<Vec<StringRecord>, Unreadable> = records.by_ref().take(BATCH_ROWS).collect();
+            let chunk: Result<Vec<Record>, Unreadable> = records.by_ref().take(BATCH_ROWS).collect();
             match chunk {
                 Err(unreadable) => Some(Err(unreadable.into())),
                 Ok(chunk) if chunk.is_empty() => None,
@@ -154,28 +154,27 @@ impl DelimitedFile {
         }))
     }
 
-    fn records(&self) -> Result<Records<impl Iterator<Item = Result<StringRecord, Unreadable>> + use<>>, RecordsError> {
-        let bytes = QuoteWatch::new(self.source.text()?, self.delimiter);
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(self.delimiter)
-            .has_headers(false)
-            .flexible(true)
-            .buffer_capacity(1 << 16)
-            .from_reader(bytes);
-        let mut next = Cursor { file: self.clone(), n_columns: 0, row: 0 };
-        let header = match next.record(&mut reader) {
+    fn records(&self) -> Result<Records<impl Iterator<Item = Result<Record, Unreadable>> + use<>>, RecordsError> {
+        let mut cursor = Cursor {
+            file: self.clone(),
+            bytes: self.source.text()?,
+            parser: ReaderBuilder::new().delimiter(self.delimiter).build(),
+            quotes: Quotes::new(self.delimiter),
+            n_columns: 0,
+            row: 0,
+        };
+        let header = match cursor.record() {
             Some(header) => header.map_err(RecordsError::from)?,
             None => return Err(self.bad(1, 0, "it has no line that names the columns".to_string())),
         };
         let names = self.names(&header)?;
-        next.row = 0;
-        next.n_columns = names.len();
-        Ok(Records { names, records: std::iter::from_fn(move || next.record(&mut reader)) })
+        (cursor.row, cursor.n_columns) = (0, names.len());
+        Ok(Records { names, records: std::iter::from_fn(move || cursor.record()) })
     }
 
-    fn names(&self, header: &StringRecord) -> Result<Vec<String>, RecordsError> {
-        let mut names: Vec<String> = Vec::with_capacity(header.len());
-        for (index, name) in header.iter().enumerate() {
+    fn names(&self, header: &Record) -> Result<Vec<String>, RecordsError> {
+        let mut names: Vec<String> = Vec::with_capacity(header.ends.len());
+        for (index, name) in header.cells().enumerate() {
             let name = if name.is_empty() { format!("Unnamed: {index}") } else { name.to_string() };
             if names.contains(&name) {
                 return Err(self.bad(1, 0, format!("it names the column `{name}` twice")));
@@ -205,57 +204,94 @@ struct Records<I> {
     records: I,
 }
 
+/// The cells of one record, one after another.
+struct Record {
+    text: String,
+    /// Where each cell ends, in bytes.
+    ends: Vec<usize>,
+}
+
+impl Record {
+    fn cells(&self) -> impl Iterator<Item = &str> {
+        (0..self.ends.len()).map(|index| self.cell(index))
+    }
+
+    fn cell(&self, index: usize) -> &str {
+        &self.text[index.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[index]]
+    }
+}
+
 /// Where in its file a reader stands.
 struct Cursor {
     file: DelimitedFile,
+    bytes: Bytes,
+    parser: Reader,
+    quotes: Quotes,
     /// 0 for the header, which says how many there are.
     n_columns: usize,
     row: u64,
 }
 
 impl Cursor {
-    fn record(&mut self, reader: &mut csv::Reader<QuoteWatch<Bytes>>) -> Option<Result<StringRecord, Unreadable>> {
-        let mut record = ByteRecord::new();
-        match reader.read_byte_record(&mut record) {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => return Some(Err(Unreadable::File(self.failed(error)))),
-        }
-        let line = record.position().map_or(0, csv::Position::line);
-        let watch = reader.get_ref();
-        // Only the last record needs to see the end of the file; it took in all that follows the quote.
-        if watch.is_open_at_end() {
-            let line = watch.quote_line;
+    fn record(&mut self) -> Option<Result<Record, Unreadable>> {
+        let (bytes, ends) = match self.parse() {
+            Ok(record) => record?,
+            Err(error) => return Some(Err(Unreadable::File(self.file.source.unreadable(error)))),
+        };
+        let (row, line) = (self.row, self.quotes.record_line);
+        // Only the last record can see the end of the file in a quote; it took in all that follows the quote.
+        if self.quotes.place == Place::Quoted {
             let problem = "the quote that opens in this line is not closed".to_string();
-            return Some(Err(Unreadable::File(self.file.bad(line, self.row, problem))));
+            return Some(Err(Unreadable::File(self.file.bad(self.quotes.quote_line, row, problem))));
         }
-        let row = self.row;
         self.row += 1;
-        let bad = |problem: String| Some(Err(Unreadable::Row(self.file.bad(line, row, problem))));
-        let n_found = record.len();
-        if self.n_columns > 0 && n_found != self.n_columns {
-            return bad(format!("it has {n_found} cells, but there are {} columns", self.n_columns));
-        }
-        match StringRecord::from_byte_record(record) {
-            Ok(record) => Some(Ok(record)),
-            Err(error) => {
-                let cell = error.utf8_error().field();
-                bad(format!("cell {cell} (counted from 0) is not UTF-8"))
+        Some(self.checked(bytes, ends).map_err(|problem| Unreadable::Row(self.file.bad(line, row, problem))))
+    }
+
+    /// The bytes of the next record's cells, and where each ends. `None` at the end of the file.
+    fn parse(&mut self) -> std::io::Result<Option<(Vec<u8>, Vec<usize>)>> {
+        let (mut output, mut ends) = (vec![0; 512], vec![0; self.n_columns.max(16) + 1]);
+        let (mut n_output, mut n_ends) = (0, 0);
+        self.quotes.is_in_record = false;
+        loop {
+            let input = self.bytes.fill_buf()?;
+            let (result, n_read, n_written, n_cells) =
+                self.parser.read_record(input, &mut output[n_output..], &mut ends[n_ends..]);
+            input[..n_read].iter().for_each(|byte| self.quotes.see(*byte));
+            self.bytes.consume(n_read);
+            n_output += n_written;
+            n_ends += n_cells;
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull => output.resize(2 * output.len(), 0),
+                ReadRecordResult::OutputEndsFull => ends.resize(2 * ends.len(), 0),
+                ReadRecordResult::Record => {
+                    output.truncate(n_output);
+                    ends.truncate(n_ends);
+                    return Ok(Some((output, ends)));
+                }
+                ReadRecordResult::End => return Ok(None),
             }
         }
     }
 
-    fn failed(&self, error: csv::Error) -> RecordsError {
-        match error.into_kind() {
-            csv::ErrorKind::Io(source) => self.file.source.unreadable(source),
-            other => self.file.bad(0, self.row, format!("{other:?}")),
+    fn checked(&self, bytes: Vec<u8>, ends: Vec<usize>) -> Result<Record, String> {
+        let n_found = ends.len();
+        if self.n_columns > 0 && n_found != self.n_columns {
+            return Err(format!("it has {n_found} cells, but there are {} columns", self.n_columns));
+        }
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let is_text = |(start, end): (usize, &usize)| std::str::from_utf8(&bytes[start..*end]).is_ok();
+        match starts.zip(&ends).position(|cell| !is_text(cell)) {
+            Some(cell) => Err(format!("cell {cell} (counted from 0) is not UTF-8")),
+            None => Ok(Record { text: String::from_utf8(bytes).expect("each cell is UTF-8"), ends }),
         }
     }
 }
 
-fn batch(schema: &SchemaRef, records: &[StringRecord]) -> Result<RecordBatch, RecordsError> {
+fn batch(schema: &SchemaRef, records: &[Record]) -> Result<RecordBatch, RecordsError> {
     let column = |(index, field): (usize, &Arc<Field>)| -> ArrayRef {
-        let cells = records.iter().map(|record| &record[index]);
+        let cells = records.iter().map(|record| record.cell(index));
         match field.data_type() {
             DataType::Boolean => Arc::new(cells.map(truth).collect::<BooleanArray>()),
             DataType::Int64 => Arc::new(cells.map(|cell| cell.parse().ok()).collect::<Int64Array>()),
@@ -268,15 +304,17 @@ fn batch(schema: &SchemaRef, records: &[StringRecord]) -> Result<RecordBatch, Re
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
-/// Bytes on their way to the parser, which reads an open quote to the end of the file without a word.
-struct QuoteWatch<R> {
-    inner: R,
+/// Looks at what the parser reads: it takes an open quote to the end of the file without a word, and does not say in
+/// which line a record begins.
+struct Quotes {
     delimiter: u8,
     place: Place,
     line: u64,
     /// Where the last quote opened.
     quote_line: u64,
-    is_at_end: bool,
+    /// Where the record began.
+    record_line: u64,
+    is_in_record: bool,
 }
 
 /// Where in a cell the next byte stands; the rules are the parser's.
@@ -289,17 +327,16 @@ enum Place {
     Closed,
 }
 
-impl<R> QuoteWatch<R> {
-    fn new(inner: R, delimiter: u8) -> Self {
-        QuoteWatch { inner, delimiter, place: Place::Start, line: 1, quote_line: 0, is_at_end: false }
-    }
-
-    fn is_open_at_end(&self) -> bool {
-        self.is_at_end && self.place == Place::Quoted
+impl Quotes {
+    fn new(delimiter: u8) -> Self {
+        Quotes { delimiter, place: Place::Start, line: 1, quote_line: 0, record_line: 1, is_in_record: false }
     }
 
     fn see(&mut self, byte: u8) {
-        let ends_cell = byte == self.delimiter || byte == b'\n' || byte == b'\r';
+        let ends_line = byte == b'\n' || byte == b'\r';
+        if !self.is_in_record && !ends_line {
+            (self.is_in_record, self.record_line) = (true, self.line);
+        }
         self.place = match (self.place, byte) {
             (Place::Start, b'"') => {
                 self.quote_line = self.line;
@@ -308,21 +345,10 @@ impl<R> QuoteWatch<R> {
             (Place::Closed, b'"') => Place::Quoted,
             (Place::Quoted, b'"') => Place::Closed,
             (Place::Quoted, _) => Place::Quoted,
-            _ if ends_cell => Place::Start,
+            _ if ends_line || byte == self.delimiter => Place::Start,
             _ => Place::Plain,
         };
         self.line += u64::from(byte == b'\n');
-    }
-}
-
-impl<R: Read> Read for QuoteWatch<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n_read = self.inner.read(buffer)?;
-        self.is_at_end |= n_read == 0 && !buffer.is_empty();
-        for byte in &buffer[..n_read] {
-            self.see(*byte);
-        }
-        Ok(n_read)
     }
 }
 
