@@ -93,6 +93,10 @@ fn describe_settings(prefix: &str, settings: &[Declared], text: &mut String) {
             describe_settings(&format!("{name}."), nested, text);
             continue;
         }
+        if let Form::Sections(nested) = &setting.form {
+            describe_settings(&format!("{name}[]."), nested, text);
+            continue;
+        }
         let default = setting.default_text().filter(|default| !default.is_empty());
         let default = default.map(|default| format!("; default {default}")).unwrap_or_default();
         writeln!(text, "  setting  {name}: {}{default}", setting.form_text()).expect("to a String");
@@ -120,6 +124,7 @@ fn settings_to_json(prefix: &str, settings: &[Declared]) -> Vec<Value> {
         let name = format!("{prefix}{}", setting.name);
         match &setting.form {
             Form::Section(nested) => found.extend(settings_to_json(&format!("{name}."), nested)),
+            Form::Sections(nested) => found.extend(settings_to_json(&format!("{name}[]."), nested)),
             form => {
                 let mut json = form_to_json(form);
                 json["name"] = name.into();
@@ -139,7 +144,7 @@ fn form_to_json(form: &Form) -> Value {
         Form::Choice { default, choices } => json!({ "type": "choice", "default": default, "choices": choices }),
         Form::TextList | Form::Words => json!({ "type": "list of texts" }),
         Form::TextMap => json!({ "type": "mapping of texts" }),
-        Form::Section(_) => json!({ "type": "section" }),
+        Form::Section(_) | Form::Sections(_) => json!({ "type": "section" }),
         Form::Any => json!({ "type": "any" }),
     }
 }

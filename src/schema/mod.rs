@@ -204,6 +204,10 @@ fn inputs(kind: &dyn StageKind) -> Value {
     if kind.has_declared_ports() {
         return or_expression(named(json!({ "type": "string", "minLength": 1 }), "port: STAGE or STAGE.OUTPUT"));
     }
+    if let Some(any) = kind.inputs().iter().find(|port| port.name == pipe_contract::stage::ANY_NAME) {
+        let what = format!("{}: STAGE or STAGE.OUTPUT", any.kind);
+        return or_expression(named(json!({ "type": "string", "minLength": 1 }), &format!("any name, {what}")));
+    }
     let port = |port: &pipe_contract::InputPort| {
         let what = format!("{}{}", port.kind, if port.is_required { "" } else { ", optional" });
         (port.name.to_string(), json!({ "type": "string", "minLength": 1, "description": what }))

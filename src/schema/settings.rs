@@ -46,6 +46,10 @@ fn of_form(form: &Form) -> Value {
         Form::Words => json!({ "type": ["array", "null"], "items": scalar() }),
         Form::TextMap => json!({ "type": ["object", "null"], "additionalProperties": scalar() }),
         Form::Section(declared) => of_block(declared),
+        Form::Sections(declared) => {
+            let block = of_block(declared);
+            json!({ "anyOf": [block, { "type": "array", "items": block }] })
+        }
         Form::Any => json!({}),
     }
 }
@@ -62,6 +66,6 @@ fn default_of(form: &Form) -> Value {
         Form::Float { default, .. } => (*default).into(),
         Form::Text { default } => default.clone().into(),
         Form::Choice { default, .. } => (*default).into(),
-        Form::TextList | Form::Words | Form::TextMap | Form::Section(_) | Form::Any => Value::Null,
+        Form::TextList | Form::Words | Form::TextMap | Form::Section(_) | Form::Sections(_) | Form::Any => Value::Null,
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pipe_cache::NameMap;
+use pipe_contract::stage::ANY_NAME;
 use pipe_contract::{KeySettings, Output, OutputPort, Problem, ProblemKind, ReadSetting, Reader, Stage, StageKind};
 use serde_yaml::Value;
 
@@ -72,7 +73,7 @@ fn fixed(ports: Vec<OutputPort>) -> Vec<Output> {
 
 /// The input ports that have something on them; a misspelled one counts, as that is reported already.
 fn connected<'w>(written: &'w StageText, kind: &dyn StageKind) -> Vec<&'w str> {
-    if kind.has_declared_ports() {
+    if kind.has_declared_ports() || kind.inputs().iter().any(|port| port.name == ANY_NAME) {
         return written.inputs.iter().map(|input| input.port.as_str()).collect();
     }
     let names: Vec<&'static str> = kind.inputs().iter().map(|port| port.name).collect();

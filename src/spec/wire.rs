@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use pipe_cache::NameMap;
+use pipe_contract::stage::ANY_NAME;
 use pipe_contract::{ArtifactKind, InputPort, Output};
 
 use super::findings::{Findings, listed, nearest_or_list};
@@ -285,20 +286,22 @@ impl<'p> Wiring<'p> {
             .iter()
             .filter_map(|input| pipe_settings::nearest(&input.port, &names))
             .collect();
-        let missing = ports.iter().filter(|port| port.is_required && !meant.contains(&port.name));
+        let is_there = |name: &str| match name {
+            ANY_NAME => !self.parts[stage].written.inputs.is_empty(),
+            _ => meant.contains(&name),
+        };
+        let missing = ports.iter().filter(|port| port.is_required && !is_there(port.name));
         missing.for_each(|port| self.missing(stage, built, port, findings));
     }
 
     fn missing(&self, stage: usize, built: &Built, port: &InputPort, findings: &mut Findings) {
         let written = &self.parts[stage].written;
         let span = written.inputs_span.unwrap_or(written.name_span);
-        let message = format!(
-            "stage `{}` (`{}`) has nothing connected to its input `{}` ({})",
-            written.name,
-            built.kind.name(),
-            port.name,
-            port.kind
-        );
+        let what = match port.name {
+            ANY_NAME => format!("has no input ({})", port.kind),
+            name => format!("has nothing connected to its input `{name}` ({})", port.kind),
+        };
+        let message = format!("stage `{}` (`{}`) {what}", written.name, built.kind.name());
         findings.error("missing-input", span, message).help = Some(self.candidates(stage, port.kind));
     }
 
@@ -379,13 +382,17 @@ fn declared(name: &str) -> &str {
     name.split_once('@').map_or(name, |(declared, _)| declared)
 }
 
-/// The port that `input` names: one of the kind's, or any where the file declares them.
+/// The port that `input` names: one of the kind's, or any where the file names or declares them.
 fn port<'p>(written: &StageText, built: &Built, input: &'p InputText, findings: &mut Findings) -> Option<Wanted<'p>> {
     if built.kind.has_declared_ports() {
         keys::name(&input.port, "port", input.port_span, findings);
         return Some(Wanted { port: &input.port, kind: None });
     }
     let ports = built.kind.inputs();
+    if let Some(any) = ports.iter().find(|port| port.name == ANY_NAME) {
+        keys::name(&input.port, "port", input.port_span, findings);
+        return Some(Wanted { port: &input.port, kind: Some(any.kind) });
+    }
     let found = ports.iter().find(|port| port.name == input.port);
     if found.is_none() {
         let names: Vec<&str> = ports.iter().map(|port| port.name).collect();

@@ -14,6 +14,9 @@ pub struct SpotCheck {
     pub difference: Option<String>,
 }
 
+/// The [`InputPort::name`] of a kind whose inputs are named by the pipeline file: any number of them, one at least where it is required.
+pub const ANY_NAME: &str = "*";
+
 /// An input of a stage kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputPort {

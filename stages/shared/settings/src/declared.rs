@@ -54,6 +54,8 @@ pub enum Form {
     TextMap,
     /// A mapping with settings of its own.
     Section(Vec<Declared>),
+    /// A list of such mappings.
+    Sections(Vec<Declared>),
     /// Whatever the kind makes of it.
     Any,
 }
@@ -93,7 +95,7 @@ impl Declared {
             Form::Float { default, .. } => Some(number(*default)),
             Form::Text { default } => default.clone(),
             Form::Choice { default, .. } => Some((*default).to_string()),
-            Form::TextList | Form::Words | Form::TextMap | Form::Section(_) | Form::Any => None,
+            Form::TextList | Form::Words | Form::TextMap | Form::Section(_) | Form::Sections(_) | Form::Any => None,
         }
     }
 
@@ -108,6 +110,7 @@ impl Declared {
             Form::TextList | Form::Words => "a list of texts".into(),
             Form::TextMap => "a mapping of names to texts".into(),
             Form::Section(_) => "a mapping".into(),
+            Form::Sections(_) => "a list of mappings".into(),
             Form::Any => "any value".into(),
         };
         self.none.map_or(form.clone(), |none| format!("{form}, or {none} for nothing"))
@@ -133,7 +136,9 @@ pub(crate) fn merge(found: &mut Vec<Declared>, more: Vec<Declared>) {
         };
         known.none = known.none.or(declared.none);
         match (&mut known.form, declared.form) {
-            (Form::Section(known), Form::Section(more)) => merge(known, more),
+            (Form::Section(known), Form::Section(more)) | (Form::Sections(known), Form::Sections(more)) => {
+                merge(known, more);
+            }
             (known @ Form::Any, form) => *known = form,
             _ => {}
         }
@@ -157,6 +162,7 @@ mod tests {
         if !reader.is_number("max_steps", -1) {
             reader.optional_integer("max_steps", 1..=9);
         }
+        reader.sections("filter", |filter| filter.bool("fast", false));
         reader.raw("other");
     }
 
@@ -170,6 +176,7 @@ mod tests {
             "method: lora, full [lora]",
             "lora: a mapping []",
             "max_steps: a whole number from 1 to 9, or -1 for nothing []",
+            "filter: a list of mappings []",
             "other: any value []",
             "freeze: a list of texts []",
         ];

@@ -420,6 +420,36 @@ impl<'a> Reader<'a> {
         result
     }
 
+    /// A list of nested mappings, or one of them, each read by `read`; in the key as a list, in their order.
+    pub fn sections<T>(&mut self, name: &'static str, mut read: impl FnMut(&mut Reader<'a>) -> T) -> Vec<T> {
+        let raw = self.take(name, || Form::Sections(Vec::new()));
+        let path_of = |reader: &Self, idx: usize| [reader.path.as_slice(), &[name.into(), idx.to_string()]].concat();
+        if let Some(declared) = &mut self.declared {
+            let mut inner = Reader { declared: Some(Vec::new()), ..Reader::new(&NULL) };
+            read(&mut inner);
+            let form = Form::Sections(inner.declared.take().unwrap_or_default());
+            merge(declared, vec![Declared { name, form, none: None }]);
+        }
+        let items = match raw {
+            Value::Null => &[],
+            Value::Sequence(items) => items.as_slice(),
+            Value::Mapping(_) => std::slice::from_ref(raw),
+            _ => return self.wrong_type(name, "a list of mappings", raw, Vec::new()),
+        };
+        let (mut results, mut keys) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        for (idx, item) in items.iter().enumerate() {
+            let mut inner = Reader::at(item, path_of(self, idx));
+            results.push(read(&mut inner));
+            let (key, problems) = inner.finish();
+            self.problems.extend(problems);
+            keys.push(KeyValue::Map(key));
+        }
+        if !keys.is_empty() {
+            self.keep(name, KeyValue::List(keys.into()));
+        }
+        results
+    }
+
     /// Ends the block: unknown settings become problems. Returns the key settings and all problems.
     pub fn finish(mut self) -> (KeySettings, Vec<Problem>) {
         let Some(map) = self.value.as_mapping() else { return (self.key, self.problems) };
@@ -613,6 +643,21 @@ mod tests {
         );
         assert_eq!(problems[0].path, ["env", "C"]);
         assert_eq!(read("{ env: {} }", |r| r.text_map("env")).1, KeySettings::default());
+    }
+
+    #[test]
+    fn a_list_of_sections_is_in_the_key_in_its_order() {
+        let all = |yaml: &str| read(yaml, |r| r.sections("filter", |f| f.integer("least", 1, 1..=9)));
+        let (least, key, problems) = all("{ filter: [{ least: 4 }, { least: 0, x: 1 }, {}] }");
+        let entry = |least: i64| KeyValue::Map([("least".to_string(), KeyValue::Int(least))].into());
+        assert_eq!(least, [4, 1, 1]);
+        let none = || KeyValue::Map(KeySettings::default());
+        assert_eq!(key["filter"], KeyValue::List(vec![entry(4), none(), none()].into()));
+        assert_eq!(problems[0].path, ["filter", "1", "least"]);
+        assert_eq!(problems[1].path, ["filter", "1", "x"]);
+        assert_eq!(all("{ filter: { least: 4 } }").1["filter"], KeyValue::List(vec![entry(4)].into()));
+        assert_eq!(all("{ filter: [] }").1, KeySettings::default());
+        assert_eq!(all("{ filter: 3 }").2[0].message, "`filter` must be a list of mappings, found the number `3`");
     }
 
     #[test]
