@@ -103,6 +103,7 @@ pub fn builtin() -> Registry {
         first_difference: pipe_difference::first_difference,
         ..Registry::new(vec![
             &pipe_stage_download::KIND,
+            &pipe_stage_prepare::KIND,
             &pipe_stage_format::KIND,
             &pipe_stage_init::KIND,
             &pipe_stage_analyze::KIND,

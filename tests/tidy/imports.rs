@@ -34,6 +34,7 @@ const HEAVY: [(&str, &[&str]); 7] = [
         &[
             "pipe-records",
             "pipe-difference",
+            "pipe-stage-prepare",
             "pipe-stage-format",
             "pipe-stage-analyze",
             "pipe-stage-tokenize",
