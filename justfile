@@ -43,10 +43,11 @@ quickstart:
 versions:
     PIPE_UPDATE_VERSIONS=1 cargo test --test tidy -- versions_lock_is the_table_of
 
-# Rewrites the quickstart's rows and the parity fixtures; PYTHON must have the packages that the second script names
+# Rewrites the quickstart's rows, the parity fixtures and the goldens of templates; PYTHON must have the packages that the scripts name
 fixtures PYTHON="python3":
     python3 pipelines/quickstart/make_rows.py
     {{PYTHON}} scripts/make_parity_fixtures.py
+    {{PYTHON}} scripts/make_template_goldens.py
 
 # Loads an exported adapter in the real PEFT and compares its logits with ours
 peft ADAPTER BASE LOGITS PYTHON="python3":

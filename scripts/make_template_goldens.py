@@ -3,10 +3,13 @@
     pip install 'transformers==5.23.0' 'jinja2==3.1.6'
     python scripts/make_template_goldens.py
     python scripts/make_template_goldens.py --templates FOLDER --out FILE    # templates of others, with their sources inside
+    python scripts/make_template_goldens.py --data FOLDER                    # ids: stages/shared/tokenizer/tests/chat_ids.json
 
 The templates are ours, after the documented format of each family: stages/shared/template/tests/templates. Those of others are
 not committed: `pip download trl` has some sixty in `trl/chat_templates`, and PIPE_TEMPLATE_GOLDENS=FILE names what this script
 made of them to `cargo test -p pipe-template`.
+
+With `--data`, the folder of PIPE_TEST_DATA, conversations become ids by `apply_chat_template(tokenize=True)` with the tokenizers in it.
 
 Texts are rendered by transformers itself (`render_jinja_template`), with the date fixed, and messages prepared as
 `apply_chat_template` prepares them. Needs no network and no model.
@@ -219,11 +222,47 @@ def expressions():
         yield {"source": source, **render(source, conversation, False, DATA)}
 
 
+# Tokenizers below PIPE_TEST_DATA, each with a template of ours whose special tokens it has.
+TOKENIZERS = {"tokenizers/llama2": "llama2", "models/stories260K": "zephyr", "tokenizers/gpt2": "zephyr", "tokenizers/xgen": "zephyr"}
+
+
+def chat_ids(data):
+    from transformers import PreTrainedTokenizerFast
+
+    for folder, template in TOKENIZERS.items():
+        path = data / folder
+        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        names = {name: config[name] for name in ("bos_token", "eos_token") if config.get(name)}
+        names = {name: token if isinstance(token, str) else token["content"] for name, token in names.items()}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"), **names)
+        source = (HERE / "templates" / f"{template}.jinja").read_text(encoding="utf-8")
+        for key, conversation in CONVERSATIONS.items():
+            if key in ("special", "none", "parts"):  # Texts of special tokens are not the template's there.
+                continue
+            try:
+                text = tokenizer.apply_chat_template(conversation["messages"], chat_template=source, tokenize=False)
+                ids = tokenizer.apply_chat_template(conversation["messages"], chat_template=source, return_dict=False)
+            except Exception:  # What a template refuses is in the other file.
+                continue
+            yield {"tokenizer": folder, "conversation": key, "text": text, "ids": ids}
+
+
+def write_chat_ids(data):
+    out = HERE.parent.parent / "tokenizer" / "tests" / "chat_ids.json"
+    items = ",\n".join(json.dumps(item, ensure_ascii=False) for item in chat_ids(data))
+    out.write_text(f"[\n{items}\n]\n", encoding="utf-8")
+    print(f"{out}: {items.count(chr(10)) + 1} texts")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--templates", type=Path, default=HERE / "templates")
     parser.add_argument("--out", type=Path, default=HERE / "goldens.json")
+    parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
+    if arguments.data:
+        write_chat_ids(arguments.data)
+        return
     templates = {path.stem: path.read_text(encoding="utf-8") for path in sorted(arguments.templates.glob("*.jinja"))}
     is_ours = arguments.templates == HERE / "templates"
     goldens = {

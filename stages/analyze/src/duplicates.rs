@@ -200,7 +200,8 @@ mod tests {
     fn digests(prompt: &str, completion: &str) -> Digests {
         let (n_prompt, n_completion) = (prompt.chars().count() as u32, completion.chars().count() as u32);
         let text = format!("{prompt}{completion}");
-        Digests::of(&Example { text, prompt: 0..n_prompt, completion: n_prompt..n_prompt + n_completion })
+        let (prompt, completion) = (0..n_prompt, n_prompt..n_prompt + n_completion);
+        Digests::of(&Example { text, prompt, completion, ..Example::default() })
     }
 
     fn known<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Known {

@@ -84,9 +84,9 @@ fn measure_row(example: &Example, encoder: Option<(&ModelTokenizer, Rules)>) -> 
     let tokens = match encoder {
         None => None,
         Some((tokenizer, rules)) => {
-            let encoded = tokenizer.encode(&example.text)?;
+            let encoded = tokenizer.encode_example(example)?;
             let n_tokens = encoded.ids.len() as u32;
-            Some((n_tokens, Document::new(encoded, &example.completion, rules).0))
+            Some((n_tokens, Document::new(encoded, example, rules).0))
         }
     };
     let values = Values::of(example, n_characters, tokens.as_ref().map(|(n_tokens, _)| *n_tokens));

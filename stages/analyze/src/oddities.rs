@@ -225,6 +225,7 @@ mod tests {
             text: format!("{prompt}{completion}"),
             prompt: 0..n_prompt,
             completion: n_prompt..n_prompt + n_completion,
+            ..Example::default()
         }
     }
 

@@ -15,7 +15,9 @@ fn write_examples<'a>(folder: &Path, texts: impl IntoIterator<Item = &'a str>) {
     let mut writer = ExamplesWriter::create(folder).unwrap();
     for text in texts {
         let n_characters = text.chars().count() as u32;
-        writer.write(&Example { text: text.to_string(), prompt: 0..0, completion: 0..n_characters }).unwrap();
+        writer
+            .write(&Example { text: text.to_string(), prompt: 0..0, completion: 0..n_characters, ..Example::default() })
+            .unwrap();
     }
     writer.finish().unwrap();
 }

@@ -10,6 +10,8 @@
 //!
 //! Answers are greedy: the likeliest token each time, no sampling and no penalty.
 
+use std::collections::BTreeSet;
+
 use pipe_contract::StageError;
 use pipe_llm::generate::{GenerationSettings, Prompt, generate};
 use pipe_llm::{Adapter, CandleEngine};
@@ -32,6 +34,8 @@ pub struct Answering<'a> {
     pub engine: &'a CandleEngine,
     /// Of the base.
     pub tokenizer: &'a ModelTokenizer,
+    /// Ids at which an answer ends: those of the model, and those with which the template ends a turn.
+    pub end_ids: BTreeSet<u32>,
     /// Most tokens of an answer.
     pub max_new_tokens: usize,
     /// Questions that run together.
@@ -80,7 +84,7 @@ impl Answering<'_> {
     ) -> Result<Vec<Answer>, StageError> {
         let settings = GenerationSettings {
             max_new_tokens: self.max_new_tokens,
-            eos_ids: self.tokenizer.end_ids().to_vec(),
+            eos_ids: self.end_ids.iter().copied().collect(),
             repetition_penalty: 1.0,
             sampling: None,
             seed: 0,

@@ -25,6 +25,8 @@ pub enum EvaluateError {
     Row { row: u64, source: TokenizerError },
     #[error("row {row} of the examples (counted from 0) has no {part}, so no answer can be compared with it")]
     NoPart { row: u64, part: &'static str },
+    #[error("`assistant_only_loss` is true, but the examples do not say where the assistant speaks")]
+    NoTurns,
     #[error("none of the {n_examples} examples has a supervised token that a model could predict")]
     NothingToScore { n_examples: usize },
     #[error("the loss of row {row} of the examples (counted from 0) is {loss} {of}")]
@@ -42,6 +44,7 @@ impl EvaluateError {
             EvaluateError::VocabularyTooLarge { .. } => "vocabulary-too-large",
             EvaluateError::Row { .. } => "bad-example",
             EvaluateError::NoPart { .. } => "nothing-to-match",
+            EvaluateError::NoTurns => "no-turns",
             EvaluateError::NothingToScore { .. } => "nothing-to-score",
             EvaluateError::NotFinite { .. } => "not-finite",
             EvaluateError::BadScores { .. } => "bad-scores",
@@ -56,6 +59,9 @@ impl EvaluateError {
             }
             EvaluateError::NoEos => "set `append_eos: false`, or name `eos_token` in `tokenizer_config.json`".into(),
             EvaluateError::NoEnd => "name `eos_token` in `tokenizer_config.json`, or leave `exact_match` out".into(),
+            EvaluateError::NoTurns => {
+                "format the rows with `template: chat`, or with a template that has `{% generation %}`".into()
+            }
             EvaluateError::NoPart { .. } => {
                 "leave `exact_match` out, or format the rows with a template that has a prompt and a completion".into()
             }

@@ -6,6 +6,8 @@
 //! question   <s> Q : hi \n A :                   given; expected: "yo"
 //! ```
 
+use std::ops::Range;
+
 use pipe_llm::{ModelConfig, Sequence};
 use pipe_records::Example;
 use pipe_tokenizer::{Document, Encoded, ModelTokenizer, Rules};
@@ -37,6 +39,8 @@ pub struct Question {
     pub expected: String,
     /// Tokens of the rest of the example, and one for the end.
     pub n_expected_tokens: usize,
+    /// The id with which the template ends the answer, where it does.
+    pub turn_end_id: Option<u32>,
 }
 
 /// How examples become items.
@@ -64,12 +68,12 @@ pub fn items(examples: &[(u64, Example)], rules: &ItemRules<'_>) -> Result<Vec<I
 }
 
 fn item(row: u64, example: &Example, rules: &ItemRules<'_>) -> Result<Item, EvaluateError> {
-    let encoded = rules.tokenizer.encode(&example.text).map_err(|source| EvaluateError::Row { row, source })?;
+    let encoded = rules.tokenizer.encode_example(example).map_err(|source| EvaluateError::Row { row, source })?;
     let question = match rules.wants_questions {
         true => Some(question(row, example, &encoded, rules.tokenizer)?),
         false => None,
     };
-    let (mut document, _) = Document::new(encoded, &example.completion, rules.document);
+    let (mut document, _) = Document::new(encoded, example, rules.document);
     let n_cut_tokens = document.truncate(rules.max_length);
     let sequence = match document.is_learnable() {
         true => Some(
@@ -91,18 +95,20 @@ fn question(
     encoded: &Encoded,
     tokenizer: &ModelTokenizer,
 ) -> Result<Question, EvaluateError> {
-    let (start, end) = (example.completion.start, example.completion.end);
+    let Range { start, end } = example.said();
     if example.part(0..start).trim().is_empty() {
         return Err(EvaluateError::NoPart { row, part: "prompt" });
     }
     if example.part(start..end).trim().is_empty() {
         return Err(EvaluateError::NoPart { row, part: "completion" });
     }
-    let prompt = tokenizer.prompt_of(encoded, start);
+    let prompt = tokenizer.prompt_of(encoded, example);
+    let turn_end_id = tokenizer.turn_end_id(example).map_err(|source| EvaluateError::Row { row, source })?;
     Ok(Question {
         prompt: example.part(0..prompt.end).to_string(),
         expected: example.part(prompt.end..end).to_string(),
         n_expected_tokens: encoded.ids.len() - prompt.ids.len() + 1,
         ids: prompt.ids,
+        turn_end_id,
     })
 }

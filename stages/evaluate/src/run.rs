@@ -2,7 +2,7 @@
 
 use pipe_contract::{ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
 use pipe_llm::{Adapter, CandleEngine, ModelConfig, device, load};
-use pipe_records::examples::is_completion_only;
+use pipe_records::examples::form;
 use pipe_records::{Compared, Unseen, thousands, unseen};
 use pipe_tokenizer::{ModelTokenizer, Rules, Supervised};
 
@@ -101,11 +101,12 @@ impl Evaluate {
         config: &ModelConfig,
         max_length: usize,
     ) -> Result<Vec<Item>, StageError> {
-        let is_completion_only = match self.settings.completion_only_loss {
-            Some(value) => value,
-            None => is_completion_only(ctx.input("examples")?)?,
-        };
-        let supervised = if is_completion_only { Supervised::Completion } else { Supervised::Everything };
+        let (form, settings) = (form(ctx.input("examples")?)?, &self.settings);
+        if settings.assistant_only_loss && !form.has_turns {
+            return Err(EvaluateError::NoTurns.into());
+        }
+        let is_completion_only = settings.completion_only_loss.unwrap_or(form.is_completion_only);
+        let supervised = Supervised::of(is_completion_only, settings.assistant_only_loss);
         let rules = ItemRules {
             tokenizer,
             config,
@@ -214,7 +215,10 @@ impl<'s, 'c> Scoring<'s, 'c> {
     ) -> Self {
         let settings = &stage.settings;
         let (max_new_tokens, batch_size) = (settings.max_new_tokens, settings.batch_size);
-        let answering = Answering { engine, tokenizer, max_new_tokens, batch_size };
+        // Of all questions, so that an answer does not depend on those that run with it.
+        let turn_ends = items.iter().filter_map(|item| item.question.as_ref()?.turn_end_id);
+        let end_ids = tokenizer.end_ids().iter().copied().chain(turn_ends).collect();
+        let answering = Answering { engine, tokenizer, end_ids, max_new_tokens, batch_size };
         let mut scoring = Scoring { settings, ctx, items, answering, n_done: 0, n_all: 0 };
         scoring.n_all = (scoring.n_loss_tokens() + scoring.n_answer_tokens()) * (1 + usize::from(has_adapter));
         scoring

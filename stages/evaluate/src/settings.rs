@@ -29,6 +29,8 @@ pub struct Settings {
     pub append_eos: bool,
     /// Whether only the completion is supervised; `None`: as the examples say.
     pub completion_only_loss: Option<bool>,
+    /// Whether only what the assistant says is supervised.
+    pub assistant_only_loss: bool,
     /// What is measured, sorted.
     pub metrics: Vec<Metric>,
     /// Most tokens of an answer.
@@ -47,6 +49,7 @@ impl Settings {
             max_length: reader.integer("max_length", MAX_LENGTH_DEFAULT as u64, 1..=1_048_576) as usize,
             append_eos: reader.bool("append_eos", true),
             completion_only_loss: read_completion_only_loss(reader),
+            assistant_only_loss: reader.bool("assistant_only_loss", false),
             metrics: read_metrics(reader),
             max_new_tokens: reader.integer("max_new_tokens", 64, 1..=65_536) as usize,
             batch_size: reader.integer("per_device_eval_batch_size", 8, 1..=65_536) as usize,

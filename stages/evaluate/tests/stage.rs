@@ -94,7 +94,9 @@ fn examples(rows: &[(String, String)]) -> (tempfile::TempDir, Artifact) {
         let prompt_end = prompt.chars().count() as u32;
         let end = prompt_end + completion.chars().count() as u32;
         let text = format!("{prompt}{completion}");
-        writer.write(&Example { text, prompt: 0..prompt_end, completion: prompt_end..end }).expect("a row");
+        writer
+            .write(&Example { text, prompt: 0..prompt_end, completion: prompt_end..end, ..Example::default() })
+            .expect("a row");
     }
     writer.finish().expect("finished");
     let artifact = Artifact::from_folder(ArtifactKind::Examples, folder.path()).expect("a folder");

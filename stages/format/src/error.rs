@@ -2,6 +2,8 @@
 
 use pipe_contract::StageError;
 use pipe_records::RecordsError;
+use pipe_template::TemplateError;
+use pipe_tokenizer::TokenizerError;
 
 /// Why rows could not be formatted. Rows are counted from 0 over all files.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,25 @@ pub enum FormatError {
         "column `attention_mask` has {value} in row {row} at token {token}, but must be 1 everywhere: padding would be trained on"
     )]
     Padding { row: u64, token: usize, value: i64 },
+    #[error("message {message} of row {row} {problem}")]
+    BadMessage { row: u64, message: usize, problem: String },
+    #[error("column `{column}` in row {row} must be {expected}")]
+    BadColumn { row: u64, column: &'static str, expected: &'static str },
+    #[error("row {row} has no message")]
+    NoMessages { row: u64 },
+    #[error(
+        "template `chat` needs the column `messages` or `conversations`, or `prompt` and `completion`, but the rows have {}",
+        listed(found)
+    )]
+    NoConversation { found: Vec<String> },
+    #[error("failed to format row {row}")]
+    Row { row: u64, source: TemplateError },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error("failed to read the template `{path}`")]
+    TemplateFile { path: String, source: std::io::Error },
     #[error("the rows have no row")]
     NoRows,
     #[error("row {row} is longer than 4,294,967,295 characters")]
@@ -56,6 +77,23 @@ impl From<FormatError> for StageError {
             FormatError::Padding { .. } => StageError::user("padding", message).help(
                 "cut the tokens whose `attention_mask` is not 1 from all lists of the row; rows may have any length",
             ),
+            FormatError::BadMessage { .. } | FormatError::BadColumn { .. } => StageError::user("bad-message", message),
+            FormatError::NoMessages { .. } => {
+                StageError::user("bad-message", message).help("take the row out of the data")
+            }
+            FormatError::NoConversation { .. } => StageError::user("missing-column", message)
+                .help("name the columns with `columns:`, or choose another `template:`"),
+            FormatError::Row { source, .. } => {
+                let error = StageError::user(source.slug(), message);
+                let error = match source.help() {
+                    Some(help) => error.help(help),
+                    None => error,
+                };
+                error.because(source)
+            }
+            FormatError::Template(error) => error.into(),
+            FormatError::Tokenizer(error) => error.into(),
+            FormatError::TemplateFile { source, .. } => StageError::user("io", message).because(source),
             FormatError::NoRows => StageError::user("no-rows", message).help("give `rows` files with at least one row"),
             FormatError::TooLong { .. } => StageError::user("row-too-long", message),
         }

@@ -5,17 +5,22 @@
 //! Add them    | 2, 2  | 4       --->  "Below is ... ### Response:\n4"       0..216   217..218
 //! ```
 //!
-//! Reading order: [`settings`] (template and column names), [`template`] (cells to text and spans), [`pretokenized`]
-//! (token ids passed on), [`run`] (batches in parallel, written in order), [`figures`] (what a report shows).
+//! Reading order: [`settings`] (template and column names), [`template`] (cells to text and spans), [`cells`] and
+//! [`conversation`] (rows to messages), [`templated`] (templates of a model or of the user), [`pretokenized`] (token ids
+//! passed on), [`run`] (batches in parallel, written in order), [`figures`] (what a report shows).
 //!
-//! It deliberately knows no tokenizer: spans are in characters, and what a boundary token belongs to is `tokenize`'s to say.
+//! It deliberately makes no token ids: spans are in characters, and what a boundary token belongs to is `tokenize`'s to say. Of
+//! a tokenizer it asks which special tokens there are.
 
+pub mod cells;
+pub mod conversation;
 pub mod error;
 pub mod figures;
 pub mod pretokenized;
 pub mod run;
 pub mod settings;
 pub mod template;
+pub mod templated;
 
 use pipe_contract::{Artifact, ArtifactKind, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind};
 
@@ -31,7 +36,7 @@ impl StageKind for FormatKind {
     }
 
     fn summary(&self) -> &'static str {
-        "rows -> examples: text with the characters that are prompt and completion, by a template"
+        "rows -> examples: text with what is prompt, completion and turn of the assistant, by a template"
     }
 
     fn version(&self) -> u32 {
@@ -39,7 +44,10 @@ impl StageKind for FormatKind {
     }
 
     fn inputs(&self) -> &'static [InputPort] {
-        &[InputPort { name: "rows", kind: ArtifactKind::Rows, is_required: true }]
+        &[
+            InputPort { name: "rows", kind: ArtifactKind::Rows, is_required: true },
+            InputPort { name: "model", kind: ArtifactKind::Model, is_required: false },
+        ]
     }
 
     fn outputs(&self) -> &'static [OutputPort] {

@@ -1,19 +1,23 @@
 //! Running `format`: record batches in parallel, a few at a time, written in their order.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Schema};
-use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError, Unit};
-use pipe_records::examples::{is_pretokenized, pretokenized_writer, read_examples, read_pretokenized};
-use pipe_records::show::{SHOW_WIDTH, type_name, wrap};
-use pipe_records::{Example, ExamplesWriter, RecordsError, RowReader, open_rows};
+use pipe_contract::{
+    Artifact, ArtifactKind, Context, OutputPort, Problem, ProblemKind, Source, Stage, StageError, Unit,
+};
+use pipe_records::examples::{form, is_pretokenized, pretokenized_writer, read_examples, read_pretokenized};
+use pipe_records::show::{SHOW_WIDTH, masked, type_name, wrap};
+use pipe_records::{Example, ExamplesForm, ExamplesWriter, RecordsError, RowReader, open_rows};
 use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::pretokenized;
-use crate::settings::{ColumnNames, Settings};
+use crate::settings::{ColumnNames, OwnTemplate, Settings};
 use crate::template::Template;
+use crate::templated::{FormattedRow, Formatter};
 
 /// The stage with its settings.
 pub struct Format {
@@ -26,6 +30,38 @@ impl Stage for Format {
         vec![OutputPort { name: "examples", kind: ArtifactKind::Examples }]
     }
 
+    fn check_inputs(&self, connected: &[&str]) -> Vec<Problem> {
+        let (template, has_model) = (self.settings.template, connected.contains(&"model"));
+        let problem = |message: String, help: &str| Problem {
+            path: vec!["template".to_string()],
+            at_key: false,
+            kind: ProblemKind::Unsupported,
+            message,
+            help: Some(help.to_string()),
+        };
+        match template {
+            Template::Chat if !has_model => vec![problem(
+                "template `chat` needs the port `model`, whose template and special tokens it takes".to_string(),
+                "connect it: `inputs: { rows: ..., model: ... }`",
+            )],
+            Template::Chat | Template::Jinja => Vec::new(),
+            _ if has_model => vec![problem(
+                format!("template `{}` has no use for the port `model`", template.name()),
+                "leave it out; `chat` and `jinja` take it",
+            )],
+            _ => Vec::new(),
+        }
+    }
+
+    fn source(&self, base_dir: &Path) -> Result<Source, StageError> {
+        let Some(OwnTemplate::File(name)) = &self.settings.templated.own else { return Ok(Source::Computed) };
+        let path = base_dir.join(name);
+        if let Err(error) = std::fs::metadata(&path) {
+            return Err(FormatError::TemplateFile { path: name.clone(), source: error }.into());
+        }
+        Ok(Source::Files { root: base_dir.to_path_buf(), names: vec![name.clone()] })
+    }
+
     fn run(&self, ctx: &mut Context<'_>) -> Result<(), StageError> {
         let rows = open_rows(ctx.input("rows")?)?;
         if rows.num_rows() == 0 {
@@ -33,12 +69,55 @@ impl Stage for Format {
         }
         match self.settings.template {
             Template::Pretokenized => pass_on_tokens(rows, ctx),
+            Template::Chat | Template::Jinja => self.write_templated(rows, ctx),
             template => write_texts(rows, template, &self.settings.columns, ctx),
         }
     }
 }
 
-/// The first `n_rows` examples for `pipe show`: spans, then the text wrapped at 50 columns.
+impl Format {
+    fn write_templated(&self, rows: RowReader, ctx: &Context<'_>) -> Result<(), StageError> {
+        let formatter = Formatter::new(&self.settings, &rows.schema(), ctx.inputs.get("model"), &ctx.base_dir)?;
+        let mut writer = ExamplesWriter::create_with(&ctx.output_dir("examples")?, formatter.form())?;
+        let (mut n_empty, mut n_turns, mut n_changed, mut first_changed) = (0, 0, 0, None);
+        let n_rows = rows.num_rows();
+        let format = |first_row: u64, batch: &RecordBatch| {
+            let row = |index: usize| formatter.format(batch, index, first_row + index as u64);
+            (0..batch.num_rows()).map(row).collect::<Result<Vec<FormattedRow>, FormatError>>()
+        };
+        let mut row = 0_u64;
+        for_batches_in_order(rows, n_rows, ctx, format, |formatted: Vec<FormattedRow>| {
+            for FormattedRow { example, n_changed_turns } in formatted {
+                n_empty += u64::from(example.completion.is_empty());
+                n_turns += example.marks.assistant.len() as u64;
+                n_changed += n_changed_turns;
+                first_changed = first_changed.or((n_changed_turns > 0).then_some(row));
+                row += 1;
+                writer.write(&example)?;
+            }
+            Ok(())
+        })?;
+        ctx.fact("rows", writer.finish()?.to_string());
+        if formatter.form().has_turns {
+            ctx.fact("turns of the assistant", n_turns.to_string());
+        }
+        if n_empty > 0 {
+            ctx.fact("empty completions", n_empty.to_string());
+            ctx.warn(format!("{n_empty} of {n_rows} rows have no answer at their end: they are prompts only"));
+        }
+        if let Some(row) = first_changed {
+            ctx.fact("turns changed", n_changed.to_string());
+            ctx.warn(format!(
+                "the template leaves something out of {n_changed} answers, such as their thinking: they are not learned as turns of the \
+                 assistant; the first is in row {row}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The first `n_rows` examples for `pipe show`: spans, then the text wrapped at 50 columns, with what the assistant
+/// says in brackets, or the completion where only that is learned; none where all is.
 ///
 /// # Errors
 /// When the artifact cannot be read.
@@ -53,12 +132,22 @@ pub fn show(artifact: &Artifact, n_rows: usize) -> Result<String, FormatError> {
         }
         return Ok(text);
     }
+    let form = form(artifact)?;
     for (index, example) in read_examples(artifact)?.flat_map(split_rows).take(n_rows).enumerate() {
-        let Example { text: of_row, prompt, completion } = example?;
+        let Example { text: of_row, prompt, completion, marks } = example?;
         let spans =
             format!("prompt {}..{}, completion {}..{}", prompt.start, prompt.end, completion.start, completion.end);
-        writeln!(text, "row {index}: {spans}").expect("writing to a String cannot fail");
-        indent(&mut text, &of_row);
+        write!(text, "row {index}: {spans}").expect("writing to a String cannot fail");
+        if form.has_turns {
+            write!(text, ", turns {}", marks.assistant.len()).expect("as above");
+        }
+        text.push('\n');
+        let learned = match (form.has_turns, form.is_completion_only) {
+            (true, _) => marks.assistant,
+            (false, true) => vec![completion],
+            (false, false) => Vec::new(),
+        };
+        indent(&mut text, &masked(&of_row, &learned));
     }
     Ok(text)
 }
@@ -96,7 +185,9 @@ fn write_texts(rows: RowReader, template: Template, names: &ColumnNames, ctx: &C
         .map(|field| field.name().as_str());
     let folder = ctx.output_dir("examples")?;
     let mut writer = match template {
-        Template::PromptCompletion => ExamplesWriter::create_completion_only(&folder)?,
+        Template::PromptCompletion => {
+            ExamplesWriter::create_with(&folder, ExamplesForm { is_completion_only: true, ..ExamplesForm::default() })?
+        }
         _ => ExamplesWriter::create(&folder)?,
     };
     let (mut n_empty, mut n_replaced, mut first_replaced) = (0, 0, None);

@@ -5,6 +5,7 @@
 //!                    |----------------prompt----------------|  '- completion: the output, without the `\n`
 //! prompt_completion  Two and two is| four                             prompt, completion, nothing between
 //! text               Once upon a time                                 no prompt; all of it is completion
+//! chat, jinja        templates of a model and of the user             [`crate::templated`]
 //! ```
 //!
 //! The newline between an Alpaca prompt and its output belongs to neither span: it is given, not to be learned as an answer,
@@ -26,12 +27,22 @@ pub enum Template {
     Text,
     /// Token ids as they are, no text.
     Pretokenized,
+    /// The model's own template, from a conversation.
+    Chat,
+    /// A template of the user, from whatever columns it names.
+    Jinja,
 }
 
 impl Template {
     /// Every template.
-    pub const ALL: [Template; 4] =
-        [Template::Alpaca, Template::PromptCompletion, Template::Text, Template::Pretokenized];
+    pub const ALL: [Template; 6] = [
+        Template::Alpaca,
+        Template::PromptCompletion,
+        Template::Text,
+        Template::Pretokenized,
+        Template::Chat,
+        Template::Jinja,
+    ];
 
     /// The word after `template:`.
     pub fn name(self) -> &'static str {
@@ -40,6 +51,8 @@ impl Template {
             Template::PromptCompletion => "prompt_completion",
             Template::Text => "text",
             Template::Pretokenized => "pretokenized",
+            Template::Chat => "chat",
+            Template::Jinja => "jinja",
         }
     }
 
@@ -49,13 +62,22 @@ impl Template {
             Template::Alpaca => &["instruction", "input", "output"],
             Template::PromptCompletion => &["prompt", "completion"],
             Template::Text => &["text"],
-            Template::Pretokenized => &[],
+            Template::Pretokenized | Template::Chat | Template::Jinja => &[],
         }
     }
 
-    /// Whether `columns:` may name a column for `field`: one that it needs, or the `text` that it compares with.
+    /// Fields that it takes where the rows have their columns.
+    pub fn optional_fields(self) -> &'static [&'static str] {
+        match self {
+            Template::Chat => &["messages", "prompt", "completion", "system", "tools", "documents"],
+            Template::Alpaca | Template::PromptCompletion => &["text"],
+            Template::Text | Template::Pretokenized | Template::Jinja => &[],
+        }
+    }
+
+    /// Whether `columns:` may name a column for `field`.
     pub fn uses(self, field: &str) -> bool {
-        self.fields().contains(&field) || (field == "text" && self.replaces_text())
+        self.fields().contains(&field) || self.optional_fields().contains(&field)
     }
 
     /// Whether it makes a text that may stand in the rows already, to be compared.
@@ -72,13 +94,13 @@ impl Template {
             (Template::Alpaca, [instruction, input, output]) => (alpaca_prompt(instruction, input), "\n", *output),
             (Template::PromptCompletion, [prompt, completion]) => ((*prompt).to_string(), "", *completion),
             (Template::Text, [text]) => (String::new(), "", *text),
-            _ => unreachable!("cells are taken by `fields`, and `pretokenized` has no text"),
+            _ => unreachable!("cells are taken by `fields`; what has none does not come here"),
         };
         let count = |text: &str| u32::try_from(text.chars().count()).map_err(|_| FormatError::TooLong { row });
         let prompt_end = count(&prompt)?;
         let text = prompt + between + completion;
         let end = count(&text)?;
-        Ok(Example { prompt: 0..prompt_end, completion: end - count(completion)?..end, text })
+        Ok(Example { prompt: 0..prompt_end, completion: end - count(completion)?..end, text, ..Example::default() })
     }
 }
 
@@ -132,8 +154,8 @@ mod tests {
     #[test]
     fn the_other_templates() {
         let example = Template::PromptCompletion.example(&["ä ", "b"], 0).unwrap();
-        assert_eq!(example, Example { text: "ä b".into(), prompt: 0..2, completion: 2..3 });
+        assert_eq!(example, Example { text: "ä b".into(), prompt: 0..2, completion: 2..3, ..Example::default() });
         let example = Template::Text.example(&["äb"], 0).unwrap();
-        assert_eq!(example, Example { text: "äb".into(), prompt: 0..0, completion: 0..2 });
+        assert_eq!(example, Example { text: "äb".into(), prompt: 0..0, completion: 0..2, ..Example::default() });
     }
 }

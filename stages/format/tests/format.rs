@@ -118,7 +118,10 @@ fn a_text_that_differs_is_replaced_counted_and_named() {
 fn columns_can_have_other_names() {
     let settings = "{ template: prompt_completion, columns: { prompt: q, completion: a } }";
     let outcome = run("{\"q\": \"é?\", \"a\": \" é\"}\n{\"q\": \"x\", \"a\": \"\"}\n", settings);
-    assert_eq!(outcome.texts()[0], Example { text: "é? é".into(), prompt: 0..2, completion: 2..4 });
+    assert_eq!(
+        outcome.texts()[0],
+        Example { text: "é? é".into(), prompt: 0..2, completion: 2..4, ..Example::default() }
+    );
     assert_eq!(outcome.fact("empty completions").as_deref(), Some("1"));
 }
 
@@ -242,7 +245,7 @@ fn settings_that_a_template_does_not_use_are_problems() {
         problems_of("{ template: text, columns: { prompt: p, tekst: t } }"),
         ["template `text` does not use the column `prompt`", "unknown setting `tekst`"]
     );
-    let expected = "`template` is `alpacca`, but must be one of `alpaca`, `prompt_completion`, `text`, `pretokenized`";
+    let expected = "`template` is `alpacca`, but must be one of `alpaca`, `prompt_completion`, `text`, `pretokenized`, `chat`, `jinja`";
     assert_eq!(problems_of("{ template: alpacca }"), [expected]);
 }
 
@@ -274,6 +277,6 @@ fn show_prints_spans_and_wrapped_text() {
     outcome.result.as_ref().expect("format succeeds");
     let shown = KIND.show("examples", &outcome.examples, 5).unwrap();
     let expected =
-        "row 0: prompt 0..55, completion 55..56\n  one two three four five six seven eight nine ten\n  elevenb\n\n";
+        "row 0: prompt 0..55, completion 55..56\n  one two three four five six seven eight nine ten\n  eleven⟦b⟧\n\n";
     assert_eq!(shown, expected);
 }

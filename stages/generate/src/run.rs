@@ -1,5 +1,8 @@
 //! Prompts to samples: read, leave out, tokenize, generate for each side, write.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
 use pipe_contract::{ArtifactKind, Context, Cpu, OutputPort, Stage, StageError, Unit};
 use pipe_llm::generate::{GenerationSettings, Prompt, generate};
 use pipe_llm::{Adapter, CandleEngine, device, load};
@@ -36,12 +39,21 @@ impl Stage for Generate {
         let device = device::open(self.settings.device, &ctx.gpus)?;
         let (engine, adapter) = load::engine_and_adapter(model, ctx.inputs.get("adapter"), &device)?;
         let n_sides = 1 + usize::from(adapter.is_some());
+        let turn_ends = questions.iter().filter_map(|question| question.turn_end_id);
         let mut speaker = Speaker {
             settings: &self.settings,
             ctx,
             engine: &engine,
             tokenizer: &tokenizer,
             questions: &questions,
+            end_ids: tokenizer
+                .end_ids()
+                .iter()
+                .copied()
+                .chain(turn_ends)
+                .collect::<BTreeSet<u32>>()
+                .into_iter()
+                .collect(),
             n_done: 0,
             n_all: questions.len() * self.settings.n_samples * self.settings.max_new_tokens * n_sides,
             n_unended: 0,
@@ -79,6 +91,8 @@ struct Question {
     ids: Vec<u32>,
     prompt: String,
     expected: String,
+    /// With which the template ends the answer, where it does.
+    turn_end_id: Option<u32>,
 }
 
 impl Generate {
@@ -111,11 +125,12 @@ fn question(
     tokenizer: &ModelTokenizer,
     max_positions: usize,
 ) -> Result<Question, GenerateError> {
-    let (start, end) = (example.completion.start, example.completion.end);
+    let Range { start, end } = example.said();
     if example.part(0..start).trim().is_empty() {
         return Err(GenerateError::NoPrompt { row });
     }
-    let prompt = tokenizer.prompt(&example.text, start).map_err(|source| GenerateError::Row { row, source })?;
+    let prompt = tokenizer.prompt(example).map_err(|source| GenerateError::Row { row, source })?;
+    let turn_end_id = tokenizer.turn_end_id(example).map_err(|source| GenerateError::Row { row, source })?;
     let n_tokens = prompt.ids.len();
     if n_tokens == 0 {
         return Err(GenerateError::NoPrompt { row });
@@ -128,6 +143,7 @@ fn question(
         prompt: example.part(0..prompt.end).to_string(),
         expected: example.part(prompt.end..end).to_string(),
         ids: prompt.ids,
+        turn_end_id,
     })
 }
 
@@ -138,6 +154,8 @@ struct Speaker<'s, 'c> {
     engine: &'s CandleEngine,
     tokenizer: &'s ModelTokenizer,
     questions: &'s [Question],
+    /// At which a sample ends: those of the model, and those with which the template ends a turn.
+    end_ids: Vec<u32>,
     /// In tokens, a sample counted with all it may take.
     n_done: usize,
     n_all: usize,
@@ -168,7 +186,7 @@ impl Speaker<'_, '_> {
         let (ctx, settings) = (self.ctx, self.settings);
         let generation = GenerationSettings {
             max_new_tokens: settings.max_new_tokens,
-            eos_ids: self.tokenizer.end_ids().to_vec(),
+            eos_ids: self.end_ids.clone(),
             repetition_penalty: settings.repetition_penalty,
             sampling: settings.sampling,
             seed: settings.seed,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use pipe_contract::{Artifact, ArtifactKind, CancelToken, Context, StageError, StageEvent, StageKind, read_yaml};
-use pipe_records::{Example, ExamplesWriter};
+use pipe_records::{Example, ExamplesForm, ExamplesWriter, Marks, SpecialTokens};
 use pipe_stage_generate::KIND;
 use pipe_stage_generate::samples::{self, SampleLine};
 use pipe_tokenizer::train_bpe;
@@ -60,7 +60,9 @@ fn examples(rows: &[(&str, &str)]) -> (tempfile::TempDir, Artifact) {
         let prompt_end = prompt.chars().count() as u32;
         let end = prompt_end + completion.chars().count() as u32;
         let text = format!("{prompt}{completion}");
-        writer.write(&Example { text, prompt: 0..prompt_end, completion: prompt_end..end }).expect("a row");
+        writer
+            .write(&Example { text, prompt: 0..prompt_end, completion: prompt_end..end, ..Example::default() })
+            .expect("a row");
     }
     writer.finish().expect("finished");
     let artifact = Artifact::from_folder(ArtifactKind::Examples, folder.path()).expect("a folder");
@@ -84,6 +86,29 @@ fn greedy_text_is_that_of_transformers() {
     assert!(said[prompt.len()..].starts_with(&lines[0].base[0]) && lines[0].base[0].len() > 60, "{lines:?}");
     assert_eq!((lines[0].prompt.as_str(), lines[0].expected.as_str()), (prompt, " a dog."));
     assert_eq!(progress.last(), Some(&(40, 40)));
+}
+
+/// The template writes the beginning that the tokenizer would add, and the end, which is not part of what is expected.
+#[test]
+fn a_chat_is_prompted_up_to_its_last_answer() {
+    let Some(data) = test_data("a_chat_is_prompted_up_to_its_last_answer") else { return };
+    let (_a, plain) = examples(&ROWS[..1]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let form = ExamplesForm { special_tokens: SpecialTokens::Template, ..ExamplesForm::default() };
+    let mut writer = ExamplesWriter::create_with(folder.path(), form).expect("a writer");
+    let text = format!("<s>{}{}</s>", ROWS[0].0, ROWS[0].1);
+    let (start, end) = (3 + ROWS[0].0.len() as u32, text.len() as u32);
+    let marks = Marks { control: vec![0..3, end - 4..end], special_tokens: form.special_tokens, ..Marks::default() };
+    writer.write(&Example { text, prompt: 0..start, completion: start..end, marks }).expect("a row");
+    writer.finish().expect("finished");
+    let chat = Artifact::from_folder(ArtifactKind::Examples, folder.path()).expect("a folder");
+    let sample = |prompts: &Artifact| {
+        let inputs = [("prompts", prompts), ("model", &stories260k(&data))];
+        run("{ max_new_tokens: 12 }", &inputs).expect("samples").0.remove(0)
+    };
+    let (of_chat, of_plain) = (sample(&chat), sample(&plain));
+    assert_eq!((&of_chat.base, &of_chat.expected), (&of_plain.base, &of_plain.expected));
+    assert_eq!(of_chat.prompt, format!("<s>{}", of_plain.prompt));
 }
 
 #[test]

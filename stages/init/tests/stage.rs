@@ -18,7 +18,7 @@ fn write_examples(folder: &Path, n_rows: usize) {
         let text =
             format!("row {row} of the table, grüße 你好 {}", ["once", "twice", "three times"][row % 3].repeat(2));
         let n_characters = text.chars().count() as u32;
-        writer.write(&Example { text, prompt: 0..0, completion: 0..n_characters }).unwrap();
+        writer.write(&Example { text, prompt: 0..0, completion: 0..n_characters, ..Example::default() }).unwrap();
     }
     writer.finish().unwrap();
 }

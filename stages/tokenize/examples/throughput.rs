@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use pipe_contract::{Artifact, ArtifactKind, Context, StageKind, read_yaml};
-use pipe_records::{Example, ExamplesWriter, PackedReader, examples, open_rows};
+use pipe_records::{Example, ExamplesForm, ExamplesWriter, PackedReader, examples, open_rows};
 use pipe_stage_tokenize::KIND;
 use pipe_tokenizer::ModelTokenizer;
 use tokenizers::Tokenizer;
@@ -104,7 +104,8 @@ impl Measured {
 
 fn write_examples(rows: &Path, out: &Path) -> Done {
     std::fs::create_dir_all(out)?;
-    let mut writer = ExamplesWriter::create_completion_only(out)?;
+    let mut writer =
+        ExamplesWriter::create_with(out, ExamplesForm { is_completion_only: true, ..ExamplesForm::default() })?;
     for batch in open_rows(&Artifact::from_folder(ArtifactKind::Rows, rows)?)? {
         let batch = batch?;
         let (prompts, completions) = (text_column(&batch, "prompt")?, text_column(&batch, "completion")?);
@@ -113,7 +114,8 @@ fn write_examples(rows: &Path, out: &Path) -> Done {
             let n_prompt = prompt.chars().count() as u32;
             let n_characters = n_prompt + completion.chars().count() as u32;
             let text = format!("{prompt}{completion}");
-            writer.write(&Example { text, prompt: 0..n_prompt, completion: n_prompt..n_characters })?;
+            let (prompt, completion) = (0..n_prompt, n_prompt..n_characters);
+            writer.write(&Example { text, prompt, completion, ..Example::default() })?;
         }
     }
     writer.finish()?;

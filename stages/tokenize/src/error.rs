@@ -27,6 +27,8 @@ pub enum TokenizeError {
     PretokenizedTooLong { row: u64, n_tokens: usize, max_length: usize },
     #[error("nothing to learn: none of the {n_rows} examples has a supervised token that a model could predict")]
     NothingToLearn { n_rows: u64, help: &'static str },
+    #[error("`assistant_only_loss` is true, but the examples do not say where the assistant speaks")]
+    NoTurns,
     #[error("there are more than {} examples", u32::MAX)]
     TooManyRows,
     #[error("row {row} of the pretokenized examples (counted from 0) {problem}")]
@@ -46,6 +48,7 @@ impl TokenizeError {
             TokenizeError::Row { .. } => "bad-example",
             TokenizeError::TooLong { .. } | TokenizeError::PretokenizedTooLong { .. } => "document-too-long",
             TokenizeError::NothingToLearn { .. } => "nothing-to-learn",
+            TokenizeError::NoTurns => "no-turns",
             TokenizeError::TooManyRows => "too-many-rows",
             TokenizeError::Pretokenized { .. } => "bad-pretokenized-row",
             TokenizeError::NotForPretokenized { .. } => "unsupported-setting",
@@ -64,6 +67,9 @@ impl TokenizeError {
             TokenizeError::TooLong { .. } => Some("raise `max_length`, or set `truncation: truncate` or `drop`".into()),
             TokenizeError::PretokenizedTooLong { .. } => Some("raise `max_length`, or shorten the rows".into()),
             TokenizeError::NothingToLearn { help, .. } => Some((*help).into()),
+            TokenizeError::NoTurns => {
+                Some("format the rows with `template: chat`, or with a template that has `{% generation %}`".into())
+            }
             TokenizeError::Pretokenized { .. } => {
                 Some("correct the row, or connect the model whose tokenizer made the ids".into())
             }

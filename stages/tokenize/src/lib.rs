@@ -11,7 +11,7 @@
 //! Reading order: [`settings`], [`pipe_tokenizer::document`] (labels from spans), `split` (long
 //! documents in pieces), [`pipe_records::packing`] (which documents share a pack), `spill` (documents on disk, so that memory does not grow
 //! with the data set), `wrapped` (documents end to end), `pretokenized` (rows taken as they are), `overlap` (reading, encoding and writing
-//! at the same time), `run`, `report`, `show`, `figures`.
+//! at the same time), `run`, `report`, `preview` (the text of the first packs), `show`, `figures`.
 //!
 //! It deliberately does not shuffle, pad or shift labels: order is the training stage's, shift is the loss's.
 
@@ -19,6 +19,7 @@ mod error;
 mod figures;
 mod overlap;
 mod pretokenized;
+mod preview;
 mod report;
 mod run;
 pub mod settings;

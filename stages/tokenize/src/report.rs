@@ -40,6 +40,13 @@ pub(crate) fn report(ctx: &Context<'_>, info: &PackedInfo, tally: &Tally) {
         let n = thousands(tally.n_boundary);
         ctx.log(format!("documents with a token across the start of the completion, which counts as completion: {n}"));
     }
+    if tally.n_special_words > 0 {
+        let (n, n_rows) = (thousands(tally.n_special_words), thousands(tally.n_rows));
+        ctx.warn(format!(
+            "{n} of {n_rows} texts have the words of a special token, which are ordinary characters here: where a template \
+             wrote them, connect `model` to `format` as well"
+        ));
+    }
 }
 
 fn report_split(ctx: &Context<'_>, info: &PackedInfo, tally: &Tally) {

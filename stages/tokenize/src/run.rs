@@ -13,9 +13,9 @@ use std::ops::Range;
 use pipe_contract::{
     Artifact, ArtifactKind, Context, Figure, InputPort, OutputPort, Reader, Stage, StageError, StageKind, Unit,
 };
-use pipe_records::examples::{is_completion_only, is_pretokenized, read_pretokenized};
+use pipe_records::examples::{is_pretokenized, read_pretokenized};
 use pipe_records::packing::{best_fit_decreasing, first_fit};
-use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, Packing, examples};
+use pipe_records::{Example, Pack, PackedCounts, PackedInfo, PackedWriter, Packing, SpecialTokens, examples};
 use pipe_tokenizer::{Document, ModelTokenizer, Rules, Supervised};
 use rayon::prelude::*;
 
@@ -23,6 +23,7 @@ use crate::TokenizeError;
 use crate::figures::figures;
 use crate::overlap::overlapped;
 use crate::pretokenized::{Limits, Pretokenized};
+use crate::preview;
 use crate::report::report;
 use crate::settings::{Settings, Truncation};
 use crate::show::show_packs;
@@ -49,7 +50,7 @@ impl StageKind for TokenizeKind {
     }
 
     fn version(&self) -> u32 {
-        2 // 1: the first; 2: `packed.json` names the strategy and counts the tokens of documents left out.
+        2 // 1: the first; 2: `packed.json` names the strategy and counts the tokens of documents left out; `preview.json`.
     }
 
     fn inputs(&self) -> &'static [InputPort] {
@@ -95,6 +96,7 @@ impl Stage for Tokenize {
         } else {
             self.run_text(ctx, &tokenizer, packs)?
         };
+        preview::write(&folder, &tokenizer)?;
         report(ctx, &info, &tally);
         Ok(())
     }
@@ -109,6 +111,8 @@ pub(crate) struct Tally {
     pub(crate) n_boundary: u64,
     /// Pieces of the documents that were split, those left out among them.
     pub(crate) n_pieces: u64,
+    /// Rows with the words of a special token, as ordinary characters.
+    pub(crate) n_special_words: u64,
     /// With `packing_strategy: wrapped`.
     pub(crate) wrapped: Option<WrappedCounts>,
 }
@@ -185,11 +189,12 @@ impl Tokenize {
         if self.settings.append_eos && eos_id.is_none() {
             return Err(TokenizeError::NoEos.into());
         }
-        let is_completion_only = match self.settings.completion_only_loss {
-            Some(value) => value,
-            None => is_completion_only(examples)?,
-        };
-        let supervised = if is_completion_only { Supervised::Completion } else { Supervised::Everything };
+        let form = examples::form(examples)?;
+        if self.settings.assistant_only_loss && !form.has_turns {
+            return Err(TokenizeError::NoTurns.into());
+        }
+        let is_completion_only = self.settings.completion_only_loss.unwrap_or(form.is_completion_only);
+        let supervised = Supervised::of(is_completion_only, self.settings.assistant_only_loss);
         Ok(Rules { eos_id, append_eos: self.settings.append_eos, supervised })
     }
 
@@ -215,10 +220,11 @@ impl Tokenize {
         let encode = |(first_row, batch): (u64, Vec<Example>)| encode_in_parallel(&batch, tokenizer, rules, first_row);
         overlapped(read, encode, |documents| {
             for made in documents {
-                let (document, has_boundary_token) = made?;
+                let Made { document, has_boundary_token, has_special_words } = made?;
                 let row = u32::try_from(tally.n_rows).map_err(|_| TokenizeError::TooManyRows)?;
                 tally.n_rows += 1;
                 tally.n_boundary += u64::from(has_boundary_token);
+                tally.n_special_words += u64::from(has_special_words);
                 for document in self.fit(document, row, tally)? {
                     tally.counts.n_documents += 1;
                     take(row, document)?;
@@ -361,19 +367,29 @@ fn nothing_to_learn(tally: &Tally) -> StageError {
     TokenizeError::NothingToLearn { n_rows: tally.n_rows, help }.into()
 }
 
+/// What became of an example.
+struct Made {
+    document: Document,
+    has_boundary_token: bool,
+    has_special_words: bool,
+}
+
 /// The documents of a batch, in order.
 fn encode_in_parallel(
     batch: &[Example],
     tokenizer: &ModelTokenizer,
     rules: Rules,
     first_row: u64,
-) -> Vec<Result<(Document, bool), TokenizeError>> {
+) -> Vec<Result<Made, TokenizeError>> {
     let numbered = batch.par_iter().enumerate();
     numbered
         .map(|(i, example)| {
-            let encoded = tokenizer.encode(&example.text);
+            let encoded = tokenizer.encode_example(example);
             let encoded = encoded.map_err(|source| TokenizeError::Row { row: first_row + i as u64, source })?;
-            Ok(Document::new(encoded, &example.completion, rules))
+            let is_plain = example.marks.special_tokens == SpecialTokens::Tokenizer;
+            let has_special_words = is_plain && tokenizer.has_special_words(&example.text);
+            let (document, has_boundary_token) = Document::new(encoded, example, rules);
+            Ok(Made { document, has_boundary_token, has_special_words })
         })
         .collect()
 }

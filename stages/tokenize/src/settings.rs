@@ -25,6 +25,8 @@ pub struct Settings {
     pub append_eos: bool,
     /// Whether only the completion is supervised; `None`: as the examples say.
     pub completion_only_loss: Option<bool>,
+    /// Whether only what the assistant says is supervised.
+    pub assistant_only_loss: bool,
     /// What happens to long documents.
     pub truncation: Truncation,
     /// A setting that is not at its default and that only examples of text have a use for. By value, not by whether it was
@@ -45,6 +47,7 @@ impl Settings {
         };
         let append_eos = reader.bool("append_eos", true);
         let completion_only_loss = read_completion_only_loss(reader);
+        let assistant_only_loss = reader.bool("assistant_only_loss", false);
         let truncation = match reader.choice("truncation", "truncate", &["truncate", "drop", "error"]) {
             "drop" => Truncation::Drop,
             "error" => Truncation::Error,
@@ -52,13 +55,22 @@ impl Settings {
         };
         let is_changed = [
             ("completion_only_loss", completion_only_loss.is_some()),
+            ("assistant_only_loss", assistant_only_loss),
             ("append_eos", !append_eos),
             ("truncation", truncation != Truncation::Truncate),
         ];
         let only_for_text = is_changed.into_iter().find(|(_, is_changed)| *is_changed).map(|(name, _)| name);
         check_strategy(reader, strategy, wants_packing, truncation);
         let packing = if wants_packing { strategy } else { Packing::None };
-        Settings { max_length, packing, append_eos, completion_only_loss, truncation, only_for_text }
+        Settings {
+            max_length,
+            packing,
+            append_eos,
+            completion_only_loss,
+            assistant_only_loss,
+            truncation,
+            only_for_text,
+        }
     }
 }
 
@@ -103,7 +115,7 @@ mod tests {
 
     #[test]
     fn defaults_are_not_in_the_key() {
-        let written = "{ max_length: 1024, packing: false, packing_strategy: bfd, append_eos: true, completion_only_loss: null, truncation: truncate }";
+        let written = "{ max_length: 1024, packing: false, packing_strategy: bfd, append_eos: true, completion_only_loss: null, assistant_only_loss: false, truncation: truncate }";
         let (settings, key, problems) = read("{}");
         let (of_written, ..) = read(written);
         assert_eq!(of_written, settings);

@@ -1,10 +1,13 @@
-//! Packs as text: a bar per pack with its documents to scale, and the first tokens of the first one.
+//! Packs as text: a bar per pack with its documents to scale, and the text of the first one with what is learned in brackets.
 
 use std::fmt::Write as _;
 
 use pipe_contract::{Artifact, StageError};
 use pipe_records::packed::{NOT_SUPERVISED, document_starts};
+use pipe_records::show::{SHOW_WIDTH, masked, wrap};
 use pipe_records::{Pack, PackedReader, thousands};
+
+use crate::preview::{self, PreviewDocument};
 
 /// Width of the bar of a full pack, in characters.
 const BAR_WIDTH: usize = 64;
@@ -46,7 +49,10 @@ pub(crate) fn show_packs(artifact: &Artifact, n_packs: usize) -> Result<String, 
         draw_pack(&mut text, index, &pack, info.max_length as usize);
     }
     if n_packs > 0 && reader.n_packs() > 0 {
-        list_tokens(&mut text, &reader.pack(0)?);
+        match preview::read(artifact)?.and_then(|preview| preview.packs.into_iter().next()) {
+            Some(documents) => write_text(&mut text, &documents),
+            None => list_tokens(&mut text, &reader.pack(0)?),
+        }
     }
     Ok(text)
 }
@@ -86,6 +92,24 @@ fn draw_cell(pack: &Pack, starts: &[usize], tokens: std::ops::Range<usize>) -> c
     }
 }
 
+/// Each document of a pack, what is learned of it in brackets.
+fn write_text(text: &mut String, documents: &[PreviewDocument]) {
+    writeln!(text, "\nthe text of pack 0 (\u{27e6}learned\u{27e7})").expect("writing to a String cannot fail");
+    for document in documents {
+        writeln!(text, "document {}", document.doc_id).expect("as above");
+        let (mut whole, mut learned, mut at) = (String::new(), Vec::new(), 0);
+        for piece in &document.pieces {
+            let end = at + piece.text.chars().count() as u32;
+            learned.extend(piece.is_learned.then_some(at..end));
+            whole.push_str(&piece.text);
+            at = end;
+        }
+        for line in wrap(&masked(&whole, &learned), SHOW_WIDTH) {
+            writeln!(text, "  {line}").expect("as above");
+        }
+    }
+}
+
 fn list_tokens(text: &mut String, pack: &Pack) {
     let n_listed = pack.input_ids.len().min(N_LISTED);
     writeln!(text, "\nthe first {n_listed} tokens of pack 0 (* supervised)").expect("as above");
@@ -101,6 +125,15 @@ fn list_tokens(text: &mut String, pack: &Pack) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_learned_of_a_document_stands_in_brackets() {
+        let piece = |text: &str, is_learned| preview::Piece { text: text.to_string(), is_learned };
+        let pieces = vec![piece("<s> Q: hi\nA:", false), piece(" yö</s>", true), piece("\n", false)];
+        let mut text = String::new();
+        write_text(&mut text, &[PreviewDocument { doc_id: 4, pieces }]);
+        assert_eq!(text, "\nthe text of pack 0 (⟦learned⟧)\ndocument 4\n  <s> Q: hi\n  A:⟦ yö</s>⟧\n");
+    }
 
     #[test]
     fn a_pack_is_drawn_to_scale() {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError, StageEvent, StageKind, read_yaml};
 use pipe_records::examples::{PretokenizedRow, pretokenized_schema, pretokenized_writer};
 use pipe_records::packed::NOT_SUPERVISED;
-use pipe_records::{Example, ExamplesWriter, Pack, PackedReader, open_rows};
+use pipe_records::{Example, ExamplesForm, ExamplesWriter, Marks, Pack, PackedReader, SpecialTokens, open_rows};
 use pipe_stage_tokenize::KIND;
 use pipe_tokenizer::{ModelTokenizer, train_bpe};
 
@@ -50,7 +50,12 @@ impl Sandbox {
         for (prompt, completion) in rows {
             let (n_prompt, n_completion) = (prompt.chars().count() as u32, completion.chars().count() as u32);
             let text = format!("{prompt}{completion}");
-            let example = Example { text, prompt: 0..n_prompt, completion: n_prompt..n_prompt + n_completion };
+            let example = Example {
+                text,
+                prompt: 0..n_prompt,
+                completion: n_prompt..n_prompt + n_completion,
+                ..Example::default()
+            };
             writer.write(&example).unwrap();
         }
         writer.finish().unwrap();
@@ -139,6 +144,83 @@ fn a_token_across_the_boundary_is_supervised_and_counted() {
     assert!(logged, "{:?}", ran.events);
 }
 
+/// A chat of which each turn ends with the special token: `u:TEXT<end>` and `a:TEXT<end>`.
+fn chat(turns: &[&str], is_ended: bool) -> Example {
+    let (mut text, mut at) = (String::new(), 0);
+    let (mut assistant, mut control) = (Vec::new(), Vec::new());
+    for (turn, said) in turns.iter().enumerate() {
+        let start = at + 2;
+        let said_end = start + said.chars().count() as u32;
+        let is_open = turn + 1 == turns.len() && !is_ended;
+        let end = if is_open { said_end } else { said_end + 13 };
+        text +=
+            &format!("{}:{said}{}", if turn % 2 == 0 { "u" } else { "a" }, if is_open { "" } else { "<|endoftext|>" });
+        control.extend((!is_open).then_some(said_end..end));
+        assistant.extend((turn % 2 == 1).then_some(start..end));
+        at = end;
+    }
+    let completion = assistant.last().filter(|last| last.end == at).cloned().unwrap_or(at..at);
+    let marks = Marks { assistant, control, special_tokens: SpecialTokens::Template };
+    Example { text, prompt: 0..completion.start, completion, marks }
+}
+
+fn chats(sandbox: &Sandbox, chats: &[Example]) {
+    let folder = sandbox.path("examples");
+    std::fs::create_dir_all(&folder).unwrap();
+    let form = ExamplesForm { has_turns: true, special_tokens: SpecialTokens::Template, ..ExamplesForm::default() };
+    let mut writer = ExamplesWriter::create_with(&folder, form).unwrap();
+    chats.iter().for_each(|chat| writer.write(chat).unwrap());
+    writer.finish().unwrap();
+}
+
+#[test]
+fn the_turns_of_the_assistant_are_supervised_and_their_end_is_not_doubled() {
+    let sandbox = Sandbox::new(&["hi there, yes no"]);
+    let rows = [
+        chat(&["hi <|endoftext|>", "yes", "é?", "no"], true),
+        chat(&["hi", "yes"], false),
+        chat(&["hi", "yes", "more?"], true),
+        chat(&["nobody answers"], true),
+    ];
+    chats(&sandbox, &rows);
+    let tokenizer = ModelTokenizer::load(&sandbox.model()).unwrap();
+    let learned = |ran: &Ran| -> Vec<String> {
+        ran.packs.iter().map(|pack| tokenizer.decode(&supervised(pack)).unwrap()).collect()
+    };
+    let ran = sandbox.run("{ max_length: 64, assistant_only_loss: true }").unwrap();
+    // The third ends with a question, and nothing is appended to it; of the last there is nothing to learn.
+    assert_eq!(learned(&ran), ["yes<|endoftext|>no<|endoftext|>", "yes<|endoftext|>", "yes<|endoftext|>"]);
+    assert_eq!(ran.fact("dropped documents"), Some("1"));
+    let n_ends = |pack: &Pack| pack.input_ids.iter().filter(|id| **id == 0).count();
+    // Of the five of the first row's text one is the data's.
+    assert_eq!(ran.packs.iter().map(n_ends).collect::<Vec<_>>(), [4, 2, 3]);
+    assert_eq!(tokenizer.decode(&ran.packs[0].input_ids).unwrap(), rows[0].text);
+    let last = sandbox.run("{ max_length: 64, assistant_only_loss: true, completion_only_loss: true }").unwrap();
+    assert_eq!(learned(&last), ["no<|endoftext|>", "yes<|endoftext|>"]);
+    let all = sandbox.run("{ max_length: 64, append_eos: false }").unwrap();
+    assert_eq!((all.packs.len(), learned(&all)[1].as_str()), (4, "u:hi<|endoftext|>a:yes"));
+    let error = sandbox.examples(&ROWS).run("{ assistant_only_loss: true, max_length: 64 }").err().unwrap();
+    assert_eq!(error.slug, "no-turns");
+}
+
+#[test]
+fn show_prints_a_pack_with_its_mask() {
+    let sandbox = Sandbox::new(&["hi there, yes no"]);
+    chats(&sandbox, &[chat(&["hi", "yes", "é?", "no"], true)]);
+    let ran = sandbox.run("{ max_length: 64, assistant_only_loss: true }").unwrap();
+    let shown = KIND.show("packed", &ran.packed, 1).unwrap();
+    let expected = "the text of pack 0 (⟦learned⟧)\ndocument 0\n  u:hi<|endoftext|>a:⟦yes<|endoftext|>⟧u:é?<|endofte\n  xt|>a:⟦no<|endoftext|>⟧\n";
+    assert!(shown.ends_with(expected), "{shown}");
+}
+
+#[test]
+fn the_words_of_a_special_token_are_counted() {
+    let sandbox = Sandbox::new(&["Q: one\nA: two"]);
+    let ran = sandbox.examples(&[("a<|endoftext|>", "b"), ("c", "d")]).run("{ max_length: 64 }").unwrap();
+    let warned = |e: &StageEvent| matches!(e, StageEvent::Warning { line } if line.starts_with("1 of 2 texts have the words of a special token"));
+    assert!(ran.events.iter().any(warned), "{:?}", ran.events);
+}
+
 #[test]
 fn packs_keep_documents_apart_and_lose_none() {
     let sandbox = Sandbox::new(&["Q: one\nA: two"]);
@@ -184,7 +266,8 @@ fn the_same_bytes_on_any_number_of_threads() {
         let bytes = |n_threads: usize| {
             let work = sandbox.path("work");
             let ran = run(&sandbox.model(), &sandbox.path("examples"), &settings, n_threads, &work).unwrap();
-            ["packed.parquet", "packed.json"].map(|name| std::fs::read(ran.packed.file(name).unwrap()).unwrap())
+            ["packed.parquet", "packed.json", "preview.json"]
+                .map(|name| std::fs::read(ran.packed.file(name).unwrap()).unwrap())
         };
         let one = bytes(1);
         assert!(one == bytes(2) && one == bytes(3), "the bytes depend on the number of threads: {strategy}");
@@ -500,7 +583,12 @@ fn alpaca_rows_are_the_plain_encoding_and_an_end() {
     for text in &texts {
         let start = text.find("### Response:").unwrap();
         let start = text[..start].chars().count() as u32 + 13;
-        let example = Example { text: text.clone(), prompt: 0..start, completion: start..text.chars().count() as u32 };
+        let example = Example {
+            text: text.clone(),
+            prompt: 0..start,
+            completion: start..text.chars().count() as u32,
+            ..Example::default()
+        };
         writer.write(&example).unwrap();
     }
     writer.finish().unwrap();

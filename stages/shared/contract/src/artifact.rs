@@ -18,7 +18,7 @@ macro_rules! artifact_kinds {
         /// | rows | data files as they came: `*.parquet`, `*.arrow`, `*.jsonl`, `*.json`, `*.csv`, `*.tsv`, `*.txt`, all but the first also `.gz` and `.zst` |
         /// | examples | `examples.parquet` |
         /// | lengths | `lengths.parquet`, `summary.json`, `histogram.png`, `histogram.svg` |
-        /// | packed | `packed.parquet`, `packed.json` |
+        /// | packed | `packed.parquet`, `packed.json`, `preview.json` |
         /// | model | a Hugging Face model folder: `config.json`, `*.safetensors` (or `pytorch_model*.bin`, or a `*.gguf`), `tokenizer.json`, ... |
         /// | adapter | a PEFT adapter folder: `adapter_config.json`, `adapter_model.safetensors` |
         /// | metrics | `metrics.jsonl` (a line per optimizer step), `trainer_state.json`, `checkpoints.jsonl`, `loss.svg` and more curves |

@@ -9,7 +9,8 @@
 //!
 //! Or pretokenized: `input_ids`, and if the rows had them `labels`, `position_ids`, `doc_ids`.
 //!
-//! No cell is null. The footer carries `pipe.format_version` = 1. It deliberately holds no token ids beside text: what a
+//! No cell is null. The footer carries `pipe.format_version`: 1, or 2 where there are list columns of [`crate::marks`] too, which
+//! templates give. It deliberately holds no token ids beside text: what a
 //! text's tokens are is the tokenizer's to say.
 
 use std::collections::HashMap;
@@ -24,12 +25,16 @@ use pipe_contract::Artifact;
 use crate::RecordsError;
 use crate::columns::{Place, i32_lists, text_column, u32_column, u32_lists};
 use crate::files::{BATCH_ROWS, FORMAT_VERSION_KEY, ParquetBatches, ParquetFile, RecordWriter, parquet_writer};
+use crate::marks::{ASSISTANT, CONTROL, Marks, SpanLists, SpanListsBuilder, SpecialTokens};
 
 /// The one file of the kind.
 pub const EXAMPLES_FILE: &str = "examples.parquet";
 
-/// Version of the columns.
+/// Version of the columns without marks.
 pub const EXAMPLES_FORMAT_VERSION: u32 = 1;
+
+/// Version of the columns with marks.
+pub const EXAMPLES_WITH_MARKS_FORMAT_VERSION: u32 = 2;
 
 const SPAN_COLUMNS: [&str; 4] = ["prompt_start", "prompt_end", "completion_start", "completion_end"];
 
@@ -42,6 +47,8 @@ pub struct Example {
     pub prompt: Range<u32>,
     /// Characters of `text` that are the completion.
     pub completion: Range<u32>,
+    /// What a template knows besides; nothing where none made the text.
+    pub marks: Marks,
 }
 
 impl Example {
@@ -51,6 +58,19 @@ impl Example {
             |character: u32| self.text.char_indices().nth(character as usize).map_or(self.text.len(), |(byte, _)| byte);
         let start = byte(characters.start);
         &self.text[start..byte(characters.end).max(start)]
+    }
+
+    /// Characters of the completion without the special tokens of the template at its end, which end the turn, and the white
+    /// space between them.
+    pub fn said(&self) -> Range<u32> {
+        let Range { start, mut end } = self.completion;
+        while let Some(last) = self.marks.control.iter().rfind(|control| start <= control.start && control.end <= end) {
+            if !self.part(last.end..end).trim().is_empty() {
+                break;
+            }
+            end = last.start;
+        }
+        start..end
     }
 }
 
@@ -69,6 +89,19 @@ pub struct PretokenizedRow {
 
 /// Key in the schema's metadata: `true` where `completion_only_loss` defaults to true.
 const COMPLETION_ONLY_KEY: &str = "pipe.completion_only_loss_default";
+/// Key in the schema's metadata: who writes special tokens, where that is not the tokenizer alone.
+const SPECIAL_TOKENS_KEY: &str = "pipe.special_tokens";
+
+/// What all examples of a file have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExamplesForm {
+    /// Whether prompts are not to be learned unless a setting says so: what trl does with prompt and completion.
+    pub is_completion_only: bool,
+    /// Whether [`Marks::assistant`] is known.
+    pub has_turns: bool,
+    /// Who writes special tokens; other than by the tokenizer alone, [`Marks::control`] is written.
+    pub special_tokens: SpecialTokens,
+}
 
 /// Writes `examples.parquet` of text.
 pub struct ExamplesWriter {
@@ -76,6 +109,8 @@ pub struct ExamplesWriter {
     schema: SchemaRef,
     text: StringBuilder,
     spans: [UInt32Builder; 4],
+    turns: Option<SpanListsBuilder>,
+    control: Option<SpanListsBuilder>,
     n_buffered: usize,
 }
 
@@ -85,24 +120,40 @@ impl ExamplesWriter {
     /// # Errors
     /// `Io` when it cannot be made.
     pub fn create(folder: &Path) -> Result<Self, RecordsError> {
-        Self::create_with(folder, HashMap::new())
+        Self::create_with(folder, ExamplesForm::default())
     }
 
-    /// As [`ExamplesWriter::create`], for rows whose prompt is not to be learned unless a setting says so: what trl does
-    /// with prompt and completion. [`is_completion_only`] reads it back.
+    /// As [`ExamplesWriter::create`], for examples of this form. [`form`] reads it back.
     ///
     /// # Errors
     /// `Io` when it cannot be made.
-    pub fn create_completion_only(folder: &Path) -> Result<Self, RecordsError> {
-        Self::create_with(folder, HashMap::from([(COMPLETION_ONLY_KEY.to_string(), "true".to_string())]))
-    }
-
-    fn create_with(folder: &Path, metadata: HashMap<String, String>) -> Result<Self, RecordsError> {
+    pub fn create_with(folder: &Path, form: ExamplesForm) -> Result<Self, RecordsError> {
+        let mut metadata = HashMap::new();
+        if form.is_completion_only {
+            metadata.insert(COMPLETION_ONLY_KEY.to_string(), "true".to_string());
+        }
+        if let Some(name) = form.special_tokens.name() {
+            metadata.insert(SPECIAL_TOKENS_KEY.to_string(), name.to_string());
+        }
+        let has_control = form.special_tokens != SpecialTokens::Tokenizer;
         let spans = SPAN_COLUMNS.iter().map(|name| Field::new(*name, DataType::UInt32, false));
-        let fields: Vec<Field> = std::iter::once(Field::new("text", DataType::Utf8, false)).chain(spans).collect();
-        let schema = versioned(fields, metadata);
-        let writer = parquet_writer(&folder.join(EXAMPLES_FILE), schema.clone())?;
-        Ok(ExamplesWriter { writer, schema, text: StringBuilder::new(), spans: Default::default(), n_buffered: 0 })
+        let mut fields: Vec<Field> = std::iter::once(Field::new("text", DataType::Utf8, false)).chain(spans).collect();
+        fields.extend(form.has_turns.then(|| ASSISTANT.fields()).into_iter().flatten());
+        fields.extend(has_control.then(|| CONTROL.fields()).into_iter().flatten());
+        let version = match form.has_turns || has_control {
+            true => EXAMPLES_WITH_MARKS_FORMAT_VERSION,
+            false => EXAMPLES_FORMAT_VERSION,
+        };
+        let schema = versioned(fields, metadata, version);
+        Ok(ExamplesWriter {
+            writer: parquet_writer(&folder.join(EXAMPLES_FILE), schema.clone())?,
+            schema,
+            text: StringBuilder::new(),
+            spans: Default::default(),
+            turns: form.has_turns.then(SpanListsBuilder::new),
+            control: has_control.then(SpanListsBuilder::new),
+            n_buffered: 0,
+        })
     }
 
     /// Adds a row.
@@ -115,6 +166,10 @@ impl ExamplesWriter {
         let ends = [example.prompt.start, example.prompt.end, example.completion.start, example.completion.end];
         for (builder, end) in self.spans.iter_mut().zip(ends) {
             builder.append_value(end);
+        }
+        let lists = [(&mut self.turns, &example.marks.assistant), (&mut self.control, &example.marks.control)];
+        for (builder, spans) in lists {
+            builder.iter_mut().for_each(|builder| builder.push(spans));
         }
         self.n_buffered += 1;
         if self.n_buffered == BATCH_ROWS { self.flush() } else { Ok(()) }
@@ -133,6 +188,9 @@ impl ExamplesWriter {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(self.text.finish())];
         for builder in &mut self.spans {
             columns.push(Arc::new(builder.finish()));
+        }
+        for builder in [&mut self.turns, &mut self.control].into_iter().flatten() {
+            columns.extend(builder.finish());
         }
         self.n_buffered = 0;
         self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)
@@ -157,7 +215,7 @@ pub fn pretokenized_schema(with_columns: &[&str]) -> SchemaRef {
             fields.push(list_field(name, item));
         }
     }
-    versioned(fields, HashMap::new())
+    versioned(fields, HashMap::new(), EXAMPLES_FORMAT_VERSION)
 }
 
 /// Whether the artifact holds token ids instead of text.
@@ -173,12 +231,30 @@ pub fn is_pretokenized(artifact: &Artifact) -> Result<bool, RecordsError> {
 /// # Errors
 /// When `examples.parquet` is missing, unreadable or of another version.
 pub fn is_completion_only(artifact: &Artifact) -> Result<bool, RecordsError> {
-    Ok(open(artifact)?.schema().metadata().get(COMPLETION_ONLY_KEY).is_some_and(|value| value == "true"))
+    Ok(form(artifact)?.is_completion_only)
+}
+
+/// What the examples have in common.
+///
+/// # Errors
+/// When `examples.parquet` is missing, unreadable or of another version.
+pub fn form(artifact: &Artifact) -> Result<ExamplesForm, RecordsError> {
+    Ok(form_of(&open(artifact)?.schema()))
+}
+
+fn form_of(schema: &Schema) -> ExamplesForm {
+    let value = |key: &str| schema.metadata().get(key).map(String::as_str);
+    ExamplesForm {
+        is_completion_only: value(COMPLETION_ONLY_KEY) == Some("true"),
+        has_turns: ASSISTANT.is_in(schema),
+        special_tokens: value(SPECIAL_TOKENS_KEY).and_then(SpecialTokens::of_name).unwrap_or_default(),
+    }
 }
 
 /// Batches of text rows.
 pub struct ExamplesReader {
     batches: ParquetBatches,
+    form: ExamplesForm,
     n_read: u64,
 }
 
@@ -189,7 +265,7 @@ pub struct ExamplesReader {
 pub fn read_examples(artifact: &Artifact) -> Result<ExamplesReader, RecordsError> {
     let file = open(artifact)?;
     require_column(&file, "text")?;
-    Ok(ExamplesReader { batches: file.batches(None)?, n_read: 0 })
+    Ok(ExamplesReader { form: form_of(&file.schema()), batches: file.batches(None)?, n_read: 0 })
 }
 
 impl ExamplesReader {
@@ -206,7 +282,7 @@ impl Iterator for ExamplesReader {
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.batches.next()?;
         Some(batch.and_then(|batch| {
-            let examples = examples_of(&batch, Place { file: EXAMPLES_FILE, first_row: self.n_read })?;
+            let examples = examples_of(&batch, self.form, Place { file: EXAMPLES_FILE, first_row: self.n_read })?;
             self.n_read += examples.len() as u64;
             Ok(examples)
         }))
@@ -258,7 +334,9 @@ pub(crate) fn list_field(name: &str, item: DataType) -> Field {
 fn open(artifact: &Artifact) -> Result<ParquetFile, RecordsError> {
     let path = artifact.file(EXAMPLES_FILE).map_err(RecordsError::Artifact)?;
     let file = ParquetFile::open(path, EXAMPLES_FILE)?;
-    file.check_version(EXAMPLES_FORMAT_VERSION)?;
+    if file.check_version(EXAMPLES_WITH_MARKS_FORMAT_VERSION).is_err() {
+        file.check_version(EXAMPLES_FORMAT_VERSION)?;
+    }
     Ok(file)
 }
 
@@ -271,23 +349,33 @@ fn require_column(file: &ParquetFile, name: &str) -> Result<(), RecordsError> {
     Err(RecordsError::MissingColumn { file: EXAMPLES_FILE.to_string(), column: name.to_string(), found })
 }
 
-fn versioned(fields: Vec<Field>, mut metadata: HashMap<String, String>) -> SchemaRef {
-    metadata.insert(FORMAT_VERSION_KEY.to_string(), EXAMPLES_FORMAT_VERSION.to_string());
+fn versioned(fields: Vec<Field>, mut metadata: HashMap<String, String>, version: u32) -> SchemaRef {
+    metadata.insert(FORMAT_VERSION_KEY.to_string(), version.to_string());
     Arc::new(Schema::new(fields).with_metadata(metadata))
 }
 
-fn examples_of(batch: &RecordBatch, place: Place) -> Result<Vec<Example>, RecordsError> {
+fn examples_of(batch: &RecordBatch, form: ExamplesForm, place: Place) -> Result<Vec<Example>, RecordsError> {
     let text = text_column(batch, "text", place)?;
     let [prompt_start, prompt_end, completion_start, completion_end] =
         [0, 1, 2, 3].map(|index| u32_column(batch, SPAN_COLUMNS[index], place));
     let (prompt_start, prompt_end) = (prompt_start?, prompt_end?);
     let (completion_start, completion_end) = (completion_start?, completion_end?);
-    (0..batch.num_rows())
-        .map(|row| {
+    let lists = |lists: SpanLists, are_there: bool| match are_there {
+        true => lists.read(batch, place),
+        false => Ok(vec![Vec::new(); batch.num_rows()]),
+    };
+    let turns = lists(ASSISTANT, form.has_turns)?;
+    let control = lists(CONTROL, form.special_tokens != SpecialTokens::Tokenizer)?;
+    turns
+        .into_iter()
+        .zip(control)
+        .enumerate()
+        .map(|(row, (assistant, control))| {
             let example = Example {
                 text: text.value(row).to_string(),
                 prompt: prompt_start.value(row)..prompt_end.value(row),
                 completion: completion_start.value(row)..completion_end.value(row),
+                marks: Marks { assistant, control, special_tokens: form.special_tokens },
             };
             check_spans(&example, place.first_row + row as u64)?;
             Ok(example)
@@ -304,7 +392,8 @@ fn check_spans(example: &Example, row: u64) -> Result<(), RecordsError> {
             return Err(RecordsError::BadRow { row, problem });
         }
     }
-    Ok(())
+    ASSISTANT.check(&example.marks.assistant, n_characters, row)?;
+    CONTROL.check(&example.marks.control, n_characters, row)
 }
 
 fn pretokenized_rows_of(batch: &RecordBatch, place: Place) -> Result<Vec<PretokenizedRow>, RecordsError> {

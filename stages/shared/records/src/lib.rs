@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! rows      *.parquet, *.jsonl, *.csv, ... --open_rows--> RecordBatch of 1,024 rows, whatever columns there are
-//! examples  examples.parquet           --read_examples--> Example { text, prompt, completion }
+//! examples  examples.parquet           --read_examples--> Example { text, prompt, completion, marks }
 //! packed    packed.parquet             --PackedReader---> Pack { input_ids, labels, position_ids, doc_ids }
 //! ```
 //!
 //! Reading order: [`files`] (Parquet with pinned properties), [`source`] (forms of data files), [`rows`], [`bad_rows`], `json`,
-//! `delimited`, `text`, [`ipc`] (Arrow's own files, and batches that wait on the disk), `normal` (types), [`examples`], [`unseen`] (what training did not have),
+//! `delimited`, `text`, [`ipc`] (Arrow's own files, and batches that wait on the disk), `normal` (types), [`examples`], [`marks`] (what templates know), [`unseen`] (what training did not have),
 //! [`packed`], [`packing`] (which documents share a pack), [`show`], [`numbers`], [`lines`] (JSON Lines), [`folders`] (what model and adapter folders say about themselves).
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
@@ -24,6 +24,7 @@ mod groups;
 pub mod ipc;
 mod json;
 pub mod lines;
+pub mod marks;
 mod normal;
 pub mod numbers;
 pub mod packed;
@@ -36,8 +37,9 @@ pub mod unseen;
 
 pub use bad_rows::{BadRows, OnBadRow, ReadOptions};
 pub use error::RecordsError;
-pub use examples::{Example, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
+pub use examples::{Example, ExamplesForm, ExamplesReader, ExamplesWriter, PretokenizedReader, PretokenizedRow};
 pub use files::{RecordWriter, parquet_writer, read_parquet};
+pub use marks::{Marks, SpecialTokens};
 pub use numbers::{bytes, thousands};
 pub use packed::{Pack, PackedCounts, PackedInfo, PackedReader, PackedWriter, Packing};
 pub use rows::{RowReader, open_rows, open_rows_with};

@@ -1,6 +1,7 @@
 //! Rows as text for people: each column as `name: value`, wrapped at 50 columns; and as a table for a report.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef};
@@ -72,6 +73,26 @@ pub fn table_of_rows(rows: RowReader, title: &str, n_rows: usize) -> Result<Tabl
         }
     }
     Ok(Table { title: title.to_string(), columns, rows: cells })
+}
+
+/// Opens what is learned, in text for `pipe show`, which draws it in colour where there is any.
+pub const MASK_OPEN: char = '\u{27e6}';
+/// Closes it.
+pub const MASK_CLOSE: char = '\u{27e7}';
+
+/// `text` with ⟦ and ⟧ around `spans` (characters, rising and apart); its own such brackets become escapes.
+pub fn masked(text: &str, spans: &[Range<u32>]) -> String {
+    let mut masked = String::with_capacity(text.len() + 6 * spans.len());
+    let mut spans = spans.iter().filter(|span| !span.is_empty()).peekable();
+    for (at, character) in (0u32..).zip(text.chars()) {
+        masked.extend(spans.peek().filter(|span| span.start == at).map(|_| MASK_OPEN));
+        match character {
+            MASK_OPEN | MASK_CLOSE => masked.extend(character.escape_unicode()),
+            _ => masked.push(character),
+        }
+        masked.extend(spans.next_if(|span| span.end == at + 1).map(|_| MASK_CLOSE));
+    }
+    masked
 }
 
 /// At most `n_characters` of `text`, with a mark where something was left out.
@@ -188,6 +209,13 @@ mod tests {
         assert_eq!(escape_controls("a\r\nb\nc\r"), "a\r\nb\nc\\u{d}");
         // An escape counts with its own width.
         assert_eq!(wrap("\u{1b}\u{1b}", 6), ["\\u{1b}", "\\u{1b}"]);
+    }
+
+    #[test]
+    fn what_is_learned_stands_in_brackets() {
+        assert_eq!(masked("é ab\nc", &[0..1, 2..2, 3..6]), "⟦é⟧ a⟦b\nc⟧");
+        assert_eq!(masked("a⟦b", &[1..2, 2..3]), "a⟦\\u{27e6}⟧⟦b⟧");
+        assert_eq!(masked("", &[]), "");
     }
 
     #[test]

@@ -87,7 +87,9 @@ mod tests {
             let (prompt_end, end) =
                 (prompt.chars().count() as u32, (prompt.chars().count() + completion.chars().count()) as u32);
             let text = format!("{prompt}{completion}");
-            writer.write(&Example { text, prompt: 0..prompt_end, completion: prompt_end..end }).unwrap();
+            writer
+                .write(&Example { text, prompt: 0..prompt_end, completion: prompt_end..end, ..Example::default() })
+                .unwrap();
         }
         writer.finish().unwrap();
         let artifact = Artifact::from_folder(ArtifactKind::Examples, folder.path()).unwrap();
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_text_is_counted_in_characters() {
-        let example = Example { text: "é漢b".into(), prompt: 0..1, completion: 1..3 };
+        let example = Example { text: "é漢b".into(), prompt: 0..1, completion: 1..3, ..Example::default() };
         assert_eq!((example.part(0..1), example.part(1..3), example.part(3..3)), ("é", "漢b", ""));
     }
 }

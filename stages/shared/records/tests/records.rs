@@ -12,7 +12,8 @@ use pipe_records::examples::{
 use pipe_records::packed::{PACKED_FILE, PACKED_INFO_FILE, PACKS_PER_GROUP};
 use pipe_records::show::show_rows;
 use pipe_records::{
-    Example, ExamplesWriter, Pack, PackedCounts, PackedReader, PackedWriter, RecordsError, open_rows, parquet_writer,
+    Example, ExamplesForm, ExamplesWriter, Marks, Pack, PackedCounts, PackedReader, PackedWriter, RecordsError,
+    SpecialTokens, open_rows, parquet_writer,
 };
 
 fn artifact(kind: ArtifactKind, folder: &Path) -> Artifact {
@@ -115,8 +116,9 @@ fn parquet_shards_with_other_columns_are_refused() {
 #[test]
 fn examples_come_back_in_batches() {
     let dir = tempfile::tempdir().unwrap();
-    let examples: Vec<Example> =
-        (0..2500).map(|i| Example { text: format!("ä{i}\nb"), prompt: 0..1, completion: 2..3 }).collect();
+    let examples: Vec<Example> = (0..2500)
+        .map(|i| Example { text: format!("ä{i}\nb"), prompt: 0..1, completion: 2..3, ..Example::default() })
+        .collect();
     let mut writer = ExamplesWriter::create(dir.path()).unwrap();
     examples.iter().for_each(|example| writer.write(example).unwrap());
     assert_eq!(writer.finish().unwrap(), 2500);
@@ -128,11 +130,52 @@ fn examples_come_back_in_batches() {
 }
 
 #[test]
+fn what_a_template_knows_comes_back() {
+    let special_tokens = SpecialTokens::Template;
+    let example = |i: u32| Example {
+        text: "<s>é<s>b</s>".repeat(2),
+        prompt: 0..3,
+        completion: 4..8,
+        marks: Marks {
+            assistant: if i.is_multiple_of(3) { vec![] } else { vec![4..8, 16..20] },
+            control: (0..i % 3).map(|n| n * 4..n * 4 + 3).collect(),
+            special_tokens,
+        },
+    };
+    let examples: Vec<Example> = (0..1500).map(example).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let form = ExamplesForm { is_completion_only: true, has_turns: true, special_tokens };
+    let mut writer = ExamplesWriter::create_with(dir.path(), form).unwrap();
+    examples.iter().for_each(|example| writer.write(example).unwrap());
+    assert_eq!(writer.finish().unwrap(), 1500);
+    let artifact = artifact(ArtifactKind::Examples, dir.path());
+    assert_eq!(pipe_records::examples::form(&artifact).unwrap(), form);
+    assert_eq!(read_examples(&artifact).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat(), examples);
+    let mut writer = ExamplesWriter::create_with(dir.path(), form).unwrap();
+    let mut overlapping = example(1);
+    overlapping.marks.assistant = vec![4..8, 7..9];
+    let error = writer.write(&overlapping).unwrap_err().to_string();
+    assert_eq!(error, "row 0 is inconsistent: the assistant span 7..9 is not within 8..24 characters");
+}
+
+#[test]
+fn what_is_said_ends_before_the_tokens_that_end_it() {
+    let said = |control: Vec<std::ops::Range<u32>>| {
+        let marks = Marks { control, ..Marks::default() };
+        Example { text: "<a>hi<e>\n<t>".into(), prompt: 0..3, completion: 3..12, marks }.said()
+    };
+    assert_eq!(said(vec![0..3, 5..8, 9..12]), 3..5);
+    assert_eq!(said(vec![0..3, 5..8]), 3..12);
+    assert_eq!(said(vec![0..3, 9..12]), 3..9);
+}
+
+#[test]
 fn a_span_behind_the_text_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = ExamplesWriter::create(dir.path()).unwrap();
     // "äb" has two characters but three bytes.
-    let error = writer.write(&Example { text: "äb".into(), prompt: 0..1, completion: 1..3 }).unwrap_err();
+    let error =
+        writer.write(&Example { text: "äb".into(), prompt: 0..1, completion: 1..3, ..Example::default() }).unwrap_err();
     assert_eq!(error.to_string(), "row 0 is inconsistent: the completion span 1..3 is not within 2 characters");
 }
 

@@ -33,6 +33,7 @@ pub use date::Date;
 pub use engine::{Rendered, Template};
 pub use error::TemplateError;
 pub use minijinja::Value;
+pub use minijinja::value::ValueKind;
 pub use model::ModelTemplates;
 pub use row::RowTemplate;
 pub use special::SpecialTexts;

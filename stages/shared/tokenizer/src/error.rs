@@ -26,6 +26,12 @@ pub enum TokenizerError {
     IdOutsideVocabulary { id: u32, token: String, vocab_size: usize },
     #[error("the text makes the special token `{token}` (id {id}), which only a template may do")]
     SpecialFromText { id: u32, token: String },
+    #[error("the template wrote the special token `{token}`, which the model's tokenizer does not have")]
+    NoSpecialToken { token: String },
+    #[error("the template wrote {n_written} special tokens, of which the tokenizer found {n_found}")]
+    LostSpecialToken { n_written: usize, n_found: usize },
+    #[error("the text has the private character U+{:X}, which stands for a special token", u32::from(*character))]
+    ReservedCharacter { character: char },
     #[error("a text of {n_characters} characters is too long for one document")]
     TextTooLong { n_characters: usize },
     #[error("a vocabulary of {vocab_size} is too small: {n_special} special tokens and 256 bytes come first")]
@@ -44,6 +50,8 @@ impl TokenizerError {
             TokenizerError::Tokenizer { .. } | TokenizerError::UnknownToken { .. } => "bad-tokenizer",
             TokenizerError::IdOutsideVocabulary { .. } => "id-outside-vocabulary",
             TokenizerError::SpecialFromText { .. } => "special-from-text",
+            TokenizerError::NoSpecialToken { .. } | TokenizerError::LostSpecialToken { .. } => "no-special-token",
+            TokenizerError::ReservedCharacter { .. } => "reserved-character",
             TokenizerError::TextTooLong { .. } => "text-too-long",
             TokenizerError::VocabularyTooSmall { .. } | TokenizerError::BadSpecialToken { .. } => "out-of-range",
         }
@@ -57,6 +65,10 @@ impl TokenizerError {
             TokenizerError::IdOutsideVocabulary { .. } => {
                 Some("the tokenizer and the weights are not from the same model")
             }
+            TokenizerError::NoSpecialToken { .. } => {
+                Some("connect the same model to `format` and here: the template's special tokens are of its tokenizer")
+            }
+            TokenizerError::ReservedCharacter { .. } => Some("take it out of the data"),
             _ => None,
         }
     }

@@ -8,15 +8,16 @@
 //! ```
 //!
 //! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`xgen`] (one that is built in),
-//! `pieces` (of byte-level tokenizers, fast), [`document`] (what is learned of an example), [`prompt`] (what a model goes on
-//! from), [`bpe`] (training).
+//! `pieces` (of byte-level tokenizers, fast), `control` (texts with special tokens of a template), [`document`] (what is learned of
+//! an example), [`prompt`] (what a model goes on from), [`bpe`] (training).
 //!
-//! Two rules hold for every text: it can never create a special id (`</s>` in a text is four ordinary characters), and
-//! the beginning-of-sequence id appears at most once, at the front.
+//! Two rules hold for every text: it can never create a special id (`</s>` in a text is four ordinary characters; a template's
+//! special tokens are named by their place), and the beginning-of-sequence id is at the front at most once.
 //!
-//! It deliberately has no chat templates and no padding.
+//! It deliberately has no chat templates (`pipe-template`) and no padding.
 
 pub mod bpe;
+mod control;
 pub mod document;
 mod error;
 pub mod model_tokenizer;

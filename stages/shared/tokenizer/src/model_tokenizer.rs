@@ -4,10 +4,14 @@
 //! Spans then come from the text alone; a byte-level post-processor would trim the white space off them, and a token
 //! that is only a line break would cover nothing and never be supervised.
 
+use std::sync::OnceLock;
+
 use pipe_contract::Artifact;
+use pipe_records::{Example, SpecialTokens};
 use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
+use crate::control::{SpecialWords, StandIns};
 use crate::pieces::Pieces;
 use crate::special::{BOS, EOS, ModelFiles};
 use crate::{Prompt, TokenizerError, xgen};
@@ -31,6 +35,9 @@ pub struct ModelTokenizer {
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     special_ids: Vec<u32>,
+    special_words: SpecialWords,
+    /// Made for the first text of a template.
+    stand_ins: OnceLock<StandIns>,
     unknown_id: Option<u32>,
     bos_id: Option<u32>,
     eos_id: Option<u32>,
@@ -81,6 +88,8 @@ impl ModelTokenizer {
             unknown_id: unknown_id(tokenizer_json, &tokenizer),
             max_positions: files.config_number("max_position_embeddings")?,
             pieces: Pieces::of(&tokenizer),
+            special_words: SpecialWords::new(&tokenizer),
+            stand_ins: OnceLock::new(),
             tokenizer,
             prefix,
             suffix,
@@ -124,6 +133,82 @@ impl ModelTokenizer {
         Ok(encoded)
     }
 
+    /// The ids of an example's text: [`ModelTokenizer::encode`], with the special tokens that its template wrote. What a
+    /// template alone makes has no other ones; a beginning of the sequence is not doubled.
+    ///
+    /// # Errors
+    /// As [`ModelTokenizer::encode`]; `NoSpecialToken` where the template wrote a token that this tokenizer does not have.
+    pub fn encode_example(&self, example: &Example) -> Result<Encoded, TokenizerError> {
+        let marks = &example.marks;
+        if marks.special_tokens == SpecialTokens::Tokenizer {
+            return self.encode(&example.text);
+        }
+        let stand_ins = self.stand_ins()?;
+        let stood_in = stand_ins.stand_in(&example.text, &marks.control)?;
+        let encoding = stand_ins.tokenizer.encode(stood_in.text.as_str(), false).map_err(|e| unusable(&*e))?;
+        let characters = CharacterIndex::new(&stood_in.text)?;
+        let mut encoded = Encoded::default();
+        let (is_shared, mut n_special) = (marks.special_tokens == SpecialTokens::Both, 0);
+        if is_shared {
+            encoded.push_all(&self.prefix, 0);
+        }
+        for (id, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            let id = match stand_ins.id(*id) {
+                Some(special_id) => {
+                    n_special += 1;
+                    special_id
+                }
+                None => {
+                    self.check_ordinary(*id)?;
+                    *id
+                }
+            };
+            self.check_id(id)?;
+            let (start, end) = characters.span(*start, *end);
+            encoded.ids.push(id);
+            encoded.spans.push((stood_in.whole(start), stood_in.whole(end)));
+        }
+        if n_special != marks.control.len() {
+            return Err(TokenizerError::LostSpecialToken { n_written: marks.control.len(), n_found: n_special });
+        }
+        if is_shared {
+            encoded.push_all(&self.suffix, stood_in.whole(characters.n_characters));
+        }
+        encoded.keep_one_beginning(self.bos_id);
+        Ok(encoded)
+    }
+
+    /// The special tokens, as texts.
+    pub fn special_tokens(&self) -> Vec<String> {
+        let token = |id: &u32| self.tokenizer.get_added_tokens_decoder().get(id).map(|token| token.content.clone());
+        self.special_ids.iter().filter_map(token).collect()
+    }
+
+    /// Whether `text` has the words of a special token, which are ordinary characters unless a template wrote them.
+    pub fn has_special_words(&self, text: &str) -> bool {
+        self.special_words.is_in(text)
+    }
+
+    /// The id of the special token that the template wrote at the end of the completion: at it the model is to stop too.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be copied.
+    pub fn turn_end_id(&self, example: &Example) -> Result<Option<u32>, TokenizerError> {
+        let said = example.said();
+        let first = example.marks.control.iter().find(|control| said.end <= control.start);
+        let token = first.filter(|control| control.end <= example.completion.end);
+        let Some(token) = token else { return Ok(None) };
+        Ok(self.stand_ins()?.id_of(example.part(token.clone())))
+    }
+
+    fn stand_ins(&self) -> Result<&StandIns, TokenizerError> {
+        match self.stand_ins.get() {
+            Some(stand_ins) => Ok(stand_ins),
+            // Two threads may both make them; one is kept.
+            None => StandIns::new(&self.tokenizer).map(|made| self.stand_ins.get_or_init(|| made)),
+        }
+    }
+
     /// [`ModelTokenizer::encode`] of each text, in order, on the threads of the current rayon pool.
     ///
     /// # Errors
@@ -134,19 +219,22 @@ impl ModelTokenizer {
         results.into_iter().enumerate().map(|(i, result)| result.map_err(|error| (i, error))).collect()
     }
 
-    /// The ids that a model is given to go on from: those of `text` before its completion, which starts at the character
-    /// `completion_start`. See [`crate::prompt`].
+    /// The ids that a model is given to go on from: those of the example's text before its completion. See [`crate::prompt`].
     ///
     /// # Errors
-    /// As [`ModelTokenizer::encode`].
-    pub fn prompt(&self, text: &str, completion_start: u32) -> Result<Prompt, TokenizerError> {
-        Ok(self.prompt_of(&self.encode(text)?, completion_start))
+    /// As [`ModelTokenizer::encode_example`].
+    pub fn prompt(&self, example: &Example) -> Result<Prompt, TokenizerError> {
+        Ok(self.prompt_of(&self.encode_example(example)?, example))
     }
 
-    /// [`ModelTokenizer::prompt`] of a text that is encoded already, whole.
-    pub fn prompt_of(&self, encoded: &Encoded, completion_start: u32) -> Prompt {
-        let n_ids = encoded.ids.len() - self.suffix.len();
-        Prompt::new(&encoded.ids[..n_ids], &encoded.spans[..n_ids], completion_start)
+    /// [`ModelTokenizer::prompt`] of an example that is encoded already.
+    pub fn prompt_of(&self, encoded: &Encoded, example: &Example) -> Prompt {
+        let n_behind = match example.marks.special_tokens {
+            SpecialTokens::Template => 0,
+            SpecialTokens::Tokenizer | SpecialTokens::Both => self.suffix.len(),
+        };
+        let n_ids = encoded.ids.len() - n_behind;
+        Prompt::new(&encoded.ids[..n_ids], &encoded.spans[..n_ids], example.completion.start)
     }
 
     /// The text of `new_ids` as it stands behind `prompt_ids`: alone, its first token could lose a space.
@@ -225,6 +313,15 @@ impl Encoded {
     fn push_all(&mut self, ids: &[u32], at: u32) {
         self.ids.extend_from_slice(ids);
         self.spans.extend(ids.iter().map(|_| (at, at)));
+    }
+
+    /// Takes out what begins the sequence a second time: a template writes it, and a tokenizer adds it.
+    fn keep_one_beginning(&mut self, bos_id: Option<u32>) {
+        let Some(bos_id) = bos_id else { return };
+        let n_more = self.ids.iter().take_while(|id| **id == bos_id).count().saturating_sub(1);
+        // The last of them stays: its characters are the template's.
+        self.ids.drain(..n_more);
+        self.spans.drain(..n_more);
     }
 }
 

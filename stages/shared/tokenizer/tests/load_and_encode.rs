@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use pipe_contract::{Artifact, ArtifactKind, StageError};
+use pipe_records::{Example, Marks, SpecialTokens};
 use pipe_tokenizer::{ModelTokenizer, TokenizerError, train_bpe};
 
 /// The folder of shared test data, or a line on stderr that says what was skipped.
@@ -192,11 +193,16 @@ fn what_was_trained_decodes_to_the_same_text() {
     assert_eq!(tokenizer.encode("the").unwrap().ids.len(), 1);
 }
 
+/// An example whose completion starts at the character `start`.
+fn question(text: &str, start: u32) -> Example {
+    Example { text: text.into(), completion: start..text.chars().count() as u32, ..Example::default() }
+}
+
 /// For every place where a completion may start: the prompt's text, then what the other ids say, is the text.
 fn check_prompts(tokenizer: &ModelTokenizer, text: &str) {
     let whole = tokenizer.encode(text).unwrap().ids;
     for start in 0..=text.chars().count() {
-        let prompt = tokenizer.prompt(text, start as u32).unwrap();
+        let prompt = tokenizer.prompt(&question(text, start as u32)).unwrap();
         assert!(prompt.end as usize <= start && whole.starts_with(&prompt.ids));
         let expected: String = text.chars().skip(prompt.end as usize).collect();
         let rest = tokenizer.continuation(&prompt.ids, &whole[prompt.ids.len()..]).unwrap();
@@ -218,10 +224,112 @@ fn stories260k_goes_on_from_where_a_prompt_ends() {
     let Some(data) = test_data("stories260k_goes_on_from_where_a_prompt_ends") else { return };
     let tokenizer = load(&data.join("models/stories260K")).unwrap();
     check_prompts(&tokenizer, "Once upon a time, é was 😀 here.\n\nThe end");
-    let prompt = tokenizer.prompt("Tom sat on the mat", 3).unwrap();
+    let prompt = tokenizer.prompt(&question("Tom sat on the mat", 3)).unwrap();
     assert_eq!((prompt.ids[0], prompt.end), (1, 3));
     let ids = tokenizer.encode("Tom sat on the mat").unwrap().ids;
     assert_eq!(tokenizer.continuation(&prompt.ids, &ids[prompt.ids.len()..]).unwrap(), " sat on the mat");
+}
+
+/// The text of a template, in which these words are its special tokens, each in the order given.
+fn templated(text: &str, control: &[&str], special_tokens: SpecialTokens) -> Example {
+    let mut at = 0;
+    let mut span = |token: &&str| {
+        let start = at + text[at..].find(token).unwrap();
+        at = start + token.len();
+        let characters = |byte: usize| text[..byte].chars().count() as u32;
+        characters(start)..characters(at)
+    };
+    let control = control.iter().map(&mut span).collect();
+    Example { text: text.into(), marks: Marks { control, special_tokens, ..Marks::default() }, ..Example::default() }
+}
+
+#[test]
+fn only_the_templates_special_tokens_become_special_ids() {
+    let folder = trained(&TEXTS, 320, r#"{"vocab_size": 320}"#);
+    let tokenizer = load(folder.path()).unwrap();
+    let end = "<|endoftext|>";
+    let text = format!("你好 the cat{end} says {end} 😀 mat{end}");
+    let example = templated(&text, &[end], SpecialTokens::Template);
+    let encoded = tokenizer.encode_example(&example).unwrap();
+    assert_eq!(encoded.ids.iter().filter(|id| **id == 0).count(), 1);
+    assert_eq!(encoded.spans[encoded.ids.iter().position(|id| *id == 0).unwrap()], (10, 23));
+    // Around it all is as it is without it, and every character is covered, in order.
+    let parts = [
+        tokenizer.encode("你好 the cat").unwrap().ids,
+        tokenizer.encode(&text[text.find(" says").unwrap()..]).unwrap().ids,
+    ];
+    assert_eq!(encoded.ids, [&parts[0][..], &[0], &parts[1]].concat());
+    let covered: std::collections::BTreeSet<u32> = encoded.spans.iter().flat_map(|(start, end)| *start..*end).collect();
+    assert_eq!(covered.len(), text.chars().count());
+    assert!(encoded.spans.windows(2).all(|pair| pair[0].0 <= pair[1].0));
+    assert_eq!(tokenizer.decode(&encoded.ids).unwrap(), text);
+    let all = tokenizer.encode_example(&templated(&text, &[end, end, end], SpecialTokens::Template)).unwrap();
+    assert_eq!(all.ids.iter().filter(|id| **id == 0).count(), 3);
+    assert_eq!(tokenizer.special_tokens(), [end]);
+    assert!(tokenizer.has_special_words(&text) && !tokenizer.has_special_words("a < b <|endoftext>"));
+    let error = tokenizer.encode_example(&templated("a</s>", &["</s>"], SpecialTokens::Template)).unwrap_err();
+    assert!(
+        error.to_string().contains("the special token `</s>`, which the model's tokenizer does not have"),
+        "{error}"
+    );
+    let error = tokenizer.encode_example(&templated("a\u{100000}", &[], SpecialTokens::Template)).unwrap_err();
+    assert!(error.to_string().contains("U+100000"), "{error}");
+}
+
+/// tests/chat_ids.json: scripts/make_template_goldens.py. No data in it has the words of a special token.
+#[test]
+fn the_ids_of_a_chat_are_those_of_transformers() {
+    let Some(data) = test_data("the_ids_of_a_chat_are_those_of_transformers") else { return };
+    let goldens: serde_json::Value = serde_json::from_str(include_str!("chat_ids.json")).unwrap();
+    let goldens = goldens.as_array().unwrap();
+    let mut tokenizers = std::collections::BTreeMap::new();
+    for golden in goldens {
+        let name = golden["tokenizer"].as_str().unwrap();
+        let tokenizer = tokenizers.entry(name).or_insert_with(|| {
+            let folder = tempfile::tempdir().unwrap();
+            for file in ["tokenizer.json", "tokenizer_config.json"] {
+                std::fs::copy(data.join(name).join(file), folder.path().join(file)).unwrap();
+            }
+            std::fs::write(folder.path().join("config.json"), r#"{"vocab_size": 60000}"#).unwrap();
+            load(folder.path()).unwrap()
+        });
+        let text = golden["text"].as_str().unwrap();
+        let special = tokenizer.special_tokens();
+        let mut found: Vec<(usize, &str)> =
+            special.iter().flat_map(|token| text.match_indices(token.as_str())).collect();
+        found.sort_unstable();
+        let control: Vec<&str> = found.into_iter().map(|(_, token)| token).collect();
+        assert!(!control.is_empty(), "{name}: {text}");
+        let encoded = tokenizer.encode_example(&templated(text, &control, SpecialTokens::Template)).unwrap();
+        let expected: Vec<u32> =
+            golden["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        assert_eq!(encoded.ids, expected, "{name}: {text}");
+    }
+    assert!(goldens.len() >= 50 && tokenizers.len() == 4, "{} texts, {} tokenizers", goldens.len(), tokenizers.len());
+}
+
+#[test]
+fn a_sequence_begins_once_whoever_begins_it() {
+    let Some(data) = test_data("a_sequence_begins_once_whoever_begins_it") else { return };
+    let tokenizer = load(&data.join("models/stories260K")).unwrap();
+    let plain = tokenizer.encode("Tom sat").unwrap().ids;
+    let ids = |text: &str, control: &[&str], special_tokens| {
+        tokenizer.encode_example(&templated(text, control, special_tokens)).unwrap().ids
+    };
+    assert_eq!(ids("<s>Tom sat", &["<s>"], SpecialTokens::Both)[..1], plain[..1]);
+    assert_eq!(ids("<s>Tom sat", &["<s>"], SpecialTokens::Both).iter().filter(|id| **id == 1).count(), 1);
+    assert_eq!(ids("Tom sat</s>", &["</s>"], SpecialTokens::Both), [&plain[..], &[2]].concat());
+    assert_eq!(ids("<s><s>Tom", &["<s>", "<s>"], SpecialTokens::Template).iter().filter(|id| **id == 1).count(), 1);
+    // A chat has what its template writes: nothing else is put before it.
+    assert_eq!(ids("Tom sat", &[], SpecialTokens::Template), plain[1..]);
+    // A later sequence begins where the template says.
+    assert_eq!(
+        ids("<s>Tom</s><s>sat</s>", &["<s>", "</s>", "<s>", "</s>"], SpecialTokens::Template)
+            .iter()
+            .filter(|id| **id <= 2)
+            .count(),
+        4
+    );
 }
 
 #[test]
