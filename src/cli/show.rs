@@ -26,7 +26,7 @@ pub(super) fn show(session: &mut Session<'_>, arguments: &ShowArguments) -> Resu
         if !text.ends_with('\n') {
             text.push('\n');
         }
-        session.write(&text)?;
+        session.write(&session.out_style.learned(&text))?;
     }
     Ok(exit_code::OK)
 }
