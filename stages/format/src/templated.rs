@@ -30,8 +30,8 @@ pub struct Formatter {
 }
 
 enum Engine {
-    Chat { chat: Chat, columns: ChatColumns, wants_turns: bool },
-    Row(RowTemplate),
+    Chat { chat: Box<Chat>, columns: ChatColumns, wants_turns: bool },
+    Row(Box<RowTemplate>),
 }
 
 /// The columns of a conversation, by name; none where the rows have none.
@@ -74,7 +74,7 @@ impl Formatter {
         };
         if settings.template == Template::Chat {
             let columns = ChatColumns::new(rows, &settings.columns)?;
-            let chat = Chat::new(&templates, own, special, templated.kwargs.clone(), templated.date)?;
+            let chat = Box::new(Chat::new(&templates, own, special, templated.kwargs.clone(), templated.date)?);
             let form = ExamplesForm {
                 is_completion_only: columns.form == ConversationForm::PromptCompletion,
                 has_turns: templated.wants_turns,
@@ -87,7 +87,7 @@ impl Formatter {
         let special_tokens = if model.is_some() { SpecialTokens::Both } else { SpecialTokens::Tokenizer };
         let has_turns = template.has_generation();
         let form = ExamplesForm { is_completion_only: has_turns, has_turns, special_tokens };
-        Ok(Formatter { engine: Engine::Row(template), form })
+        Ok(Formatter { engine: Engine::Row(Box::new(template)), form })
     }
 
     /// What its examples have in common.
