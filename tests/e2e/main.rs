@@ -29,6 +29,7 @@ mod place;
 mod plan;
 mod pools;
 mod predictions;
+mod prepare;
 mod report;
 mod run;
 mod runs;

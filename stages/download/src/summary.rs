@@ -6,7 +6,7 @@ use pipe_contract::figures::Facts;
 use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError};
 use pipe_records::folders::{self, plain, read_json};
 use pipe_records::show::{show_rows, table_of_rows};
-use pipe_records::{bytes, open_rows, thousands};
+use pipe_records::{OnBadRow, ReadOptions, bytes, open_rows, open_rows_with, thousands};
 
 /// Fields of `config.json` that say what a model is, in this order.
 const CONFIG_FIELDS: [&str; 10] = [
@@ -34,7 +34,13 @@ pub fn report(artifact: &Artifact, ctx: &Context<'_>) -> Result<(), StageError> 
     ctx.fact("size", bytes(size_bytes));
     match artifact.kind {
         ArtifactKind::Rows => {
-            let rows = open_rows(artifact)?;
+            // Whether a bad row ends the pipeline is for a stage that reads the rows to say.
+            let options = ReadOptions { on_bad_row: OnBadRow::Drop, n_named_max: 1 };
+            let rows = open_rows_with(artifact, options)?;
+            if let Some(first) = rows.bad_rows().first.first() {
+                let n_bad = thousands(rows.bad_rows().n_rows);
+                ctx.warn(format!("{n_bad} rows cannot be read, the first is: {first}"));
+            }
             ctx.log(format!("features: {}", rows.features()));
             ctx.log(format!("num_rows: {}", thousands(rows.num_rows())));
             ctx.fact("features", rows.features());
