@@ -12,7 +12,7 @@
 //! | `NO_COLOR` | not empty: no colours (no-color.org), unless `--color always` |
 //! | `CLICOLOR_FORCE` | not empty and not `0`: colours also where there is no terminal (bixense.com/clicolors) |
 //! | `COLUMNS` | width of help texts where there is no terminal; read by clap |
-//! | `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` | as in huggingface_hub; read by the stage kind `download` |
+//! | `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` | as in huggingface_hub; read by the stage kind `download`, as are the variables of its README for time limits, proxies, certificates and AWS |
 //! | `PATH`, `HOME`, what `secrets:` names | for commands; read by the stage kind `command` |
 //!
 //! None of them is in a key.
@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Names that begin with `PIPE_` and mean something: here, and to the tests (CONTRIBUTING.md).
-pub(super) const NAMES: [&str; 9] = [
+pub(super) const NAMES: [&str; 10] = [
     "PIPE_STORE",
     "PIPE_THREADS",
     "PIPE_LEDGER",
@@ -30,6 +30,7 @@ pub(super) const NAMES: [&str; 9] = [
     "PIPE_KEEPER",
     "PIPE_TEST_DATA",
     "PIPE_CHROMIUM",
+    "PIPE_HUB_PYTHON",
     "PIPE_UPDATE_VERSIONS",
 ];
 
