@@ -207,7 +207,8 @@ impl Turns<'_> {
         let message = &self.session.conversation.messages[index];
         let said = |name: &str| message.get_attr(name).ok().filter(|value| value.as_str().is_some());
         let texts = ["content", "reasoning_content"].into_iter().filter_map(said);
-        match texts.into_iter().all(|text| is_shown(text.as_str().unwrap_or_default())) {
+        // A template that knows no tools shows nothing of a call, and a call without its name is none.
+        match texts.chain(called(message)).all(|text| is_shown(text.as_str().unwrap_or_default())) {
             true => Turn::Whole(turn),
             false => Turn::Changed,
         }
@@ -216,6 +217,15 @@ impl Turns<'_> {
     fn no_turn(&self, message: usize, why: &'static str) -> TemplateError {
         TemplateError::NoTurn { template: self.session.template().name().to_string(), message, why }
     }
+}
+
+/// The names of the functions that a message calls.
+fn called(message: &Value) -> impl Iterator<Item = Value> {
+    let calls = message.get_attr("tool_calls").ok().and_then(|calls| calls.try_iter().ok());
+    calls.into_iter().flatten().filter_map(|call| {
+        let function = call.get_attr("function").ok().filter(|function| !function.is_undefined());
+        function.unwrap_or(call).get_attr("name").ok()
+    })
 }
 
 /// From the start of the first to the end of the last.

@@ -160,6 +160,17 @@ fn a_turn_of_which_the_template_leaves_something_out_is_not_learned() {
 }
 
 #[test]
+fn a_call_that_the_template_does_not_show_is_not_learned() {
+    let messages = r#"[{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Kiel"}}}]},
+        {"role": "user", "content": "Thanks"}, {"role": "assistant", "content": "Bye"}]"#;
+    let formatted = chat("chatml").format(&conversation(messages), true).unwrap();
+    assert_eq!((turns(&formatted), formatted.n_changed_turns), (vec!["Bye<|im_end|>"], 1));
+    let formatted = chat("qwen2_5").format(&conversation(messages), true).unwrap();
+    assert_eq!((formatted.assistant.len(), formatted.n_changed_turns), (2, 0), "{:?}", formatted.text);
+}
+
+#[test]
 fn calls_of_tools_are_turns() {
     let mut with_tools = conversation(
         r#"[{"role": "user", "content": "Weather?"},
