@@ -86,7 +86,11 @@ impl ModelTokenizer {
             eos_id: files.special_id(EOS, token_to_id)?,
             end_ids: files.end_ids(token_to_id)?,
             unknown_id: unknown_id(tokenizer_json, &tokenizer),
-            max_positions: files.config_number("max_position_embeddings")?,
+            // GPT-2 has its own name for them.
+            max_positions: match files.config_number("max_position_embeddings")? {
+                Some(n_positions) => Some(n_positions),
+                None => files.config_number("n_positions")?,
+            },
             pieces: Pieces::of(&tokenizer),
             special_words: SpecialWords::new(&tokenizer),
             stand_ins: OnceLock::new(),
