@@ -110,8 +110,7 @@ pub trait StageKind: Send + Sync {
     /// Reads `with:`. Never fails: problems go to the reader, a value that cannot be read is replaced by its default.
     fn read(&self, reader: &mut Reader) -> Box<dyn Stage>;
 
-    /// Text for `pipe show`: the first `n_rows` rows, or what else is worth looking at. Lines wrapped by the stage. What stands
-    /// between `\u{27e6}` and `\u{27e7}` is learned, and is drawn in colour where there is any.
+    /// Text for `pipe show`: the first `n_rows` rows, or what else is worth looking at, wrapped. What stands in `\u{27e6} \u{27e7}` is learned, and coloured.
     ///
     /// # Errors
     /// When the artifact cannot be read.
