@@ -60,7 +60,13 @@ pub enum DownloadError {
     #[error("interrupted")]
     Cancelled,
     #[error(transparent)]
-    Records(#[from] RecordsError),
+    Records(Box<RecordsError>),
+}
+
+impl From<RecordsError> for DownloadError {
+    fn from(error: RecordsError) -> Self {
+        DownloadError::Records(Box::new(error))
+    }
 }
 
 impl DownloadError {
@@ -173,7 +179,7 @@ impl From<DownloadError> for StageError {
         let mut stage_error = match &error {
             DownloadError::Cancelled => return StageError::cancelled(),
             DownloadError::Records(_) => match error {
-                DownloadError::Records(inner) => return inner.into(),
+                DownloadError::Records(inner) => return (*inner).into(),
                 _ => unreachable!("matched just above"),
             },
             other => StageError::user(other.slug(), other.to_string()),
