@@ -71,15 +71,6 @@ fn read(fields: &mut Fields, sizes: &Sizes, is_windowed: &[bool], kind: Kind) ->
     };
     let attention_bias = fields.flag("attention_bias", false)?;
     Ok(ModelConfig {
-        architecture: kind.architecture,
-        vocab_size: sizes.vocab_size,
-        hidden_size: sizes.hidden_size,
-        intermediate_size: sizes.intermediate_size,
-        n_layers: sizes.n_layers,
-        n_heads: sizes.n_heads,
-        n_kv_heads: sizes.n_kv_heads,
-        head_dim: sizes.head_dim,
-        max_positions: sizes.max_positions,
         layers: is_windowed.iter().map(layer).collect(),
         ropes: kind.ropes,
         norm_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-6),
@@ -88,7 +79,6 @@ fn read(fields: &mut Fields, sizes: &Sizes, is_windowed: &[bool], kind: Kind) ->
         is_tied: fields.flag("tie_word_embeddings", true)?,
         has_qkv_bias: attention_bias,
         has_o_bias: attention_bias,
-        has_mlp_bias: false,
-        dropouts: vec![],
+        ..sizes.plain(kind.architecture)
     })
 }

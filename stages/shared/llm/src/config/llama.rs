@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use super::rope::{self, Partial};
-use super::{Activation, Architecture, Layer, ModelConfig, Scores, Sizes, windowed_layers};
+use super::{Architecture, Layer, ModelConfig, Scores, Sizes, windowed_layers};
 use crate::error::LlmError;
 
 pub(super) fn read(architecture: Architecture, fields: &mut Fields) -> Result<ModelConfig, LlmError> {
@@ -40,25 +40,14 @@ pub(super) fn read(architecture: Architecture, fields: &mut Fields) -> Result<Mo
         rope: Some(0),
     };
     Ok(ModelConfig {
-        architecture,
-        vocab_size: sizes.vocab_size,
-        hidden_size: sizes.hidden_size,
-        intermediate_size: sizes.intermediate_size,
-        n_layers: sizes.n_layers,
-        n_heads: sizes.n_heads,
-        n_kv_heads: sizes.n_kv_heads,
-        head_dim: sizes.head_dim,
-        max_positions: sizes.max_positions,
         ropes: vec![rope],
         layers: is_windowed.iter().map(layer).collect(),
         norm_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-6),
-        activation: Activation::Silu,
-        logit_cap: None,
         is_tied: fields.flag("tie_word_embeddings", false)?,
         has_qkv_bias: architecture == Architecture::Qwen2 || attention_bias,
         has_o_bias: attention_bias,
         has_mlp_bias: architecture == Architecture::Llama && fields.flag("mlp_bias", false)?,
-        dropouts: vec![],
+        ..sizes.plain(architecture)
     })
 }
 

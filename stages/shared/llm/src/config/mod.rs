@@ -269,6 +269,31 @@ impl Sizes {
     fn scores(&self) -> Scores {
         Scores { scale: 1.0 / libm::sqrt(self.head_dim as f64), cap: None, window: None }
     }
+
+    /// A model of these sizes that is plain in all else: no positions, caps, windows or biases, a head of its own, SiLU.
+    fn plain(&self, architecture: Architecture) -> ModelConfig {
+        ModelConfig {
+            architecture,
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            n_layers: self.n_layers,
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim,
+            max_positions: self.max_positions,
+            ropes: vec![],
+            layers: vec![Layer { scores: self.scores(), rope: None }; self.n_layers],
+            norm_eps: 1e-6,
+            activation: Activation::Silu,
+            logit_cap: None,
+            is_tied: false,
+            has_qkv_bias: false,
+            has_o_bias: false,
+            has_mlp_bias: false,
+            dropouts: vec![],
+        }
+    }
 }
 
 fn channels_of_a_head((heads, n_heads): (&str, usize), (size, width): (&str, usize)) -> Result<usize, LlmError> {

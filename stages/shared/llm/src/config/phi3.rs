@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use super::rope::{self, Partial};
-use super::{Activation, Architecture, Layer, ModelConfig, Scores, Sizes, dropouts};
+use super::{Architecture, Layer, ModelConfig, Scores, Sizes, dropouts};
 use crate::error::LlmError;
 
 pub(super) fn read(fields: &mut Fields) -> Result<ModelConfig, LlmError> {
@@ -17,24 +17,11 @@ pub(super) fn read(fields: &mut Fields) -> Result<ModelConfig, LlmError> {
     let scores = Scores { window: fields.size("sliding_window")?, ..sizes.scores() };
     let rope = rope::read_phi3(fields, sizes.head_dim, sizes.max_positions, Partial::Allowed)?;
     Ok(ModelConfig {
-        architecture: Architecture::Phi3,
-        vocab_size: sizes.vocab_size,
-        hidden_size: sizes.hidden_size,
-        intermediate_size: sizes.intermediate_size,
-        n_layers: sizes.n_layers,
-        n_heads: sizes.n_heads,
-        n_kv_heads: sizes.n_kv_heads,
-        head_dim: sizes.head_dim,
-        max_positions: sizes.max_positions,
         ropes: vec![rope],
         layers: vec![Layer { scores, rope: Some(0) }; sizes.n_layers],
         norm_eps: fields.number("rms_norm_eps")?.unwrap_or(1e-5),
-        activation: Activation::Silu,
-        logit_cap: None,
         is_tied: fields.flag("tie_word_embeddings", false)?,
-        has_qkv_bias: false,
-        has_o_bias: false,
-        has_mlp_bias: false,
         dropouts: dropouts(fields, &["resid_pdrop"])?,
+        ..sizes.plain(Architecture::Phi3)
     })
 }

@@ -5,9 +5,18 @@ use super::{Rows, ValueIdx};
 use crate::config::{Architecture, Layer, ModelConfig};
 
 pub(super) fn build(list: &mut Builder<'_>, config: &ModelConfig) {
+    stack(list, config, layer);
+}
+
+/// Embedding, layers, norm and head of a Llama, whatever a layer is: `add(list, config, path, layer, x)` adds one.
+pub(super) fn stack(
+    list: &mut Builder<'_>,
+    config: &ModelConfig,
+    add: fn(&mut Builder<'_>, &ModelConfig, &str, &Layer, ValueIdx) -> ValueIdx,
+) {
     let (mut x, embedding) = list.embedding("model.embed_tokens.weight", config.vocab_size, Rows::Tokens, None);
     for (layer_idx, layer) in config.layers.iter().enumerate() {
-        x = self::layer(list, config, &format!("model.layers.{layer_idx}"), layer, x);
+        x = add(list, config, &format!("model.layers.{layer_idx}"), layer, x);
     }
     let normed = list.rms_norm("model.norm", x, config.hidden_size, false);
     list.head(normed, embedding);

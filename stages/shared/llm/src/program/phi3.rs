@@ -1,16 +1,11 @@
 //! Phi-3 (`modeling_phi3.py`): a Llama with one matrix for q, k and v, and one for gate and up.
 
+use super::ValueIdx;
 use super::builder::{Builder, Heads};
-use super::{Rows, ValueIdx};
 use crate::config::{Layer, ModelConfig};
 
 pub(super) fn build(list: &mut Builder<'_>, config: &ModelConfig) {
-    let (mut x, embedding) = list.embedding("model.embed_tokens.weight", config.vocab_size, Rows::Tokens, None);
-    for (layer_idx, layer) in config.layers.iter().enumerate() {
-        x = self::layer(list, config, &format!("model.layers.{layer_idx}"), layer, x);
-    }
-    let normed = list.rms_norm("model.norm", x, config.hidden_size, false);
-    list.head(normed, embedding);
+    super::llama::stack(list, config, layer);
 }
 
 fn layer(list: &mut Builder<'_>, config: &ModelConfig, prefix: &str, layer: &Layer, x: ValueIdx) -> ValueIdx {
