@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+
 use crate::RecordsError;
+use crate::files::BATCH_ROWS;
 
 /// What becomes of a row that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,8 +119,24 @@ impl<'a> Sieve<'a> {
     }
 }
 
-/// `rows` without those at the places `bad`, which ascend.
-pub(crate) fn without<T>(rows: impl Iterator<Item = T>, bad: Arc<[u64]>) -> impl Iterator<Item = T> {
+/// The rows of a second pass in batches that `build` makes, without those at the places `bad`, which ascend.
+pub(crate) fn batches_without<T>(
+    rows: impl Iterator<Item = Result<T, Unreadable>>,
+    bad: Arc<[u64]>,
+    build: impl Fn(Vec<T>) -> Result<RecordBatch, RecordsError>,
+) -> impl Iterator<Item = Result<RecordBatch, RecordsError>> {
+    let mut rows = without(rows, bad);
+    std::iter::from_fn(move || {
+        let chunk: Result<Vec<T>, Unreadable> = rows.by_ref().take(BATCH_ROWS).collect();
+        match chunk {
+            Err(unreadable) => Some(Err(unreadable.into())),
+            Ok(chunk) if chunk.is_empty() => None,
+            Ok(chunk) => Some(build(chunk)),
+        }
+    })
+}
+
+fn without<T>(rows: impl Iterator<Item = T>, bad: Arc<[u64]>) -> impl Iterator<Item = T> {
     let mut n_passed = 0;
     rows.zip(0_u64..).filter_map(move |(row, place)| {
         if bad.get(n_passed) == Some(&place) {

@@ -29,8 +29,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use crate::RecordsError;
-use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, without};
-use crate::files::BATCH_ROWS;
+use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, batches_without};
 use crate::source::{Bytes, DataSource};
 
 /// One data file of cells between delimiters.
@@ -143,15 +142,7 @@ impl DelimitedFile {
         schema: SchemaRef,
         rows: &RowsOfFile,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, RecordsError>> + use<>, RecordsError> {
-        let mut records = without(self.records()?.records, rows.bad.clone());
-        Ok(std::iter::from_fn(move || {
-            let chunk: Result<Vec<Record>, Unreadable> = records.by_ref().take(BATCH_ROWS).collect();
-            match chunk {
-                Err(unreadable) => Some(Err(unreadable.into())),
-                Ok(chunk) if chunk.is_empty() => None,
-                Ok(chunk) => Some(batch(&schema, &chunk)),
-            }
-        }))
+        Ok(batches_without(self.records()?.records, rows.bad.clone(), move |records| batch(&schema, &records)))
     }
 
     fn records(&self) -> Result<Records<impl Iterator<Item = Result<Record, Unreadable>> + use<>>, RecordsError> {

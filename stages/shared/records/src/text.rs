@@ -10,8 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::RecordsError;
-use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, without};
-use crate::files::BATCH_ROWS;
+use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, batches_without};
 use crate::source::DataSource;
 
 /// One data file of lines.
@@ -36,18 +35,10 @@ impl TextFile {
         &self,
         rows: &RowsOfFile,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, RecordsError>> + use<>, RecordsError> {
-        let mut lines = without(self.lines()?, rows.bad.clone());
         let schema = Self::schema();
-        Ok(std::iter::from_fn(move || {
-            let chunk: Result<Vec<String>, Unreadable> = lines.by_ref().take(BATCH_ROWS).collect();
-            match chunk {
-                Err(unreadable) => Some(Err(unreadable.into())),
-                Ok(chunk) if chunk.is_empty() => None,
-                Ok(chunk) => {
-                    let column: ArrayRef = Arc::new(StringArray::from_iter_values(chunk));
-                    Some(RecordBatch::try_new(schema.clone(), vec![column]).map_err(RecordsError::from))
-                }
-            }
+        Ok(batches_without(self.lines()?, rows.bad.clone(), move |lines| {
+            let column: ArrayRef = Arc::new(StringArray::from_iter_values(lines));
+            Ok(RecordBatch::try_new(schema.clone(), vec![column])?)
         }))
     }
 

@@ -18,8 +18,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::RecordsError;
-use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, without};
-use crate::files::BATCH_ROWS;
+use crate::bad_rows::{RowsOfFile, Sieve, Unreadable, batches_without};
 use crate::source::{DataFormat, DataSource};
 pub(crate) use kind::Columns;
 use split::Objects;
@@ -60,16 +59,8 @@ impl JsonFile {
         schema: SchemaRef,
         rows: &RowsOfFile,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, RecordsError>> + use<>, RecordsError> {
-        let mut rows = without(self.rows()?, rows.bad.clone());
-        Ok(std::iter::from_fn(move || {
-            let chunk: Result<Vec<Json>, Unreadable> =
-                rows.by_ref().take(BATCH_ROWS).map(|row| row.map(|(_, row)| row)).collect();
-            match chunk {
-                Err(unreadable) => Some(Err(unreadable.into())),
-                Ok(chunk) if chunk.is_empty() => None,
-                Ok(chunk) => Some(build::batch(&schema, &chunk)),
-            }
-        }))
+        let objects = self.rows()?.map(|row| row.map(|(_, row)| row));
+        Ok(batches_without(objects, rows.bad.clone(), move |objects| build::batch(&schema, &objects)))
     }
 
     fn rows(&self) -> Result<impl Iterator<Item = Result<Row, Unreadable>> + use<>, RecordsError> {
