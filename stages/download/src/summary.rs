@@ -25,6 +25,12 @@ const CONFIG_FIELDS: [&str; 10] = [
 /// Rows in a report.
 const ROWS_IN_REPORT: usize = 3;
 
+/// A line for `n_files` files of `place`, `total` bytes in all, of which `n_received` came over the network.
+pub(crate) fn arrived(place: &str, n_files: usize, total: u64, n_received: u64) -> String {
+    let source = if n_received == 0 { "all from the cache".to_string() } else { bytes(n_received) + " received" };
+    format!("{place}: {n_files} files, {}, {source}", bytes(total))
+}
+
 /// Features and number of rows of a data set; architecture and size of a model: as log lines and facts.
 ///
 /// # Errors

@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 
 use pipe_contract::{ArtifactFile, Context, Unit};
-use pipe_records::bytes;
 
 use super::cache::Cache;
 use super::client::Client;
@@ -22,6 +21,7 @@ use crate::error::DownloadError;
 use crate::net::Net;
 use crate::select::{MODEL_FILES, is_data_file, is_part, select};
 use crate::settings::{Settings, Wanted};
+use crate::summary::arrived;
 
 /// What is wanted of the hub.
 pub(crate) struct Hub<'a> {
@@ -126,8 +126,7 @@ impl<'a> Hub<'a> {
         })?;
         ctx.progress(total, total, Unit::Bytes);
         let n_received: u64 = fetched.iter().map(|file| file.n_received_bytes).sum();
-        let source = if n_received == 0 { "all from the cache".to_string() } else { bytes(n_received) + " received" };
-        ctx.log(format!("{place} at {commit}: {} files, {}, {source}", wanted.len(), bytes(total)));
+        ctx.log(arrived(&format!("{place} at {commit}"), wanted.len(), total, n_received));
         let named = wanted.into_iter().zip(fetched).map(|(file, Fetched { path, blake3, .. })| {
             (file.path, ArtifactFile { path, size_bytes: file.size_bytes, digest: blake3 })
         });

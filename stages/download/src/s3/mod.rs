@@ -20,7 +20,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use pipe_contract::{ArtifactFile, Context, Unit};
-use pipe_records::bytes;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -33,6 +32,7 @@ use crate::net::transfer::Transfer;
 use crate::net::{Net, lock};
 use crate::select::select;
 use crate::settings::Settings;
+use crate::summary::arrived;
 use crate::web::{check, place};
 use client::{Client, ObjectFile};
 
@@ -118,8 +118,7 @@ impl<'a> S3<'a> {
             files.insert(name, file);
         }
         ctx.progress(total, total, Unit::Bytes);
-        let source = if n_received == 0 { "all from the cache".to_string() } else { bytes(n_received) + " received" };
-        ctx.log(format!("{}: {} files, {}, {source}", self.settings.from, files.len(), bytes(total)));
+        ctx.log(arrived(&self.settings.from, files.len(), total, n_received));
         Ok(files)
     }
 
