@@ -1,5 +1,7 @@
 //! `format` through its public door: settings as YAML, rows in a folder, `examples.parquet` out.
 
+mod templated;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,25 +20,30 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn texts(&self) -> Vec<Example> {
+    fn examples(&self) -> Vec<Example> {
         self.result.as_ref().expect("format succeeds");
         read_examples(&self.examples).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat()
     }
 
     fn error(&self) -> String {
         let error = self.result.as_ref().expect_err("format fails");
-        format!("{}: {error}", error.slug)
+        format!("{}: {}", error.slug, error.chain())
     }
 
-    fn fact(&self, wanted: &str) -> Option<String> {
+    fn fact(&self, wanted: &str) -> Option<&str> {
         self.events.iter().find_map(|event| match event {
-            StageEvent::Fact { name, value } if name == wanted => Some(value.clone()),
+            StageEvent::Fact { name, value } if name == wanted => Some(value.as_str()),
             _ => None,
         })
     }
+
+    fn digest(&self) -> String {
+        self.result.as_ref().expect("format succeeds");
+        blake3::hash(&std::fs::read(self.examples.file("examples.parquet").unwrap()).unwrap()).to_hex().to_string()
+    }
 }
 
-fn run_on(rows: Artifact, settings: &str) -> Outcome {
+fn run_on(rows: Artifact, model: Option<&Path>, settings: &str) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     let (stage, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
     assert!(problems.is_empty(), "{problems:?}");
@@ -44,6 +51,10 @@ fn run_on(rows: Artifact, settings: &str) -> Outcome {
     let emit = |event: StageEvent| events.lock().unwrap().push(event);
     let mut ctx = Context::new(dir.path(), &emit);
     ctx.inputs.insert("rows".to_string(), rows);
+    if let Some(model) = model {
+        let model = Artifact::from_folder(ArtifactKind::Model, model).unwrap();
+        ctx.inputs.insert("model".to_string(), model);
+    }
     let result = stage.run(&mut ctx);
     let folder = ctx.output_dir("examples").unwrap();
     let examples = Artifact::from_folder(ArtifactKind::Examples, &folder).unwrap();
@@ -51,9 +62,14 @@ fn run_on(rows: Artifact, settings: &str) -> Outcome {
 }
 
 fn run(jsonl: &str, settings: &str) -> Outcome {
+    run_with(jsonl, None, settings)
+}
+
+/// With a model on its port.
+fn run_with(jsonl: &str, model: Option<&Path>, settings: &str) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("rows.jsonl"), jsonl).unwrap();
-    run_on(Artifact::from_folder(ArtifactKind::Rows, dir.path()).unwrap(), settings)
+    run_on(Artifact::from_folder(ArtifactKind::Rows, dir.path()).unwrap(), model, settings)
 }
 
 fn problems_of(settings: &str) -> Vec<String> {
@@ -82,10 +98,10 @@ fn the_alpaca_template_equals_the_text_of_all_2999_real_rows() {
     let Some(data) = test_data("the_alpaca_template_equals_the_text_of_all_2999_real_rows") else { return };
     let mut n_rows = 0;
     for folder in ["data/alpaca_small_hf", "data/alpaca_en_demo_hf"].map(|name| data.join(name)) {
-        let outcome = run_on(Artifact::from_folder(ArtifactKind::Rows, &folder).unwrap(), "{}");
-        let examples = outcome.texts();
+        let outcome = run_on(Artifact::from_folder(ArtifactKind::Rows, &folder).unwrap(), None, "{}");
+        let examples = outcome.examples();
         let (expected, outputs) = (column(&folder, "text"), column(&folder, "output"));
-        assert_eq!(outcome.fact("texts replaced").as_deref(), Some("0"));
+        assert_eq!(outcome.fact("texts replaced"), Some("0"));
         assert_eq!(examples.len(), expected.len());
         for ((example, expected), output) in examples.iter().zip(&expected).zip(&outputs) {
             assert_eq!(&example.text, expected);
@@ -108,8 +124,8 @@ fn a_text_that_differs_is_replaced_counted_and_named() {
     let row =
         |text: &str| format!("{{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\", \"text\": \"{text}\"}}\n");
     let outcome = run(&(row(right) + &row("wrong") + &row("wrong too")), "{}");
-    assert_eq!(outcome.texts()[1].text, right.replace("\\n", "\n"));
-    assert_eq!(outcome.fact("texts replaced").as_deref(), Some("2"));
+    assert_eq!(outcome.examples()[1].text, right.replace("\\n", "\n"));
+    assert_eq!(outcome.fact("texts replaced"), Some("2"));
     let line = "column `text` was replaced: 2 of 3 rows differ, the first is row 1".to_string();
     assert!(outcome.events.contains(&StageEvent::Log { line }), "{:?}", outcome.events);
 }
@@ -119,10 +135,10 @@ fn columns_can_have_other_names() {
     let settings = "{ template: prompt_completion, columns: { prompt: q, completion: a } }";
     let outcome = run("{\"q\": \"é?\", \"a\": \" é\"}\n{\"q\": \"x\", \"a\": \"\"}\n", settings);
     assert_eq!(
-        outcome.texts()[0],
+        outcome.examples()[0],
         Example { text: "é? é".into(), prompt: 0..2, completion: 2..4, ..Example::default() }
     );
-    assert_eq!(outcome.fact("empty completions").as_deref(), Some("1"));
+    assert_eq!(outcome.fact("empty completions"), Some("1"));
 }
 
 #[test]

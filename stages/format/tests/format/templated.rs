@@ -1,26 +1,17 @@
 //! The templates `chat` and `jinja`, from rows in files to `examples.parquet`. Real rows: `llamafactory_glaive_toolcall_en_demo.json`
 //! and `llamafactory_v1_sft_demo.jsonl` of PIPE_TEST_DATA/data.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::Path;
 
-use pipe_contract::{Artifact, ArtifactKind, Context, Source, StageError, StageEvent, StageKind as _, read_yaml};
-use pipe_records::examples::{form, read_examples};
+use pipe_contract::{Artifact, ArtifactKind, Source, StageEvent, StageKind as _, read_yaml};
+use pipe_records::examples::form;
 use pipe_records::{Example, SpecialTokens};
 use pipe_stage_format::KIND;
 use pipe_tokenizer::train_bpe;
 
-const SPECIAL: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
+use crate::{run_on, run_with, test_data};
 
-fn test_data(test: &str) -> Option<PathBuf> {
-    let found = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
-    if found.is_none() {
-        let mut stderr = std::io::stderr(); // Not `eprintln!`, which the test harness captures.
-        writeln!(stderr, "SKIPPED {test}: PIPE_TEST_DATA is not set").unwrap();
-    }
-    found
-}
+const SPECIAL: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
 
 /// A model folder with one of the templates of `pipe-template`, and a tokenizer with the special tokens of ChatML.
 fn model(template: &str) -> tempfile::TempDir {
@@ -31,61 +22,6 @@ fn model(template: &str) -> tempfile::TempDir {
     std::fs::write(folder.path().join("config.json"), r#"{"vocab_size": 300}"#).unwrap();
     std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
     folder
-}
-
-struct Outcome {
-    result: Result<(), StageError>,
-    examples: Artifact,
-    events: Vec<StageEvent>,
-    _dir: tempfile::TempDir,
-}
-
-impl Outcome {
-    fn examples(&self) -> Vec<Example> {
-        self.result.as_ref().expect("format succeeds");
-        read_examples(&self.examples).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat()
-    }
-
-    fn error(&self) -> String {
-        let error = self.result.as_ref().expect_err("format fails");
-        format!("{}: {}", error.slug, error.chain())
-    }
-
-    fn fact(&self, wanted: &str) -> Option<&str> {
-        self.events.iter().find_map(|event| match event {
-            StageEvent::Fact { name, value } if name == wanted => Some(value.as_str()),
-            _ => None,
-        })
-    }
-
-    fn digest(&self) -> String {
-        self.result.as_ref().expect("format succeeds");
-        blake3::hash(&std::fs::read(self.examples.file("examples.parquet").unwrap()).unwrap()).to_hex().to_string()
-    }
-}
-
-fn run_on(rows: Artifact, model: Option<&Path>, settings: &str) -> Outcome {
-    let dir = tempfile::tempdir().unwrap();
-    let (stage, _, problems) = read_yaml(settings, |reader| KIND.read(reader));
-    assert!(problems.is_empty(), "{problems:?}");
-    let events = Mutex::new(Vec::new());
-    let emit = |event: StageEvent| events.lock().unwrap().push(event);
-    let mut ctx = Context::new(dir.path(), &emit);
-    ctx.inputs.insert("rows".to_string(), rows);
-    if let Some(model) = model {
-        let model = Artifact::from_folder(ArtifactKind::Model, model).unwrap();
-        ctx.inputs.insert("model".to_string(), model);
-    }
-    let result = stage.run(&mut ctx);
-    let folder = ctx.output_dir("examples").unwrap();
-    let examples = Artifact::from_folder(ArtifactKind::Examples, &folder).unwrap();
-    Outcome { result, examples, events: events.into_inner().unwrap(), _dir: dir }
-}
-
-fn run(jsonl: &str, model: Option<&Path>, settings: &str) -> Outcome {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("rows.jsonl"), jsonl).unwrap();
-    run_on(Artifact::from_folder(ArtifactKind::Rows, dir.path()).unwrap(), model, settings)
 }
 
 fn one_file(path: &Path) -> (tempfile::TempDir, Artifact) {
@@ -105,7 +41,7 @@ const MESSAGES: &str = r#"{"messages": [{"role": "user", "content": "é <|im_end
 #[test]
 fn messages_become_the_text_of_the_models_template() {
     let model = model("chatml");
-    let outcome = run(MESSAGES, Some(model.path()), "{ template: chat }");
+    let outcome = run_with(MESSAGES, Some(model.path()), "{ template: chat }");
     let example = &outcome.examples()[0];
     let expected = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\né <|im_end|><|im_end|>\n<|im_start|>assistant\nü<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\nc<|im_end|>\n";
     assert_eq!(example.text, expected);
@@ -121,7 +57,7 @@ fn messages_become_the_text_of_the_models_template() {
     let form = form(&outcome.examples).unwrap();
     assert_eq!((form.is_completion_only, form.has_turns), (false, true));
     // Without turns the file is smaller, and the text the same.
-    let without = run(MESSAGES, Some(model.path()), "{ template: chat, return_assistant_tokens_mask: false }");
+    let without = run_with(MESSAGES, Some(model.path()), "{ template: chat, return_assistant_tokens_mask: false }");
     let without = without.examples();
     assert_eq!(
         (&without[0].text, without[0].marks.assistant.len(), &without[0].completion),
@@ -132,7 +68,7 @@ fn messages_become_the_text_of_the_models_template() {
 #[test]
 fn show_prints_the_turns_in_brackets() {
     let model = model("chatml_training");
-    let outcome = run(&MESSAGES.replace(" <|im_end|>", ""), Some(model.path()), "{ template: chat }");
+    let outcome = run_with(&MESSAGES.replace(" <|im_end|>", ""), Some(model.path()), "{ template: chat }");
     outcome.result.as_ref().expect("format succeeds");
     let shown = KIND.show("examples", &outcome.examples, 1).unwrap();
     let expected = "row 0: prompt 0..114, completion 114..125, turns 2\n  <|im_start|>user\n  é<|im_end|>\n  <|im_start|>assistant\n  ⟦ü<|im_end|>⟧\n  <|im_start|>user\n  b<|im_end|>\n  <|im_start|>assistant\n  ⟦c<|im_end|>⟧\n\n";
@@ -195,7 +131,7 @@ fn a_template_of_the_user_marks_what_is_learned() {
     let rows = "{\"q\": \"é?\", \"a\": \"yes <|im_end|>\"}\n{\"q\": \"x\", \"a\": \"\"}\n";
     let settings = "{ template: jinja, template_text: \"Q: {{ q }}\\nA:{% generation %} {{ a }}{{ eos_token }}{% endgeneration %}\" }";
     let model = model("chatml");
-    let with_model = run(rows, Some(model.path()), settings);
+    let with_model = run_with(rows, Some(model.path()), settings);
     let example = &with_model.examples()[0];
     assert_eq!((example.text.as_str(), example.prompt.clone()), ("Q: é?\nA: yes <|im_end|><|im_end|>", 0..8));
     assert_eq!(
@@ -203,11 +139,11 @@ fn a_template_of_the_user_marks_what_is_learned() {
         (vec![" yes <|im_end|><|im_end|>"], vec![std::ops::Range { start: 23, end: 33 }])
     );
     assert_eq!(example.marks.special_tokens, SpecialTokens::Both);
-    let without = run(rows, None, &settings.replace("{{ eos_token }}", ""));
+    let without = run_with(rows, None, &settings.replace("{{ eos_token }}", ""));
     let example = &without.examples()[0];
     assert_eq!((example.text.as_str(), example.marks.control.len()), ("Q: é?\nA: yes <|im_end|>", 0));
     assert!(form(&without.examples).unwrap().is_completion_only);
-    let unmarked = run(rows, None, "{ template: jinja, template_text: '{{ q }}|{{ a }}' }");
+    let unmarked = run_with(rows, None, "{ template: jinja, template_text: '{{ q }}|{{ a }}' }");
     assert_eq!((unmarked.examples()[1].completion.clone(), form(&unmarked.examples).unwrap().has_turns), (0..2, false));
 }
 
@@ -263,7 +199,7 @@ fn further_variables_are_given_and_in_the_key() {
         key(with),
         key("{ template: chat, chat_template_kwargs: { t: a, x: 0.5, n: 1, enable_thinking: false } }")
     );
-    let outcome = run(question, Some(model.path()), with);
+    let outcome = run_with(question, Some(model.path()), with);
     let example = &outcome.examples()[0];
     assert_eq!(
         example.part(example.prompt.clone()),
@@ -277,23 +213,23 @@ fn further_variables_are_given_and_in_the_key() {
 fn what_a_template_refuses_is_named_by_its_row() {
     let gemma = model("gemma2");
     let rows = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n{\"messages\": [{\"role\": \"system\", \"content\": \"a\"}]}\n";
-    let outcome = run(rows, Some(gemma.path()), "{ template: chat }");
+    let outcome = run_with(rows, Some(gemma.path()), "{ template: chat }");
     let expected = "template-refuses: failed to format row 1: the template `default` refuses the conversation: System role not supported";
     assert_eq!(outcome.error(), expected);
-    let outcome = run("{\"text\": \"a\"}\n", Some(gemma.path()), "{ template: chat }");
+    let outcome = run_with("{\"text\": \"a\"}\n", Some(gemma.path()), "{ template: chat }");
     assert!(
         outcome.error().starts_with("missing-column: template `chat` needs the column `messages`"),
         "{}",
         outcome.error()
     );
-    let outcome = run("{\"messages\": [{\"role\": \"user\"}]}\n", Some(gemma.path()), "{ template: chat }");
+    let outcome = run_with("{\"messages\": [{\"role\": \"user\"}]}\n", Some(gemma.path()), "{ template: chat }");
     assert_eq!(outcome.error(), "bad-message: message 0 of row 0 has no `content` and no `tool_calls`");
     let llama = model("llama3");
-    let outcome = run(rows, Some(llama.path()), "{ template: chat }");
+    let outcome = run_with(rows, Some(llama.path()), "{ template: chat }");
     assert!(outcome.error().starts_with("needs-date: failed to format row 0"), "{}", outcome.error());
-    run(rows, Some(llama.path()), "{ template: chat, date: 2024-07-26 }").result.expect("the date is known");
+    run_with(rows, Some(llama.path()), "{ template: chat, date: 2024-07-26 }").result.expect("the date is known");
     std::fs::remove_file(llama.path().join("chat_template.jinja")).unwrap();
-    assert!(run(rows, Some(llama.path()), "{ template: chat }").error().starts_with("no-chat-template: "));
+    assert!(run_with(rows, Some(llama.path()), "{ template: chat }").error().starts_with("no-chat-template: "));
 }
 
 #[test]
@@ -301,7 +237,7 @@ fn thinking_that_the_template_leaves_out_is_counted() {
     let qwen = model("qwen3");
     let rows = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>\nt\n</think>\n\nb"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}
 "#;
-    let outcome = run(&(MESSAGES.replace("<|im_end|>", "") + rows), Some(qwen.path()), "{ template: chat }");
+    let outcome = run_with(&(MESSAGES.replace("<|im_end|>", "") + rows), Some(qwen.path()), "{ template: chat }");
     let examples = outcome.examples();
     assert_eq!((turns(&examples[0]).len(), turns(&examples[1])), (2, vec!["<think>\n\n</think>\n\nd<|im_end|>"]));
     assert_eq!(outcome.fact("turns changed"), Some("1"));
@@ -323,7 +259,7 @@ fn the_bytes_do_not_depend_on_threads_and_have_a_golden_digest() {
         .collect();
     let digest = |n_threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-        pool.install(|| run(&rows, Some(model.path()), "{ template: chat }")).digest()
+        pool.install(|| run_with(&rows, Some(model.path()), "{ template: chat }")).digest()
     };
     let one = digest(1);
     assert_eq!(one, digest(3));
