@@ -1,10 +1,12 @@
 //! The main job through the real binary: `pipelines/alpaca.yaml` on real rows and a real Llama from a hub on loopback.
 //!
 //! Reads what `support/hub.rs` lists from PIPE_TEST_DATA. The model is stories260K, and training is cut to a few optimizer
-//! steps; `just real` runs SmolLM2-135M.
+//! steps; `just real` runs SmolLM2-135M. `xgen` runs it under its own name.
 #![cfg(feature = "stages")]
 
 mod support;
+#[path = "main_job/xgen.rs"]
+mod xgen;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -29,28 +31,31 @@ fn n_requests(hub: &Hub) -> u64 {
     stats["requests"].as_u64().expect("a count")
 }
 
+/// A folder with the pipeline, and a hub.
 struct Job {
     work: tempfile::TempDir,
     hub: Hub,
+    /// Of every command.
+    settings: Vec<String>,
 }
 
 impl Job {
-    fn start(test: &str) -> Option<Self> {
+    /// `settings`: arguments of every command.
+    fn start(test: &str, settings: &[&str]) -> Option<Self> {
         let data = test_data(test)?;
         let work = tempfile::tempdir().expect("a temporary folder");
         let hub = Hub::start(&data, work.path());
         std::fs::create_dir(work.path().join("pipelines")).expect("a folder");
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/alpaca.yaml"));
         std::fs::write(work.path().join("pipelines/alpaca.yaml"), text.expect("the pipeline")).expect("a copy");
-        Some(Job { work, hub })
+        Some(Job { work, hub, settings: settings.iter().map(ToString::to_string).collect() })
     }
 
     fn pipe(&self, command: &str, more: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_pipe"))
             .current_dir(self.work.path())
             .args([command, "pipelines/alpaca.yaml"])
-            .args(["--set", "vars.model=karpathy/stories260K", "--set", "vars.max_length=512"])
-            .args(["--set", "stages.adapter.with.max_steps=4"])
+            .args(&self.settings)
             .args(more)
             .env("HF_ENDPOINT", &self.hub.address)
             .env("HF_HOME", self.work.path().join("hf"))
@@ -90,7 +95,13 @@ impl Job {
 
 #[test]
 fn real_rows_and_a_real_llama_become_an_adapter_once() {
-    let Some(job) = Job::start("real_rows_and_a_real_llama_become_an_adapter_once") else { return };
+    let settings = [
+        ["--set", "vars.model=karpathy/stories260K"],
+        ["--set", "vars.max_length=512"],
+        ["--set", "stages.adapter.with.max_steps=4"],
+    ];
+    let started = Job::start("real_rows_and_a_real_llama_become_an_adapter_once", &settings.concat());
+    let Some(job) = started else { return };
     let printed = job.run(&["--threads", "2"]);
     assert!(printed.contains("7 ran in"), "{printed}");
     assert!(printed.contains("column `text` equals the template in all 2000 rows"), "{printed}");
