@@ -220,9 +220,16 @@ impl Store {
         Ok(())
     }
 
-    /// Digests an external file unless the stage did, and notes how it looks.
+    /// Digests an external file unless the stage did, and notes how it looks. One of an input that lies in this store is a blob here too.
     fn refer(&self, file: &ExternalFile) -> Result<ManifestFile, CacheError> {
         let path = std::path::absolute(&file.path).map_err(CacheError::io("find", &file.path))?;
+        if let Some(digest) =
+            file.digest.as_ref().filter(|digest| is_digest(digest) && self.inner.layout.blob(digest) == path)
+        {
+            // Whoever runs a stage holds its inputs, so the blob stays until this manifest holds it too.
+            let size_bytes = stat(&path)?.size_bytes;
+            return Ok(ManifestFile { digest: digest.clone(), size_bytes, external: None });
+        }
         let Some(path_text) = path.to_str() else {
             return Err(CacheError::BadName { port: file.port.clone(), name: path.to_string_lossy().into_owned() });
         };

@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use pipe_cache::{CacheError, ManifestDraft};
 use pipe_contract::ExternalFile;
 
+use crate::gc::{collect, roots};
 use crate::sandbox::*;
 
 #[test]
@@ -204,6 +205,26 @@ fn a_reference_is_not_copied() {
     );
     let size = sandbox.store.size().expect("sizes");
     assert_eq!((size.blobs.n_files, size.external.n_files, size.external.size_bytes), (0, 1, 7));
+}
+
+#[test]
+fn an_input_that_is_passed_on_is_the_same_blob_and_kept_without_it() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.reopen();
+    let input = publish(&store, FINGERPRINT_2, &[("base", "weights")]).expect("published").manifest;
+    let file = store.artifact(&input, "rows").expect("the port").files["base"].clone();
+    let passed_on = ExternalFile { digest: Some(file.digest), ..external("model", &file.path) };
+    let draft = ManifestDraft { external: vec![passed_on], ..draft(FINGERPRINT) };
+    let manifest = store.publish(store.begin(FINGERPRINT).expect("an attempt"), draft).expect("published").manifest;
+    let size = store.size().expect("sizes");
+    assert_eq!((size.blobs.n_files, size.external.n_files), (1, 0));
+    // Its holds end with it.
+    drop(store);
+
+    collect(&sandbox.store, &roots(&[FINGERPRINT]), None);
+    assert_eq!(sandbox.store.missing(&manifest).expect("looked at"), []);
+    collect(&sandbox.store, &roots(&[]), None);
+    assert_eq!(sandbox.store.missing(&manifest).expect("looked at").len(), 1);
 }
 
 #[test]

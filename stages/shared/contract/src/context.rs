@@ -50,7 +50,7 @@ pub enum StageEvent {
     Fact { name: String, value: String },
 }
 
-/// A file that an output refers to instead of holding it: it stays where it is (a Hugging Face cache, a local folder).
+/// A file that an output refers to instead of holding it: it stays where it is (a Hugging Face cache, a local folder, an input).
 #[derive(Clone, Debug)]
 pub struct ExternalFile {
     /// Output port.
