@@ -3,7 +3,7 @@
 
     python3 -m venv venv && venv/bin/pip install 'torch==2.15.0' 'transformers==5.23.0' 'peft==0.21.2'
     venv/bin/python scripts/make_parity_fixtures.py            # two minutes; rewrites the folders
-    venv/bin/python scripts/make_parity_fixtures.py gpt2 rope  # only these
+    venv/bin/python scripts/make_parity_fixtures.py gpt2 rope  # only these; `tokens` needs the folders of its families
 
 Random models of 2 layers with unit-scale logits, seeded; nothing is downloaded. float32, eager attention, LoRA dropout 0.
 They cover what the architectures differ in:
@@ -18,6 +18,9 @@ They cover what the architectures differ in:
     gemma2        norms with 1 + w before and after, capped scores and logits, a window on the lower layer; PEFT's default
     gemma3        norms of q and k, a rope for each kind of layer, a linear one on the upper; `all-linear`
     gpt2          learned positions, LayerNorm, Conv1D, n_inner; `all-linear` (PEFT's default, c_attn, is among them)
+
+Some folders have `tokens/` too: an adapter with rows of three tokens (`trainable_token_indices`) beside A and B, of the embedding and a
+head of its own (llama, phi3) or of a tied one (gemma2, gpt2), and `tokens.safetensors` with its results.
 
 Beside them rope/frequencies.json: what modeling_rope_utils.py makes of many configs, in both spellings.
 
@@ -44,6 +47,10 @@ Files of a folder (tensor names are PEFT's and transformers' own):
     t_full_wd01.{losses,grad_norms}         20 optimizer steps from the base, packed, as above; weight decay 0.1 on matrices only,
     t_full_wd01.step20.*                    as transformers' Trainer groups parameters; the weights afterwards
 
+    tokens.{logits_row0,loss,grad.*}        tokens.safetensors: adapter `tokens`, documents apart
+    t_tokens.{losses,grad_norms}            20 optimizer steps from it, as t_sched_wd001;
+    t_tokens.step20.*                       the rows of tokens afterwards
+
 The loss is transformers' causal loss: labels shifted by one, mean over the labels that are not -100.
 """
 
@@ -57,7 +64,7 @@ import peft
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 OUT = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "parity"
 VOCAB, HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, POSITIONS = 128, 32, 88, 2, 4, 2, 64
@@ -152,6 +159,8 @@ FAMILIES = {
     "llama": (llama, 11), "qwen2": (qwen2, 12), "llama3": (llama3, 13), "mistral": (mistral, 14), "qwen2_window": (qwen2_window, 15),
     "qwen3": (qwen3, 16), "phi3": (phi3, 17), "gemma2": (gemma2, 18), "gemma3": (gemma3, 19), "gpt2": (gpt2, 20),
 }  # fmt: skip
+
+WITH_TOKENS = ["llama", "phi3", "gemma2", "gpt2"]
 
 
 def sizes():
@@ -270,9 +279,8 @@ def gradients(model, io, packed, prefix, expected, cases):
     return logits.detach()
 
 
-def train(model, io, expected, cases):
+def train(model, io, expected, cases, prefix="t_sched_wd001", start="adapter_init"):
     """20 optimizer steps: linear schedule with 2 warmup steps (so the first has learning rate 0), clipping at 1."""
-    prefix = "t_sched_wd001"
     parameters = list(lora_parameters(model).values())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.999), eps=1e-8, weight_decay=WEIGHT_DECAY)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
@@ -292,7 +300,7 @@ def train(model, io, expected, cases):
     for name, parameter in lora_parameters(model).items():
         expected[f"{prefix}.step{STEPS}.{name}"] = parameter.detach().clone()
     cases[prefix] = {
-        "start": "adapter_init", "packed": True, "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "betas": [0.9, 0.999],
+        "start": start, "packed": True, "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "betas": [0.9, 0.999],
         "eps": 1e-8, "clip": CLIP, "schedule": f"linear, {WARMUP} warm-up of {STEPS} (lr at first step is 0)",
         "batches": f"step s uses batch s%{BATCHES}", "snapshots": [STEPS],
     }  # fmt: skip
@@ -436,6 +444,40 @@ def make(name, describe, seed):
           f"losses {expected['t_sched_wd001.losses'][0]:.4f} -> {expected['t_sched_wd001.losses'][-1]:.4f}")  # fmt: skip
 
 
+def make_tokens(name, describe, seed):
+    """tokens/ and tokens.safetensors of a folder that is there: rows of three tokens, of which the last is in no row of batch 0."""
+    folder = OUT / name
+    model_class, config, _ = describe()
+    base = model_class(config).eval()
+    base.load_state_dict(load_file(folder / "model.safetensors"), strict=not config.tie_word_embeddings)
+    io = load_file(folder / "io.safetensors")
+    seen = io["input_ids"][0].flatten()
+    unseen = next(i for i in range(3, config.vocab_size) if i not in seen)
+    ids = [int(seen[5]), int(seen[40]), unseen]
+    assert len(set(ids)) == 3
+    # The list form means the embedding, and with it a tied head.
+    indices = ids if config.tie_word_embeddings else {"embed_tokens": ids, "lm_head": ids}
+    torch.manual_seed(seed)
+    lora = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM",
+                      trainable_token_indices=indices)  # fmt: skip
+    model = get_peft_model(base, lora).train()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for n, p in lora_parameters(model).items():
+            if "lora_A" not in n:
+                scale = 0.05 if "lora_B" in n else 1 / math.sqrt(p.shape[1])
+                p.copy_(scale * torch.randn(p.shape, generator=generator))
+    save_adapter(model, folder / "tokens")
+    results, cases = {}, {}
+    results["tokens.logits_row0"] = gradients(model, io, True, "tokens", results, cases)[0]
+    train(model, io, results, cases, prefix="t_tokens", start="tokens")
+    # What the other cases show of A and B need not be kept a second time.
+    kept = {k: v.contiguous().clone() for k, v in sorted(results.items()) if "lora_" not in k or ".0." in k and ".grad." in k}
+    save_file(kept, folder / "tokens.safetensors", metadata={"format": "pt"})
+    losses = results["t_tokens.losses"]
+    print(f"{name}: tokens {ids}, losses {losses[0]:.4f} -> {losses[-1]:.4f}, {', '.join(k for k in kept if 'token_adapter' in k)}")
+
+
 def rope_cases():
     """Names, config classes, entries as transformers 5 has them, other fields, and a length at which to look."""
     llama, phi3 = transformers.LlamaConfig, transformers.Phi3Config
@@ -497,10 +539,13 @@ def make_rope():
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    wanted = sys.argv[1:] or [*FAMILIES, "rope"]
+    wanted = sys.argv[1:] or [*FAMILIES, "tokens", "rope"]
     for name in wanted:
         if name == "rope":
             make_rope()
+        elif name == "tokens":
+            for family in WITH_TOKENS:
+                make_tokens(family, *FAMILIES[family])
         else:
             make(name, FAMILIES[name][0], seed=FAMILIES[name][1])
 

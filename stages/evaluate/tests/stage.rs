@@ -133,13 +133,14 @@ fn adapter(model: &Artifact, is_zero: bool) -> (tempfile::TempDir, Artifact) {
         lora_dropout: 0.5,
         use_rslora: false,
         target_modules: targets.clone(),
+        trainable_token_indices: pipe_llm::adapter::TokenIndices::new(),
         fan_in_fan_out: false,
         base_model: None,
         revision: None,
     };
     let program = pipe_llm::Program::new(&load::model_config(model).expect("a config"), &targets).expect("targets");
     let device = device::open(DeviceChoice::Cpu, &[]).expect("a CPU");
-    let mut adapter = Adapter::fresh(config, &program, 1, &device).expect("an adapter");
+    let mut adapter = Adapter::fresh(config, &program, vec![], 1, &device).expect("an adapter");
     for module in adapter.modules.iter_mut().filter(|_| !is_zero) {
         module.b = (module.b.ones_like().expect("ones") * 0.05).expect("scaled");
     }

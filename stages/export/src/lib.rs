@@ -5,13 +5,12 @@
 //! model + adapter --[merge]---> merged    the model's folder with the adapter added into its weights: f32, cast once
 //! ```
 //!
-//! Reading order: [`settings`], [`merged`] (the model folder, sharded), [`probe`] (whether it says the same), [`run`].
+//! Reading order: [`settings`], [`probe`] (whether the merged model says the same), [`run`]. The merge itself is `pipe-llm`'s `rewrite`.
 //!
 //! It deliberately converts no tokenizer and no config: they are copied as they are, but for the dtype. A tokenizer that only this
 //! program has built in is written out.
 
 pub mod error;
-pub mod merged;
 pub mod probe;
 pub mod run;
 pub mod settings;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError};
-use pipe_llm::{Adapter, ModelConfig, Program, load, weights};
+use pipe_llm::new_tokens::NewTokens;
+use pipe_llm::{Adapter, ModelConfig, Program, load, model_folder, rewrite, weights};
 use pipe_tokenizer::xgen;
 
 use crate::error::ExportError;
-use crate::merged;
 use crate::probe::{self, Comparison};
 use crate::settings::{Format, Settings};
 
@@ -58,11 +58,18 @@ impl Export {
         exported.config.revision.clone_from(&self.settings.revision);
         let folder = ctx.output_dir("adapter")?;
         exported.save(&folder)?;
-        write_generated(ctx.input("model")?, &folder)?;
+        let model = ctx.input("model")?;
+        write_generated(model, &folder)?;
+        // Nobody else has the new tokens; and PEFT's `AutoPeftModelForCausalLM` adds as many rows to the base as this tokenizer has tokens.
+        if NewTokens::of(model)?.is_some() {
+            model_folder::copy_tokenizer(model, &folder)?;
+        }
         let artifact = Artifact::from_folder(ArtifactKind::Adapter, &folder)?;
         let back = load::adapter(config, &artifact)?;
         check_same(&exported, &back)?;
-        ctx.fact("adapter", format!("{} modules, r = {}", back.modules.len(), back.config.lora_rank));
+        let n_tokens = back.config.trainable_token_indices.values().map(Vec::len).max();
+        let tokens = n_tokens.map_or_else(String::new, |n_tokens| format!(", {n_tokens} tokens"));
+        ctx.fact("adapter", format!("{} modules, r = {}{tokens}", back.modules.len(), back.config.lora_rank));
         Ok(())
     }
 
@@ -73,14 +80,19 @@ impl Export {
         model: &Artifact,
         adapter: Option<&Adapter>,
     ) -> Result<(), StageError> {
-        let targets: &[String] = adapter.map_or(&[], |a| &a.config.target_modules);
-        let program = Program::new(config, targets)?;
+        let program = match adapter {
+            Some(adapter) => Program::for_adapter(config, &adapter.config)?,
+            None => Program::new(config, &[])?,
+        };
         let files = load::weight_files(model)?;
         weights::check(&program, &files)?;
-        let used = merged::Weights { files: &files, program: &program };
         let folder = ctx.output_dir("merged")?;
-        merged::write(ctx, &self.settings, model, used, adapter, &folder)?;
+        let Settings { dtype, max_shard_size_bytes, .. } = self.settings;
+        model_folder::write_config(model, &folder, dtype)?;
+        model_folder::copy_companions(model, &folder)?;
         write_generated(model, &folder)?;
+        let changes = adapter.map(|adapter| rewrite::merging(adapter, &program)).transpose()?.unwrap_or_default();
+        rewrite::write(ctx, &files, &program, &changes, dtype, max_shard_size_bytes, &folder)?;
         ctx.fact("merged", format!("{} tensors", program.weights.len()));
         let merged = Artifact::from_folder(ArtifactKind::Model, &folder)?;
         report(ctx, probe::compare(ctx, &program, model, adapter, &merged)?);
@@ -117,11 +129,16 @@ fn check_same(ours: &Adapter, back: &Adapter) -> Result<(), ExportError> {
     if ours.config != back.config {
         return Err(ExportError::NotTheSame { why: format!("config {:?} became {:?}", ours.config, back.config) });
     }
+    let bits = |tensor: &candle_core::Tensor| -> Option<Vec<u32>> {
+        let values: Vec<f32> = tensor.flatten_all().and_then(|t| t.to_vec1()).ok()?;
+        Some(values.into_iter().map(f32::to_bits).collect())
+    };
+    for (ours, back) in ours.tokens.iter().zip(&back.tokens) {
+        if ours.path != back.path || bits(&ours.rows) != bits(&back.rows) {
+            return Err(ExportError::NotTheSame { why: format!("the rows of tokens of `{}` differ", ours.path) });
+        }
+    }
     for (ours, back) in ours.modules.iter().zip(&back.modules) {
-        let bits = |tensor: &candle_core::Tensor| -> Option<Vec<u32>> {
-            let values: Vec<f32> = tensor.flatten_all().and_then(|t| t.to_vec1()).ok()?;
-            Some(values.into_iter().map(f32::to_bits).collect())
-        };
         if ours.path != back.path || bits(&ours.a) != bits(&back.a) || bits(&ours.b) != bits(&back.b) {
             return Err(ExportError::NotTheSame { why: format!("the matrices of `{}` differ", ours.path) });
         }

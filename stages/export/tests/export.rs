@@ -66,8 +66,11 @@ fn logits(model: &Path, adapter: Option<&Path>) -> Tensor {
     let config = ModelConfig::from_json(&text(model.join("config.json"))).expect("a config");
     let lora =
         adapter.map(|folder| LoraConfig::from_json(&text(folder.join("adapter_config.json"))).expect("an adapter"));
-    let targets = lora.as_ref().map_or_else(Vec::new, |l| l.target_modules.clone());
-    let program = Program::new(&config, &targets).expect("targets");
+    let program = match &lora {
+        Some(lora) => Program::for_adapter(&config, lora),
+        None => Program::new(&config, &[]),
+    };
+    let program = program.expect("targets");
     let artifact = Artifact::from_folder(ArtifactKind::Model, model).expect("a folder");
     let files = artifact
         .files

@@ -9,7 +9,7 @@
 //! Reading order: [`settings`] (names of LoraConfig and TrainingArguments), [`points`] (when state is saved and evaluated),
 //! [`batches`] (which packs an optimizer step takes), [`evaluation`], [`metrics`], [`curves`] (their pictures), [`state`],
 //! [`chain`] (its digests), [`checkpoint`], [`run`] (a run from its inputs to its outputs), [`training`] (its optimizer steps),
-//! `spot` (parts of a finished run taken again); beside them [`bench`], which measures how fast all that is.
+//! `spot` (parts of a finished run taken again), `tokens` (new ones that nothing would train); beside them [`bench`], which measures how fast all that is.
 //!
 //! It deliberately has no arithmetic: ops, loss and optimizer are `pipe-llm`'s.
 
@@ -27,6 +27,7 @@ pub mod run;
 pub mod settings;
 mod spot;
 pub mod state;
+mod tokens;
 pub mod training;
 
 pub use pipe_llm::parity;

@@ -6,8 +6,10 @@ use candle_core::{Device, Tensor};
 use pipe_contract::{
     Artifact, ArtifactKind, Context, Cpu, KeySettings, OutputPort, Problem, SpotCheck, Stage, StageError,
 };
+use pipe_llm::adapter::TokenIndices;
 use pipe_llm::device;
 use pipe_llm::engine::native::PackShape;
+use pipe_llm::new_tokens::{self, NewTokens};
 use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::program::WeightSpec;
 use pipe_llm::schedule::Schedule;
@@ -25,6 +27,7 @@ use crate::metrics;
 use crate::settings::{self, LoraSettings, Method, Settings, Targets};
 use crate::spot;
 use crate::state::set_values;
+use crate::tokens;
 use crate::training::{Run, n_tokens_planned};
 
 /// `uses: train` with its settings.
@@ -103,6 +106,7 @@ impl Train {
         check_packs(ctx, packs)?;
         let mut trainer = self.trainer(ctx)?;
         warn_of_dropouts(ctx, &trainer.engine.program().config);
+        tokens::tell(ctx, &trainer, packs)?;
         let shuffle_seed = self.settings.is_shuffled.then_some(self.settings.seed);
         let batches = Batches::new(
             packs.n_packs(),
@@ -128,7 +132,9 @@ impl Train {
             Method::Lora(lora) => self.lora(ctx, lora, &config, &device)?,
             Method::Full { .. } if ctx.inputs.contains_key("adapter") => return Err(TrainError::AdapterWithFull.into()),
             Method::Full { freeze } => {
-                (self.engine(model, Program::full(&config, freeze)?, &device)?, Trained::Weights)
+                let mut engine = self.engine(model, Program::full(&config, freeze)?, &device)?;
+                new_tokens::begin_rows(model, &mut engine)?;
+                (engine, Trained::Weights)
             }
         };
         let settings = &self.settings;
@@ -174,14 +180,17 @@ impl Train {
     ) -> Result<(Engine, Trained), StageError> {
         let start = ctx.inputs.get("adapter");
         let targets = targets(&settings.target_modules, config, start.is_some())?;
+        let tokens = new_tokens::indices(config, &token_ids(ctx, settings)?);
         let lora = match start {
-            None => fresh_config(settings, targets),
-            Some(adapter) => start_config(settings, &targets, adapter)?,
+            None => fresh_config(settings, targets, tokens),
+            Some(adapter) => start_config(settings, &targets, &tokens, adapter)?,
         };
-        let program = Program::new(config, &lora.target_modules)?;
-        let engine = self.engine(ctx.input("model")?, program, device)?;
+        let program = Program::for_adapter(config, &lora)?;
+        let model = ctx.input("model")?;
+        let rows = if start.is_none() { new_tokens::adapter_rows(model, &program)? } else { vec![] };
+        let engine = self.engine(model, program, device)?;
         let adapter = match start {
-            None => Adapter::fresh(lora, engine.program(), self.settings.seed, device)?,
+            None => Adapter::fresh(lora, engine.program(), rows, self.settings.seed, device)?,
             Some(artifact) => load::adapter_with(lora, artifact, engine.program(), device)?,
         };
         Ok((engine, Trained::Adapter(adapter)))
@@ -205,13 +214,22 @@ fn targets(targets: &Targets, config: &ModelConfig, has_start: bool) -> Result<V
     }
 }
 
-fn fresh_config(lora: &LoraSettings, target_modules: Vec<String>) -> LoraConfig {
+/// The tokens that get rows: those of the settings, or the new ones of the model.
+fn token_ids(ctx: &Context<'_>, settings: &LoraSettings) -> Result<Vec<u32>, StageError> {
+    match &settings.trainable_token_indices {
+        Some(ids) => Ok(ids.clone()),
+        None => Ok(NewTokens::of(ctx.input("model")?)?.map_or_else(Vec::new, |new| new.ids())),
+    }
+}
+
+fn fresh_config(lora: &LoraSettings, target_modules: Vec<String>, trainable_token_indices: TokenIndices) -> LoraConfig {
     LoraConfig {
         lora_rank: lora.lora_rank,
         lora_alpha: lora.lora_alpha,
         lora_dropout: lora.lora_dropout,
         use_rslora: lora.use_rslora,
         target_modules,
+        trainable_token_indices,
         // Set for the model's matrices with the adapter's own.
         fan_in_fan_out: false,
         // The model's name is not part of its content, and no path of this machine belongs into an artifact.
@@ -221,13 +239,19 @@ fn fresh_config(lora: &LoraSettings, target_modules: Vec<String>) -> LoraConfig 
 }
 
 /// The config of the adapter to start from, with our dropout; what `lora:` says must agree with it.
-fn start_config(lora: &LoraSettings, targets: &[String], adapter: &Artifact) -> Result<LoraConfig, StageError> {
+fn start_config(
+    lora: &LoraSettings,
+    targets: &[String],
+    tokens: &TokenIndices,
+    adapter: &Artifact,
+) -> Result<LoraConfig, StageError> {
     let start = load::lora_config(adapter)?;
     let facts = [
         ("r", lora.lora_rank.to_string(), start.lora_rank.to_string()),
         ("lora_alpha", lora.lora_alpha.to_string(), start.lora_alpha.to_string()),
         ("use_rslora", lora.use_rslora.to_string(), start.use_rslora.to_string()),
         ("target_modules", format!("{targets:?}"), format!("{:?}", start.target_modules)),
+        ("trainable_token_indices", format!("{tokens:?}"), format!("{:?}", start.trainable_token_indices)),
     ];
     for (field, ours, theirs) in facts {
         if lora.given.contains(&field) && ours != theirs {
@@ -255,7 +279,11 @@ fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &Pac
     let n_trainable: usize = trainer.parameters().iter().map(|p| p.tensor.elem_count()).sum();
     // An adapter comes on top of the model's own.
     let (n_all, place) = match trainer.adapter() {
-        Some(adapter) => (n_all + n_trainable, format!("{} modules", adapter.modules.len())),
+        Some(adapter) => {
+            let n_tokens = adapter.config.trainable_token_indices.values().map(Vec::len).max().unwrap_or(0);
+            let tokens = if n_tokens == 0 { String::new() } else { format!(" and {n_tokens} tokens") };
+            (n_all + n_trainable, format!("{} modules{tokens}", adapter.modules.len()))
+        }
         None => (n_all, format!("{} of {} tensors", program.trained.len(), program.weights.len())),
     };
     ctx.log(format!(

@@ -77,6 +77,8 @@ pub struct LoraSettings {
     pub use_rslora: bool,
     /// Modules that get an adapter.
     pub target_modules: Targets,
+    /// Tokens that get rows of their own, rising; `None`: the new tokens of the model.
+    pub trainable_token_indices: Option<Vec<u32>>,
     /// The fields that are not at their default: an adapter to start from must agree with them.
     pub given: Vec<&'static str>,
 }
@@ -197,6 +199,7 @@ fn read_lora(reader: &mut Reader) -> LoraSettings {
         lora_dropout: reader.float("lora_dropout", 0.0, 0.0..=0.99),
         use_rslora: reader.bool("use_rslora", false),
         target_modules: read_targets(reader),
+        trainable_token_indices: read_token_indices(reader),
         given: Vec::new(),
     };
     // By value, not by whether it was written: a default written down means what leaving it out means.
@@ -205,6 +208,7 @@ fn read_lora(reader: &mut Reader) -> LoraSettings {
         ("lora_alpha", lora.lora_alpha != 8.0),
         ("use_rslora", lora.use_rslora),
         ("target_modules", lora.target_modules != Targets::Default),
+        ("trainable_token_indices", lora.trainable_token_indices.is_some()),
     ];
     lora.given = is_given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
     lora
@@ -228,6 +232,24 @@ fn read_targets(reader: &mut Reader) -> Targets {
     let listed = names.iter().cloned().map(KeyValue::Text).collect();
     reader.record_key("target_modules", KeyValue::List(listed));
     Targets::Named(names)
+}
+
+/// The order of ids has no meaning. An empty list asks for none, also not for the model's new tokens.
+fn read_token_indices(reader: &mut Reader) -> Option<Vec<u32>> {
+    const NAME: &str = "trainable_token_indices";
+    let words = reader.words(NAME)?;
+    reader.not_in_key(NAME);
+    let ids: Option<Vec<u32>> = words.iter().map(|word| word.parse().ok()).collect();
+    let Some(mut ids) = ids else {
+        let message = format!("`{NAME}` is a list of token ids, whole numbers from 0 on");
+        let help = "leave it out to train the tokens that `extend` gave the model";
+        reader.problem(NAME, ProblemKind::WrongType, message, Some(help.into()));
+        return None;
+    };
+    ids.sort_unstable();
+    ids.dedup();
+    reader.record_key(NAME, KeyValue::List(ids.iter().map(|&id| KeyValue::Int(i64::from(id))).collect()));
+    Some(ids)
 }
 
 /// The split of an optimizer step into micro-batches does not change its bits, so only their product is in the key.

@@ -1,11 +1,13 @@
 //! LoRA adapters: their config, their first values, and PEFT's folder of them.
 //!
 //! ```text
-//! adapter_config.json  +  adapter_model.safetensors  <->  LoraConfig + modules (path, A (r, in), B (out, r))
+//! adapter_config.json  +  adapter_model.safetensors  <->  LoraConfig + modules (path, A (r, in), B (out, r)) + rows of tokens (n, C)
 //! ```
 //!
 //! Names and fields as PEFT writes them (`peft/tuners/lora/config.py`, `peft/utils/save_and_load.py`): tensors are called
-//! `base_model.model.<module path>.lora_A.weight`, and every field that changes the arithmetic is honoured or refused.
+//! `base_model.model.<module path>.lora_A.weight`, and every field that changes the arithmetic is honoured or refused. Rows of tokens
+//! (`peft/tuners/trainable_tokens/layer.py`) are called `<module path>.token_adapter.trainable_tokens_delta`, and are no difference in spite of
+//! that name: they stand in the place of the matrix's rows. A tied head has none of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,10 +17,18 @@ use pipe_kernels::random::Stream;
 use serde_json::{Map, Value, json};
 
 use crate::error::LlmError;
-use crate::program::{AdaptedModule, Program};
+use crate::program::{AdaptedModule, Program, TrainedTokens};
 
 /// What PEFT prefixes module paths with.
 const PREFIX: &str = "base_model.model.";
+
+/// The input embedding in `trainable_token_indices`, whatever the family calls it.
+pub const EMBEDDING: &str = "embed_tokens";
+/// The head in `trainable_token_indices`.
+pub const HEAD: &str = "lm_head";
+
+/// The tokens that an adapter has rows of: the last part of a module's path to token ids.
+pub type TokenIndices = BTreeMap<String, Vec<u32>>;
 
 /// The settings of an adapter that its folder carries.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +43,8 @@ pub struct LoraConfig {
     pub use_rslora: bool,
     /// Last parts of the adapted modules' paths, sorted.
     pub target_modules: Vec<String>,
+    /// Tokens with rows of their own in the embedding and the head; empty where there are none.
+    pub trainable_token_indices: TokenIndices,
     /// Whether the adapted modules store `[in, out]` (GPT-2's `Conv1D`). It follows from the model, whatever a file says: PEFT sets it right too.
     pub fan_in_fan_out: bool,
     /// Hub id of the base, `None` for a local folder.
@@ -44,7 +56,12 @@ pub struct LoraConfig {
 impl LoraConfig {
     /// The same for the matrices of a program.
     fn of(self, program: &Program) -> Self {
-        LoraConfig { fan_in_fan_out: program.config.architecture.fan_in_fan_out(), ..self }
+        let name = |path: &str| path.rsplit('.').next().unwrap_or_default().to_string();
+        LoraConfig {
+            fan_in_fan_out: program.config.architecture.fan_in_fan_out(),
+            trainable_token_indices: program.tokens.iter().map(|t| (name(&t.path), t.ids.clone())).collect(),
+            ..self
+        }
     }
 
     /// What B A is multiplied by.
@@ -65,21 +82,39 @@ pub struct LoraModule {
     pub b: Tensor,
 }
 
-/// An adapter for a [`Program`]: modules in the order of [`Program::adapted`].
+/// Rows that stand in the place of those of a matrix over the vocabulary, f32.
+#[derive(Clone, Debug)]
+pub struct TokenRows {
+    /// Full path of the matrix's module.
+    pub path: String,
+    /// (n, C), in the order of the program's ids.
+    pub rows: Tensor,
+}
+
+/// An adapter for a [`Program`]: modules in the order of [`Program::adapted`], rows in that of [`Program::tokens`].
 #[derive(Clone, Debug)]
 pub struct Adapter {
     /// Its settings.
     pub config: LoraConfig,
     /// Its matrices.
     pub modules: Vec<LoraModule>,
+    /// Its rows of tokens.
+    pub tokens: Vec<TokenRows>,
 }
 
 impl Adapter {
-    /// A fresh adapter: A uniform in ±1/sqrt(in) (`kaiming_uniform_(a=sqrt(5))`), B zero, so it changes nothing yet.
+    /// A fresh adapter: A uniform in ±1/sqrt(in) (`kaiming_uniform_(a=sqrt(5))`), B zero, so it changes nothing yet. `rows`: the first
+    /// values of each of [`Program::tokens`], (n, C) row-major, as `new_tokens` makes them.
     ///
     /// # Errors
     /// When a tensor cannot be put on `device`.
-    pub fn fresh(config: LoraConfig, program: &Program, seed: u64, device: &Device) -> Result<Self, LlmError> {
+    pub fn fresh(
+        config: LoraConfig,
+        program: &Program,
+        rows: Vec<Vec<f32>>,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, LlmError> {
         let config = config.of(program);
         let rank = config.lora_rank;
         let module = |adapted: &AdaptedModule| -> Result<LoraModule, LlmError> {
@@ -94,7 +129,13 @@ impl Adapter {
             })
         };
         let modules = program.adapted.iter().map(module).collect::<Result<_, _>>()?;
-        Ok(Adapter { config, modules })
+        assert_eq!(rows.len(), program.tokens.len(), "there are rows for each matrix");
+        let token_rows = |(tokens, rows): (&TrainedTokens, Vec<f32>)| -> Result<TokenRows, LlmError> {
+            let shape = tokens_shape(program, tokens);
+            Ok(TokenRows { path: tokens.path.clone(), rows: Tensor::from_vec(rows, &shape, device)? })
+        };
+        let tokens = program.tokens.iter().zip(rows).map(token_rows).collect::<Result<_, _>>()?;
+        Ok(Adapter { config, modules, tokens })
     }
 
     /// The adapter in `weights` (the path of an `adapter_model.safetensors`) with the config already read.
@@ -129,10 +170,15 @@ impl Adapter {
                 b: take(b_name, [adapted.n_out, config.lora_rank])?,
             });
         }
+        let mut token_rows = Vec::new();
+        for tokens in &program.tokens {
+            let rows = take(token_rows_name(&tokens.path), tokens_shape(program, tokens))?;
+            token_rows.push(TokenRows { path: tokens.path.clone(), rows });
+        }
         let mut unexpected: Vec<&String> = tensors.keys().collect();
         unexpected.sort();
         match unexpected.first() {
-            None => Ok(Adapter { config, modules }),
+            None => Ok(Adapter { config, modules, tokens: token_rows }),
             Some(name) => Err(adapter_error(format!("has the tensor `{name}`, which this model has no place for"))),
         }
     }
@@ -151,6 +197,9 @@ impl Adapter {
             tensors.insert(a_name, module.a.to_device(&Device::Cpu)?);
             tensors.insert(b_name, module.b.to_device(&Device::Cpu)?);
         }
+        for tokens in &self.tokens {
+            tensors.insert(token_rows_name(&tokens.path), tokens.rows.to_device(&Device::Cpu)?);
+        }
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
         let bytes = safetensors::serialize(tensors.iter(), Some(metadata))
             .map_err(|e| LlmError::Weights { file: "adapter_model.safetensors".into(), why: e.to_string() })?;
@@ -158,7 +207,7 @@ impl Adapter {
         std::fs::write(&path, bytes).map_err(|e| LlmError::io("write", &path, e))
     }
 
-    /// Whether every B is zero: an adapter that changes nothing.
+    /// Whether every B is zero: an adapter that changes no linear module.
     ///
     /// # Errors
     /// When a tensor cannot be read back from its device.
@@ -175,6 +224,15 @@ impl Adapter {
 /// PEFT's names of A and B of a module.
 pub fn tensor_names(path: &str) -> (String, String) {
     (format!("{PREFIX}{path}.lora_A.weight"), format!("{PREFIX}{path}.lora_B.weight"))
+}
+
+/// PEFT's name of the rows of tokens of a module.
+pub fn token_rows_name(path: &str) -> String {
+    format!("{PREFIX}{path}.token_adapter.trainable_tokens_delta")
+}
+
+fn tokens_shape(program: &Program, tokens: &TrainedTokens) -> [usize; 2] {
+    [tokens.ids.len(), program.config.hidden_size]
 }
 
 fn adapter_error(why: impl Into<String>) -> LlmError {
@@ -217,6 +275,7 @@ impl LoraConfig {
             lora_dropout: lora_dropout.unwrap_or(0.0),
             use_rslora: field(&fields, "use_rslora", "true or false", Value::as_bool)?.unwrap_or(false),
             target_modules: target_modules(&fields)?,
+            trainable_token_indices: token_indices(&fields)?,
             fan_in_fan_out: field(&fields, "fan_in_fan_out", "true or false", Value::as_bool)?.unwrap_or(false),
             base_model: text("base_model_name_or_path")?,
             revision: text("revision")?,
@@ -225,10 +284,10 @@ impl LoraConfig {
         Ok(config)
     }
 
-    /// The fields every PEFT since 0.10 knows, sorted.
+    /// The fields every PEFT since 0.10 knows, sorted, and `trainable_token_indices` (0.15) where it is used.
     pub fn to_json(&self) -> Value {
         let alpha = if self.lora_alpha.fract() == 0.0 { json!(self.lora_alpha as i64) } else { json!(self.lora_alpha) };
-        let entries = json!({
+        let mut entries = json!({
             "alpha_pattern": {}, "auto_mapping": null, "base_model_name_or_path": self.base_model, "bias": "none",
             "fan_in_fan_out": self.fan_in_fan_out, "inference_mode": true, "init_lora_weights": true, "layer_replication": null,
             "layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": alpha,
@@ -237,6 +296,9 @@ impl LoraConfig {
             "revision": self.revision, "target_modules": self.target_modules, "task_type": "CAUSAL_LM",
             "use_dora": false, "use_rslora": self.use_rslora,
         });
+        if !self.trainable_token_indices.is_empty() {
+            entries["trainable_token_indices"] = json!(self.trainable_token_indices);
+        }
         entries
     }
 }
@@ -272,6 +334,23 @@ fn target_modules(fields: &Map<String, Value>) -> Result<Vec<String>, LlmError> 
     }
 }
 
+/// A list of ids, of the input embedding, or a mapping of modules to such lists.
+fn token_indices(fields: &Map<String, Value>) -> Result<TokenIndices, LlmError> {
+    let ids = |value: &Value| -> Option<Vec<u32>> {
+        let ids = value.as_array()?.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
+        ids.collect()
+    };
+    let indices =
+        field(fields, "trainable_token_indices", "a list of token ids, or a mapping of modules to them", |v| {
+            match v {
+                Value::Object(modules) => modules.iter().map(|(name, v)| Some((name.clone(), ids(v)?))).collect(),
+                // An empty list asks for nothing.
+                list => ids(list).map(|ids| if ids.is_empty() { vec![] } else { vec![(EMBEDDING.to_string(), ids)] }),
+            }
+        })?;
+    Ok(indices.unwrap_or_default().into_iter().collect())
+}
+
 /// A field we do not compute may only have the value that turns it off.
 fn refuse_unsupported(fields: &Map<String, Value>) -> Result<(), LlmError> {
     const READ: &[&str] = &[
@@ -281,6 +360,7 @@ fn refuse_unsupported(fields: &Map<String, Value>) -> Result<(), LlmError> {
         "lora_dropout",
         "use_rslora",
         "target_modules",
+        "trainable_token_indices",
         "fan_in_fan_out",
         "base_model_name_or_path",
         "revision",
@@ -320,6 +400,7 @@ mod tests {
             lora_dropout: 0.05,
             use_rslora: false,
             target_modules: vec!["q_proj".into(), "v_proj".into()],
+            trainable_token_indices: TokenIndices::new(),
             fan_in_fan_out: false,
             base_model: Some("owner/name".into()),
             revision: None,
@@ -330,6 +411,23 @@ mod tests {
     fn a_config_reads_back_what_it_wrote() {
         let text = config().to_json().to_string();
         assert_eq!(LoraConfig::from_json(&text).expect("our own"), config());
+    }
+
+    #[test]
+    fn tokens_are_a_list_or_a_mapping() {
+        let read = |value: Value| {
+            let mut fields = config().to_json();
+            fields["trainable_token_indices"] = value;
+            LoraConfig::from_json(&fields.to_string()).expect("known forms")
+        };
+        let both: TokenIndices = [(EMBEDDING.into(), vec![7, 3]), (HEAD.into(), vec![7, 3])].into();
+        assert_eq!(read(json!([7, 3])).trainable_token_indices, [(EMBEDDING.into(), vec![7, 3])].into());
+        let config = read(json!({"embed_tokens": [7, 3], "lm_head": [7, 3]}));
+        assert_eq!(config.trainable_token_indices, both);
+        assert_eq!(LoraConfig::from_json(&config.to_json().to_string()).expect("our own"), config);
+        for none in [json!([]), Value::Null, json!({})] {
+            assert_eq!(read(none).trainable_token_indices, TokenIndices::new());
+        }
     }
 
     #[test]
@@ -349,6 +447,8 @@ mod tests {
             ("lora_dropout", json!(1.5)),
             ("use_rslora", json!("true")),
             ("r", json!(0)),
+            ("trainable_token_indices", json!([-1])),
+            ("trainable_token_indices", json!({"embed_tokens": 5})),
         ] {
             let mut fields = config().to_json();
             fields[name] = value;

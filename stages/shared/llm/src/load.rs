@@ -78,7 +78,7 @@ pub fn training_engine(
 /// As [`lora_config`] and [`Adapter::load`].
 pub fn adapter(config: &ModelConfig, adapter: &Artifact) -> Result<Adapter, StageError> {
     let lora = lora_config(adapter)?;
-    let program = Program::new(config, &lora.target_modules)?;
+    let program = Program::for_adapter(config, &lora)?;
     adapter_with(lora, adapter, &program, &Device::Cpu)
 }
 
@@ -106,8 +106,11 @@ pub fn engine_and_adapter(
 ) -> Result<(CandleEngine, Option<Adapter>), StageError> {
     let config = model_config(model)?;
     let lora = adapter.map(lora_config).transpose()?;
-    let targets: &[String] = lora.as_ref().map_or(&[], |lora| &lora.target_modules);
-    let engine = engine(model, Program::new(&config, targets)?, device)?;
+    let program = match &lora {
+        Some(lora) => Program::for_adapter(&config, lora)?,
+        None => Program::new(&config, &[])?,
+    };
+    let engine = engine(model, program, device)?;
     let Some((artifact, lora)) = adapter.zip(lora) else { return Ok((engine, None)) };
     let adapter = adapter_with(lora, artifact, engine.program(), device)?;
     Ok((engine, Some(adapter)))

@@ -5,16 +5,18 @@ use std::path::Path;
 
 use pipe_contract::Artifact;
 use safetensors::{Dtype, View};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::LlmError;
+
+const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// Files that are copied as they are.
 const COMPANIONS: &[&str] = &[
     "added_tokens.json",
     "chat_template.json",
     "chat_template.jinja",
-    "generation_config.json",
+    GENERATION_CONFIG,
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -31,7 +33,19 @@ pub const MAX_SHARD_SIZE_BYTES: u64 = 5_000_000_000;
 /// # Errors
 /// A file that cannot be copied.
 pub fn copy_companions(model: &Artifact, folder: &Path) -> Result<(), LlmError> {
-    for name in COMPANIONS {
+    copy(model, folder, COMPANIONS.iter())
+}
+
+/// The same without the generation config, for a folder that is no model.
+///
+/// # Errors
+/// A file that cannot be copied.
+pub fn copy_tokenizer(model: &Artifact, folder: &Path) -> Result<(), LlmError> {
+    copy(model, folder, COMPANIONS.iter().filter(|name| **name != GENERATION_CONFIG))
+}
+
+fn copy<'n>(model: &Artifact, folder: &Path, names: impl Iterator<Item = &'n &'static str>) -> Result<(), LlmError> {
+    for name in names {
         if let Some(path) = model.get(name) {
             let to = folder.join(name);
             std::fs::copy(path, &to).map_err(|e| LlmError::io("copy", &to, e))?;
@@ -45,12 +59,8 @@ pub fn copy_companions(model: &Artifact, folder: &Path) -> Result<(), LlmError> 
 /// # Errors
 /// No such file, one that is not a JSON object, one that cannot be written.
 pub fn write_config(model: &Artifact, folder: &Path, dtype: Option<Dtype>) -> Result<(), LlmError> {
-    let name = "config.json";
-    let path = model.get(name).ok_or_else(|| LlmError::config("", "is missing"))?;
-    let text = std::fs::read_to_string(path).map_err(|e| LlmError::io("read", path, e))?;
-    let value = serde_json::from_str(&text).map_err(|source| LlmError::ConfigSyntax { source })?;
-    let Value::Object(mut config) = value else { return Err(LlmError::config("", "is not a JSON object")) };
-    if let Some(dtype) = dtype {
+    edit_config(model, folder, |config| {
+        let Some(dtype) = dtype else { return };
         let name = match dtype {
             Dtype::F16 => "float16",
             Dtype::BF16 => "bfloat16",
@@ -59,7 +69,24 @@ pub fn write_config(model: &Artifact, folder: &Path, dtype: Option<Dtype>) -> Re
         // transformers 4 reads `torch_dtype`, transformers 5 `dtype`.
         let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         config.insert(key.into(), name.into());
-    }
+    })
+}
+
+/// Writes `config.json` of `model` into `folder`, with what `edit` changes.
+///
+/// # Errors
+/// As [`write_config`].
+pub fn edit_config(
+    model: &Artifact,
+    folder: &Path,
+    edit: impl FnOnce(&mut Map<String, Value>),
+) -> Result<(), LlmError> {
+    let name = "config.json";
+    let path = model.get(name).ok_or_else(|| LlmError::config("", "is missing"))?;
+    let text = std::fs::read_to_string(path).map_err(|e| LlmError::io("read", path, e))?;
+    let value = serde_json::from_str(&text).map_err(|source| LlmError::ConfigSyntax { source })?;
+    let Value::Object(mut config) = value else { return Err(LlmError::config("", "is not a JSON object")) };
+    edit(&mut config);
     write_json(&folder.join(name), &Value::Object(config))
 }
 

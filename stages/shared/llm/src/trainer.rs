@@ -35,7 +35,7 @@ pub struct StepReport {
 /// What is trained.
 #[derive(Clone, Debug)]
 pub enum Trained {
-    /// The matrices of an adapter; the model is frozen.
+    /// The matrices of an adapter, and its rows of tokens; the model is frozen.
     Adapter(Adapter),
     /// The weights that [`crate::Program::trained`] names; the engine holds them.
     Weights,
@@ -58,7 +58,7 @@ pub struct Trainer {
 }
 
 /// How far the gate on gradients has got: weights and B must have a gradient at the first optimizer step, A from the first
-/// one after B has moved (with B = 0, A's gradient is exactly zero).
+/// one after B has moved (with B = 0, A's gradient is exactly zero). Rows of tokens may be without one for as long as no pack has these tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GateState {
@@ -157,9 +157,12 @@ impl Trainer {
             return Ok(());
         }
         let adapter_is_fresh = self.adapter().map(Adapter::is_zero).transpose()?.unwrap_or(false);
+        let n_matrices = 2 * self.engine.program().adapted.len();
+        let rows = n_matrices..n_matrices + self.engine.program().tokens.len();
         for (parameter_idx, (parameter, gradient)) in self.parameters().iter().zip(gradients).enumerate() {
             // A and B alternate in an adapter. While B is zero, A's gradient is zero by its nature.
-            let may_be_zero = adapter_is_fresh && parameter_idx.is_multiple_of(2);
+            let is_a = parameter_idx < n_matrices && parameter_idx.is_multiple_of(2);
+            let may_be_zero = (adapter_is_fresh && is_a) || rows.contains(&parameter_idx);
             if !may_be_zero && gradient.iter().all(|g| *g == 0.0) {
                 return Err(no_gradient(&parameter.name));
             }
@@ -170,11 +173,11 @@ impl Trainer {
 }
 
 fn parameters<'t>(engine: &'t Engine, trained: &'t Trained) -> Vec<Parameter<'t>> {
-    let matrix = |path: &str, which: &str, tensor: &'t Tensor| Parameter { name: format!("{path}.{which}"), tensor };
+    let named = |path: &str, which: &str, tensor: &'t Tensor| Parameter { name: format!("{path}.{which}"), tensor };
     match trained {
         Trained::Adapter(adapter) => {
-            let both = adapter.modules.iter().flat_map(|m| [matrix(&m.path, "A", &m.a), matrix(&m.path, "B", &m.b)]);
-            both.collect()
+            let both = adapter.modules.iter().flat_map(|m| [named(&m.path, "A", &m.a), named(&m.path, "B", &m.b)]);
+            both.chain(adapter.tokens.iter().map(|tokens| named(&tokens.path, "tokens", &tokens.rows))).collect()
         }
         Trained::Weights => {
             let program = engine.program();
@@ -189,7 +192,10 @@ fn parameters<'t>(engine: &'t Engine, trained: &'t Trained) -> Vec<Parameter<'t>
 
 fn slots<'t>(engine: &'t mut Engine, trained: &'t mut Trained) -> Vec<&'t mut Tensor> {
     match trained {
-        Trained::Adapter(adapter) => adapter.modules.iter_mut().flat_map(|m| [&mut m.a, &mut m.b]).collect(),
+        Trained::Adapter(Adapter { modules, tokens, .. }) => {
+            let both = modules.iter_mut().flat_map(|m| [&mut m.a, &mut m.b]);
+            both.chain(tokens.iter_mut().map(|tokens| &mut tokens.rows)).collect()
+        }
         Trained::Weights => engine.trained_mut(),
     }
 }

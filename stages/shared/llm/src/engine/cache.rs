@@ -97,7 +97,7 @@ impl CandleEngine {
             extension.ids = ids.as_deref().unwrap_or(extension.ids);
         }
         let rows = self.rows(cache, &extensions)?;
-        let pass = self.pass(adapter, &rows, None);
+        let pass = self.pass(adapter, &rows, None)?;
         let mut tape = self.empty_tape();
         let mut layer_idx = 0;
         for (op_idx, op) in self.program().ops.iter().enumerate() {
@@ -119,8 +119,8 @@ impl CandleEngine {
         }
         let last: Vec<u32> = rows.documents.iter().map(|rows| rows.end as u32 - 1).collect();
         let last = Tensor::new(last.as_slice(), self.device())?;
-        let (input, weight, cap) = self.head_op();
-        Ok(head::logits(&tape.value(input).index_select(&last, 0)?, &self.weights()[weight], cap)?)
+        let (input, head) = self.head_op(&pass);
+        Ok(head::logits(&tape.value(input).index_select(&last, 0)?, head)?)
     }
 
     /// All ids of a sequence that these tokens make long, if it was not: what was cached of it is forgotten.

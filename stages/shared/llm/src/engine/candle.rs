@@ -13,11 +13,12 @@ use crate::adapter::Adapter;
 use crate::error::LlmError;
 use crate::ops::attention::{self, Documents, Heads};
 use crate::ops::dropout::Dropout;
-use crate::ops::head::{self, Wanted};
+use crate::ops::head::{self, Head, Wanted};
 use crate::ops::linear::{self, LowRank};
 use crate::ops::rope::{self, Direction, Positions, RopeTable};
+use crate::ops::tokens::TokenRows;
 use crate::ops::{embedding, gated_mlp, gelu, layer_norm, rms_norm, slice};
-use crate::program::{AdaptedIdx, Layout, Liveness, Op, Program, Rows, ValueIdx, WeightIdx};
+use crate::program::{AdaptedIdx, Layout, Liveness, Op, ParameterIdx, Program, Rows, ValueIdx, WeightIdx};
 use crate::sequence::Sequence;
 
 /// A model ready to run.
@@ -43,6 +44,8 @@ pub(super) struct Tape {
 /// What a pass is about, and what of it the ops make once: masks, cosines and sines.
 pub(super) struct Pass<'a> {
     adapter: Option<&'a Adapter>,
+    /// The adapter's rows of tokens, as in [`Program::tokens`].
+    tokens: Vec<TokenRows>,
     sequence: &'a Sequence,
     documents: Documents<'a>,
     /// One per rope of the config.
@@ -53,12 +56,11 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     /// Which rows of an embedding: (T).
-    fn ids(&self, rows: Rows, device: &Device) -> candle_core::Result<Tensor> {
-        let ids = match rows {
+    fn ids(&self, rows: Rows) -> &[u32] {
+        match rows {
             Rows::Tokens => &self.sequence.input_ids,
             Rows::Positions => &self.sequence.position_ids,
-        };
-        Tensor::new(ids.as_slice(), device)
+        }
     }
 
     /// The input of an adapter.
@@ -132,9 +134,10 @@ impl CandleEngine {
     /// # Errors
     /// A document longer than the engine was made for; a failing tensor operation.
     pub fn logits(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<Tensor, LlmError> {
-        let tape = self.forward(&self.pass(adapter, sequence, None), false)?;
-        let (input, weight, cap) = self.head_op();
-        Ok(head::logits(tape.value(input), &self.weights[weight], cap)?)
+        let pass = self.pass(adapter, sequence, None)?;
+        let tape = self.forward(&pass, false)?;
+        let (input, head) = self.head_op(&pass);
+        Ok(head::logits(tape.value(input), head)?)
     }
 
     /// The loss of the supervised tokens, without dropout.
@@ -142,8 +145,9 @@ impl CandleEngine {
     /// # Errors
     /// As [`CandleEngine::logits`].
     pub fn loss(&self, adapter: Option<&Adapter>, sequence: &Sequence) -> Result<LossSum, LlmError> {
-        let tape = self.forward(&self.pass(adapter, sequence, None), false)?;
-        Ok(self.head(&tape, sequence, Wanted::default())?.loss_sum)
+        let pass = self.pass(adapter, sequence, None)?;
+        let tape = self.forward(&pass, false)?;
+        Ok(self.head(&tape, &pass, Wanted::default())?.loss_sum)
     }
 
     /// The loss, and its gradients added to `gradients`.
@@ -157,15 +161,23 @@ impl CandleEngine {
         dropout: Option<DropoutKey>,
         gradients: &mut GradientSum,
     ) -> Result<LossSum, LlmError> {
-        let pass = self.pass(adapter, sequence, dropout);
+        let pass = self.pass(adapter, sequence, dropout)?;
         let mut tape = self.forward(&pass, true)?;
-        let (input, weight, _) = self.head_op();
+        let (input, _) = self.head_op(&pass);
+        let (_, weight) = self.program.vocabulary_weights();
         let parameter = self.program.parameter_of(weight);
-        let wanted = Wanted { input: self.liveness.needs_gradient[input], weight: parameter.is_some() };
+        let rows_parameter = self.tokens(&pass, weight).map(|(parameter, _)| parameter);
+        let wanted = Wanted {
+            input: self.liveness.needs_gradient[input],
+            weight: parameter.is_some(),
+            rows: rows_parameter.is_some(),
+        };
         let started = Instant::now();
-        let output = self.head(&tape, sequence, wanted)?;
-        if let (Some(parameter), Some(d_weight)) = (parameter, output.d_weight) {
-            gradients.add(parameter, d_weight)?;
+        let output = self.head(&tape, &pass, wanted)?;
+        for (parameter, gradient) in [(parameter, output.d_weight), (rows_parameter, output.d_rows)] {
+            if let (Some(parameter), Some(gradient)) = (parameter, gradient) {
+                gradients.add(parameter, gradient)?;
+            }
         }
         self.clock.took("head", started);
         tape.values[input] = None;
@@ -234,18 +246,25 @@ impl CandleEngine {
         Tape { values: vec![None; self.program.n_values()], extras: vec![None; self.program.ops.len()] }
     }
 
-    /// Input, weight and cap of the head.
-    pub(super) fn head_op(&self) -> (ValueIdx, WeightIdx, Option<f64>) {
-        match self.program.ops.last() {
-            Some(Op::Head { input, weight, cap }) => (*input, *weight, *cap),
-            _ => unreachable!("every program ends in its head"),
-        }
+    /// The head's input, and what makes logits of it.
+    pub(super) fn head_op<'a>(&'a self, pass: &'a Pass<'_>) -> (ValueIdx, Head<'a>) {
+        let Some(&Op::Head { input, weight, cap }) = self.program.ops.last() else {
+            unreachable!("every program ends in its head")
+        };
+        let tokens = self.tokens(pass, weight).map(|(_, rows)| rows);
+        (input, Head { weight: &self.weights[weight], tokens, cap })
     }
 
-    fn head(&self, tape: &Tape, sequence: &Sequence, wanted: Wanted) -> Result<head::HeadOutput, LlmError> {
-        let (input, weight, cap) = self.head_op();
-        let x = tape.value(input);
-        Ok(head::loss(x, &self.weights[weight], cap, &sequence.supervised, &sequence.targets, wanted)?)
+    fn head(&self, tape: &Tape, pass: &Pass<'_>, wanted: Wanted) -> Result<head::HeadOutput, LlmError> {
+        let (input, head) = self.head_op(pass);
+        let sequence = pass.sequence;
+        Ok(head::loss(tape.value(input), head, &sequence.supervised, &sequence.targets, wanted)?)
+    }
+
+    /// The adapter's rows of tokens in a matrix, if it has some, and the parameter that they are.
+    fn tokens<'a>(&self, pass: &'a Pass<'_>, weight: WeightIdx) -> Option<(ParameterIdx, &'a TokenRows)> {
+        let tokens_idx = self.program.tokens_of(weight)?;
+        Some((self.program.parameter_of_tokens(tokens_idx), pass.tokens.get(tokens_idx)?))
     }
 
     pub(super) fn heads(&self) -> Heads {
@@ -269,22 +288,28 @@ impl CandleEngine {
     }
 
     /// A pass over `sequence`, before its first op.
+    ///
+    /// # Errors
+    /// When rows of tokens cannot be widened.
     pub(super) fn pass<'a>(
         &'a self,
         adapter: Option<&'a Adapter>,
         sequence: &'a Sequence,
         dropout: Option<DropoutKey>,
-    ) -> Pass<'a> {
+    ) -> candle_core::Result<Pass<'a>> {
         let positions =
             |table, sequence: &'a Sequence| Positions::new(table, &sequence.position_ids, &sequence.documents);
         let of_module = |module_idx| Some(Dropout::new(dropout?.mask(module_idx)?, sequence));
-        Pass {
+        let own = adapter.map(|adapter| &adapter.tokens[..]).unwrap_or_default();
+        let tokens = self.program.tokens.iter().zip(own).map(|(t, own)| TokenRows::new(&t.ids, &own.rows, self.dtype));
+        Ok(Pass {
             adapter,
+            tokens: tokens.collect::<candle_core::Result<_>>()?,
             sequence,
             documents: Documents::new(&sequence.documents),
             positions: self.tables.iter().map(|table| positions(table, sequence)).collect(),
             dropouts: (0..self.program.adapted.len()).map(of_module).collect(),
-        }
+        })
     }
 
     /// Runs every op but the head. `keeps`: whether a backward follows.
@@ -317,8 +342,13 @@ impl CandleEngine {
         let (mut part, mut started) = (part_of(op), Instant::now());
         let made = match *op {
             Op::Embedding { weight, rows, scale, .. } => {
-                let ids = pass.ids(rows, &self.device)?;
-                (embedding::forward(&self.weights[weight], &ids, scale, self.dtype)?, None)
+                let ids = pass.ids(rows);
+                let index = Tensor::new(ids, &self.device)?;
+                let mut y = embedding::forward(&self.weights[weight], &index, self.dtype)?;
+                if let Some((_, tokens)) = self.tokens(pass, weight) {
+                    y = tokens.lookup(&y, ids)?;
+                }
+                (embedding::scaled(y, scale)?, None)
             }
             Op::RmsNorm { input, weight, adds_one, .. } => {
                 let weight = self.norm_weight(weight, adds_one)?;
@@ -498,9 +528,14 @@ impl CandleEngine {
                 [(left, d_y.clone()), (right, d_y)].into_iter().filter(|(idx, _)| wants(*idx)).collect()
             }
             Op::Embedding { weight, rows, scale, .. } => {
-                let parameter = self.program.parameter_of(weight).expect("else it would want no gradient");
-                let (ids, n_rows) = (pass.ids(rows, &self.device)?, self.program.weights[weight].shape[0]);
-                gradients.add(parameter, embedding::weight_gradient(&d_y, &ids, scale, n_rows)?)?;
+                let ids = pass.ids(rows);
+                if let Some(parameter) = self.program.parameter_of(weight) {
+                    let (index, n_rows) = (Tensor::new(ids, &self.device)?, self.program.weights[weight].shape[0]);
+                    gradients.add(parameter, embedding::weight_gradient(&d_y, &index, scale, n_rows)?)?;
+                }
+                if let Some((parameter, tokens)) = self.tokens(pass, weight) {
+                    gradients.add(parameter, tokens.lookup_gradient(&d_y, ids, scale)?)?;
+                }
                 vec![]
             }
             Op::Head { .. } => unreachable!("it is where the backward begins"),

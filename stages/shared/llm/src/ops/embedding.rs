@@ -3,17 +3,20 @@
 use candle_core::{DType, Result, Tensor};
 use half::{bf16, f16};
 
-/// weight: (V, C) in any dtype; ids: (T) u32 below V. Returns (T, C) in `dtype`, times `scale`.
-pub fn forward(weight: &Tensor, ids: &Tensor, scale: Option<f64>, dtype: DType) -> Result<Tensor> {
-    let rows = weight.index_select(ids, 0)?.to_dtype(dtype)?;
+/// weight: (V, C) in any dtype; ids: (T) u32 below V. Returns (T, C) in `dtype`, before it is [`scaled`].
+pub fn forward(weight: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
+    weight.index_select(ids, 0)?.to_dtype(dtype)
+}
+
+/// rows: (T, C), times `scale` where there is one.
+pub fn scaled(rows: Tensor, scale: Option<f64>) -> Result<Tensor> {
     scale.map_or_else(|| Ok(rows.clone()), |scale| &rows * scale)
 }
 
 /// d_y: (T, C) to the weight's gradient (V, C): a row is the sum over the tokens that have its id.
 pub fn weight_gradient(d_y: &Tensor, ids: &Tensor, scale: Option<f64>, n_rows: usize) -> Result<Tensor> {
     let zeros = Tensor::zeros((n_rows, d_y.dims2()?.1), d_y.dtype(), d_y.device())?;
-    let sums = zeros.index_add(ids, d_y, 0)?;
-    scale.map_or_else(|| Ok(sums.clone()), |scale| &sums * scale)
+    scaled(zeros.index_add(ids, d_y, 0)?, scale)
 }
 
 /// A scale as transformers has it: a number of the dtype that the weight is stored in. sqrt(2304) is 48 in any, sqrt(3072) is 55.5 in bf16.

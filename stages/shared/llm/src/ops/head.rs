@@ -2,13 +2,14 @@
 //!
 //! `loss = sum over supervised rows of log(sum(exp(logits))) - logits[target]`; its gradient in the logits is
 //! `softmax(logits) - onehot(target)`. Logits of one chunk live at a time: (N, V) with N at most [`CHUNK_ROWS`]. They may be capped before
-//! ([`super::softcap`]: Gemma 2).
+//! ([`super::softcap`]: Gemma 2). Some rows of the matrix may be an adapter's ([`super::tokens`]).
 
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, D, InplaceOp1, Layout, Result, Tensor};
 use pipe_kernels::cross_entropy as kernel;
 
+use super::tokens::TokenRows;
 use super::{is_fast, linear, softcap};
 
 /// Rows of a chunk: at a vocabulary of 49,152 its logits take 48 MiB, and the product is wide enough to run at full speed.
@@ -23,6 +24,8 @@ pub struct HeadOutput {
     pub d_input: Option<Tensor>,
     /// Its gradient in the weight: (V, C), likewise.
     pub d_weight: Option<Tensor>,
+    /// Its gradient in the rows of tokens: (n, C), likewise, where there are some.
+    pub d_rows: Option<Tensor>,
 }
 
 /// Which gradients to compute with the loss.
@@ -32,19 +35,34 @@ pub struct Wanted {
     pub input: bool,
     /// In the weight.
     pub weight: bool,
+    /// In the rows of tokens.
+    pub rows: bool,
 }
 
-/// x: (T, C), weight: (V, C) in any dtype. Returns (T, V).
-pub fn logits(x: &Tensor, weight: &Tensor, cap: Option<f64>) -> Result<Tensor> {
-    let logits = linear::forward(x, weight, None)?;
+/// What makes logits of the last hidden states.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'t> {
+    /// (V, C) in any dtype.
+    pub weight: &'t Tensor,
+    /// Rows in the place of some of the weight's.
+    pub tokens: Option<&'t TokenRows>,
+    /// Of the logits.
+    pub cap: Option<f64>,
+}
+
+/// x: (T, C). Returns (T, V).
+pub fn logits(x: &Tensor, Head { weight, tokens, cap }: Head<'_>) -> Result<Tensor> {
+    let mut logits = linear::forward(x, weight, None)?;
+    if let Some(tokens) = tokens {
+        logits = tokens.logits(x, &logits)?;
+    }
     cap.map_or_else(|| Ok(logits.clone()), |cap| softcap::forward(cap, &logits))
 }
 
-/// x: (T, C), weight: (V, C) in any dtype, rows and targets: (N) as in [`crate::Sequence`]; `cap`: of the logits.
+/// x: (T, C), rows and targets: (N) as in [`crate::Sequence`].
 pub fn loss(
     x: &Tensor,
-    weight: &Tensor,
-    cap: Option<f64>,
+    Head { weight, tokens, cap }: Head<'_>,
     rows: &[u32],
     targets: &[u32],
     wanted: Wanted,
@@ -53,11 +71,15 @@ pub fn loss(
     let mut loss_sum = 0.0;
     let mut d_input = if wanted.input { Some(x.zeros_like()?) } else { None };
     let mut d_weight = if wanted.weight { Some(weight.zeros_like()?) } else { None };
+    let mut d_rows: Option<Tensor> = None;
     for (rows, targets) in rows.chunks(CHUNK_ROWS).zip(targets.chunks(CHUNK_ROWS)) {
         let rows = Tensor::new(rows, x.device())?;
         let x_rows = x.index_select(&rows, 0)?;
-        let logits = x_rows.matmul(&weight.t()?)?;
-        let (losses, d_logits) = match cap {
+        let mut logits = x_rows.matmul(&weight.t()?)?;
+        if let Some(tokens) = tokens {
+            logits = tokens.logits(&x_rows, &logits)?;
+        }
+        let (losses, mut d_logits) = match cap {
             None => cross_entropy(&logits, targets)?,
             Some(cap) => {
                 let capped = softcap::forward(cap, &logits)?;
@@ -67,14 +89,29 @@ pub fn loss(
             }
         };
         loss_sum += losses.iter().sum::<f64>();
+        let mut d_x_rows = None;
+        if let Some(tokens) = tokens.filter(|_| wanted.input || wanted.rows) {
+            let (rest, own) = tokens.split(&d_logits)?;
+            d_logits = rest;
+            d_x_rows = Some(tokens.d_x(&own)?);
+            let gradient = TokenRows::head_gradient(&own, &x_rows)?;
+            d_rows = Some(match d_rows {
+                None => gradient,
+                Some(sum) => (sum + gradient)?,
+            });
+        }
         if let Some(sum) = &mut d_input {
-            *sum = sum.index_add(&rows, &d_logits.matmul(&weight)?, 0)?;
+            let mut part = d_logits.matmul(&weight)?;
+            if let Some(own) = d_x_rows {
+                part = (part + own)?;
+            }
+            *sum = sum.index_add(&rows, &part, 0)?;
         }
         if let Some(sum) = &mut d_weight {
             *sum = (&*sum + linear::weight_gradient(&d_logits, &x_rows)?)?;
         }
     }
-    Ok(HeadOutput { loss_sum, d_input, d_weight })
+    Ok(HeadOutput { loss_sum, d_input, d_weight, d_rows: d_rows.filter(|_| wanted.rows) })
 }
 
 /// logits: (N, V), overwritten where it can be. Returns the N losses and their gradient (N, V).

@@ -19,6 +19,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod slice;
 pub mod softcap;
+pub mod tokens;
 
 use std::cell::OnceCell;
 use std::ops::Deref;

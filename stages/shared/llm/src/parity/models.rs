@@ -3,13 +3,13 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{CURVE_TOLERANCE, Comparison, SEED, TOLERANCE, random, relative_difference};
-use crate::adapter::{Adapter, LoraConfig};
+use crate::adapter::{Adapter, EMBEDDING, HEAD, LoraConfig, TokenIndices};
 use crate::config::ModelConfig;
 use crate::engine::native::Weight;
 use crate::engine::{CandleEngine, DropoutKey, Engine, NativeEngine, Sums};
 use crate::error::LlmError;
 use crate::optimizer::AdamWSettings;
-use crate::program::Program;
+use crate::program::{Program, TrainedTokens};
 use crate::schedule::{Schedule, ScheduleType};
 use crate::sequence::Sequence;
 use crate::trainer::{Trained, Trainer};
@@ -52,6 +52,8 @@ const CONFIGS: [(&str, &str); 5] = [
 /// Of what transformers starts a model with: large enough that attention is not flat.
 const WEIGHT_SCALE: f32 = 0.1;
 const DROPOUT: f64 = 0.1;
+/// Tokens that an adapter has rows of.
+const TOKENS: [u32; 3] = [5, 2, 11];
 const N_STEPS: u64 = 20;
 /// Tokens of a pack, in documents of three lengths.
 const DOCUMENT_LENGTHS: [usize; 3] = [41, 1, 58];
@@ -65,7 +67,11 @@ pub(super) fn compare(device: &Device) -> Result<(Vec<Comparison>, bool), LlmErr
     for (family, text) in CONFIGS {
         let config = ModelConfig::from_json(text)?;
         let targets = Program::all_linear(&config);
-        for (what, program) in [("adapter", Program::new(&config, &targets)?), ("full", Program::full(&config, &[])?)] {
+        let adapter = Program::new(&config, &targets)?;
+        let indices = [EMBEDDING, HEAD].map(|name| (name.to_string(), TOKENS.to_vec()));
+        let tokens = Program::new(&config, &targets)?.with_tokens(&indices.into())?;
+        let full = Program::full(&config, &[])?;
+        for (what, program) in [("adapter", adapter), ("adapter with tokens", tokens), ("full", full)] {
             let case = Case { name: format!("{family}, {what}"), program, device };
             has_same_bits &= case.compare(&mut comparisons)?;
         }
@@ -91,8 +97,11 @@ impl Case<'_> {
         };
         add("loss", (candle.loss / cpu.loss - 1.0).abs(), TOLERANCE);
         let names = self.program.adapted.iter().flat_map(|m| ["A", "B"].map(|matrix| format!("{}.{matrix}", m.path)));
+        let tokens = self.program.tokens.iter().map(|tokens| format!("tokens of {}", tokens.path));
         let trained = self.program.trained.iter().map(|&weight| self.program.weights[weight].name.clone());
-        for (name, (ours, theirs)) in names.chain(trained).zip(candle.gradients.iter().zip(&cpu.gradients)) {
+        for (name, (ours, theirs)) in
+            names.chain(tokens).chain(trained).zip(candle.gradients.iter().zip(&cpu.gradients))
+        {
             let (Some(ours), Some(theirs)) = (ours, theirs) else {
                 add(&format!("no gradient of {name}"), f64::INFINITY, TOLERANCE);
                 continue;
@@ -141,11 +150,17 @@ impl Case<'_> {
             lora_dropout: DROPOUT,
             use_rslora: false,
             target_modules: Program::all_linear(&self.program.config),
+            trainable_token_indices: TokenIndices::new(),
             fan_in_fan_out: false,
             base_model: None,
             revision: None,
         };
-        let mut adapter = Adapter::fresh(config, &self.program, SEED, device)?;
+        let rows = |tokens: &TrainedTokens| -> Result<Vec<f32>, LlmError> {
+            let shape = [tokens.ids.len(), self.program.config.hidden_size];
+            Ok(random(&format!("{}.tokens", tokens.path), &shape, WEIGHT_SCALE)?.flatten_all()?.to_vec1()?)
+        };
+        let rows = self.program.tokens.iter().map(rows).collect::<Result<_, LlmError>>()?;
+        let mut adapter = Adapter::fresh(config, &self.program, rows, SEED, device)?;
         for module in &mut adapter.modules {
             module.b = random(&module.path, module.b.dims(), WEIGHT_SCALE)?.to_device(device)?;
         }

@@ -11,6 +11,7 @@ use crate::ops::attention::{self, Documents, Heads};
 use crate::ops::dropout::{Dropout, Mask};
 use crate::ops::linear::{self, LowRank};
 use crate::ops::rope::{self, Direction, Positions, RopeTable};
+use crate::ops::tokens::TokenRows;
 use crate::ops::{embedding, gated_mlp, gelu, head, layer_norm, rms_norm, slice};
 use crate::sequence::Sequence;
 
@@ -46,7 +47,7 @@ fn run(device: &Device) -> Result<Vec<(&'static str, Tensor)>, LlmError> {
 
     let ids = Tensor::new(sequence.input_ids.as_slice(), device)?;
     let table = tensor("embedding", &[VOCAB_SIZE, WIDTH])?;
-    results.push(("embedding", embedding::forward(&table, &ids, Some(1.5), DType::F32)?));
+    results.push(("embedding", embedding::scaled(embedding::forward(&table, &ids, DType::F32)?, Some(1.5))?));
     results.push(("embedding d_weight", embedding::weight_gradient(&d_y, &ids, Some(1.5), VOCAB_SIZE)?));
 
     let (y, inv_rms) = rms_norm::forward(&x, &bias, 1e-5)?;
@@ -120,14 +121,17 @@ fn run(device: &Device) -> Result<Vec<(&'static str, Tensor)>, LlmError> {
     results.push(("gelu d_x", gelu::backward(&d_y, &x)?));
 
     let head_weight = tensor("head", &[VOCAB_SIZE, WIDTH])?;
-    let wanted = head::Wanted { input: true, weight: true };
-    for (names, cap) in [
-        (["head", "head d_x", "head d_weight"], None),
-        (["capped head", "capped head d_x", "capped head d_weight"], Some(8.0)),
+    let tokens = TokenRows::new(&[4, 1], &tensor("tokens", &[2, WIDTH])?, DType::F32)?;
+    let wanted = head::Wanted { input: true, weight: true, rows: true };
+    for (names, tokens, cap) in [
+        (["head", "head d_x", "head d_weight", ""], None, None),
+        (["capped head", "capped head d_x", "capped head d_weight", ""], None, Some(8.0)),
+        (["head with tokens", "its d_x", "its d_weight", "its d_rows"], Some(&tokens), None),
     ] {
-        let output = head::loss(&x, &head_weight, cap, &sequence.supervised, &sequence.targets, wanted)?;
+        let head = head::Head { weight: &head_weight, tokens, cap };
+        let output = head::loss(&x, head, &sequence.supervised, &sequence.targets, wanted)?;
         let loss = Tensor::new(&[output.loss_sum], &Device::Cpu)?;
-        let gradients = [Some(loss), output.d_input, output.d_weight];
+        let gradients = [Some(loss), output.d_input, output.d_weight, output.d_rows];
         results.extend(names.into_iter().zip(gradients).filter_map(|(name, made)| Some((name, made?))));
     }
     Ok(results)

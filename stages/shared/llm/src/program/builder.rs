@@ -33,6 +33,7 @@ impl<'t> Builder<'t> {
             ops: vec![],
             widths: vec![],
             adapted: vec![],
+            tokens: vec![],
             trained: vec![],
         };
         let mut builder = Builder { program, targets, matched: BTreeSet::new(), linear_names: vec![] };

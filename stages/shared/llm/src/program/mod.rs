@@ -18,8 +18,11 @@ mod gpt2;
 mod llama;
 mod phi3;
 
+use std::collections::BTreeSet;
+
 use candle_core::DType;
 
+use crate::adapter::{EMBEDDING, HEAD, LoraConfig, TokenIndices};
 use crate::config::{Activation, Architecture, ModelConfig, Scores};
 use crate::error::LlmError;
 use crate::ops::embedding::rounded_scale;
@@ -32,7 +35,7 @@ pub type ValueIdx = usize;
 pub type WeightIdx = usize;
 /// Index into [`Program::adapted`].
 pub type AdaptedIdx = usize;
-/// Index of a tensor that is trained: A and B of each adapted module, then the trained weights.
+/// Index of a tensor that is trained: A and B of each adapted module, then the rows of tokens, then the trained weights.
 pub type ParameterIdx = usize;
 
 /// Which rows of an embedding a sequence takes.
@@ -186,6 +189,17 @@ pub struct AdaptedModule {
     pub layout: Layout,
 }
 
+/// Rows of a matrix over the vocabulary that an adapter has its own of: the tokens of PEFT's `trainable_token_indices`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainedTokens {
+    /// Full module path: `model.embed_tokens`, `lm_head`.
+    pub path: String,
+    /// The matrix, (V, C). A tied head reads the same one.
+    pub weight: WeightIdx,
+    /// Which rows, each once, below V.
+    pub ids: Vec<u32>,
+}
+
 /// A model's forward pass as a list, with the modules that carry adapters.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -199,6 +213,8 @@ pub struct Program {
     pub widths: Vec<usize>,
     /// The modules with an adapter, in the order of the list.
     pub adapted: Vec<AdaptedModule>,
+    /// The matrices over the vocabulary with rows of an adapter: none, or the embedding, or it and a head of its own.
+    pub tokens: Vec<TrainedTokens>,
     /// The weights that are trained themselves, rising; all others are frozen.
     pub trained: Vec<WeightIdx>,
 }
@@ -218,6 +234,77 @@ impl Program {
                 Err(LlmError::Adapter { why: format!("no linear module is called `{target}`; there are {modules}") })
             }
         }
+    }
+
+    /// The program that an adapter is for: [`Program::new`], and the tokens that it has rows of.
+    ///
+    /// # Errors
+    /// As [`Program::new`] and [`Program::with_tokens`].
+    pub fn for_adapter(config: &ModelConfig, lora: &LoraConfig) -> Result<Self, LlmError> {
+        Program::new(config, &lora.target_modules)?.with_tokens(&lora.trainable_token_indices)
+    }
+
+    /// The same with rows of tokens that an adapter has its own of. `indices`: the last part of a module's path (`embed_tokens`, which is
+    /// the input embedding of every family, or `lm_head`) to token ids, as the mapping form of PEFT's `trainable_token_indices`.
+    ///
+    /// # Errors
+    /// A name that is neither the embedding's nor the head's; a tied head with other tokens than the embedding; an id that is not in the
+    /// vocabulary, or twice in a list; an empty list.
+    pub fn with_tokens(mut self, indices: &TokenIndices) -> Result<Self, LlmError> {
+        let error = |why: String| Err(LlmError::Adapter { why: format!("`trainable_token_indices` {why}") });
+        let (embedding, head) = self.vocabulary_weights();
+        let path = |weight: WeightIdx| self.weights[weight].name.trim_end_matches(".weight").to_string();
+        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_string();
+        let mut tokens: Vec<TrainedTokens> = Vec::new();
+        for (name, ids) in indices {
+            let is_embedding = name == EMBEDDING || *name == last(&path(embedding));
+            let weight = if is_embedding { embedding } else { head };
+            if !is_embedding && name != HEAD {
+                return error(format!("names `{name}`; it may name `{EMBEDDING}` and `{HEAD}`"));
+            }
+            let distinct: BTreeSet<u32> = ids.iter().copied().collect();
+            if ids.is_empty() || distinct.len() < ids.len() {
+                return error(format!("lists no token of `{name}`, or one twice"));
+            }
+            let vocab_size = self.config.vocab_size;
+            if let Some(id) = distinct.last().filter(|&&id| id as usize >= vocab_size) {
+                return error(format!("lists the token {id}, but the model has {vocab_size}"));
+            }
+            match tokens.iter().find(|other| other.weight == weight) {
+                Some(other) if other.ids == *ids => {}
+                Some(_) => return error(format!("lists other tokens of `{name}` than of the embedding it is tied to")),
+                None => tokens.push(TrainedTokens { path: path(weight), weight, ids: ids.clone() }),
+            }
+        }
+        if self.config.is_tied && !tokens.is_empty() && !indices.keys().any(|name| name != HEAD) {
+            return error(format!("lists tokens of `{HEAD}` only, which is tied to the embedding"));
+        }
+        // The embedding comes first, whatever names sort to.
+        tokens.sort_by_key(|tokens| tokens.weight);
+        self.tokens = tokens;
+        Ok(self)
+    }
+
+    /// The matrices that have a row for each token: the input embedding, and the head, which is the same where they are tied.
+    pub fn vocabulary_weights(&self) -> (WeightIdx, WeightIdx) {
+        let embedding = self.ops.iter().find_map(|op| match op {
+            Op::Embedding { weight, rows: Rows::Tokens, .. } => Some(*weight),
+            _ => None,
+        });
+        match (embedding, self.ops.last()) {
+            (Some(embedding), Some(Op::Head { weight, .. })) => (embedding, *weight),
+            _ => unreachable!("every program begins with its embedding and ends in its head"),
+        }
+    }
+
+    /// The tokens that an adapter has rows of in this matrix: their index in [`Program::tokens`].
+    pub fn tokens_of(&self, weight: WeightIdx) -> Option<usize> {
+        self.tokens.iter().position(|tokens| tokens.weight == weight)
+    }
+
+    /// The parameter that rows of tokens are, by their index in [`Program::tokens`].
+    pub fn parameter_of_tokens(&self, tokens_idx: usize) -> ParameterIdx {
+        2 * self.adapted.len() + tokens_idx
     }
 
     /// The names of all linear modules but the head, each the last part of its path: what PEFT's `target_modules: all-linear` stands for. Sorted.
@@ -273,7 +360,7 @@ impl Program {
 
     /// How many tensors are trained.
     pub fn n_parameters(&self) -> usize {
-        2 * self.adapted.len() + self.trained.len()
+        2 * self.adapted.len() + self.tokens.len() + self.trained.len()
     }
 
     /// Rounds the scales of embeddings to the dtypes that their weights are stored in.
@@ -287,7 +374,8 @@ impl Program {
 
     /// The parameter that a weight is, if it is trained.
     pub fn parameter_of(&self, weight: WeightIdx) -> Option<ParameterIdx> {
-        self.trained.binary_search(&weight).ok().map(|position| 2 * self.adapted.len() + position)
+        let first = 2 * self.adapted.len() + self.tokens.len();
+        self.trained.binary_search(&weight).ok().map(|position| first + position)
     }
 
     /// Reads off the list what an engine must keep and which gradients are wanted.
@@ -296,7 +384,8 @@ impl Program {
         for op in &self.ops {
             let Some(output) = op.output() else { continue };
             let is_adapted = matches!(op, Op::Linear { adapted: Some(_), .. });
-            let is_trained = op.weights().iter().any(|&w| self.parameter_of(w).is_some());
+            let is_trained =
+                op.weights().iter().any(|&w| self.parameter_of(w).is_some() || self.tokens_of(w).is_some());
             needs_gradient[output] = is_adapted || is_trained || op.inputs().iter().any(|&v| needs_gradient[v]);
         }
         let mut is_saved = vec![false; self.n_values()];

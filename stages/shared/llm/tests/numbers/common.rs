@@ -32,6 +32,9 @@ pub(crate) fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 pub(crate) const FAMILIES: [&str; 10] =
     ["llama", "qwen2", "llama3", "mistral", "qwen2_window", "qwen3", "phi3", "gemma2", "gemma3", "gpt2"];
 
+/// Tokens that adapters in tests have rows of: below every vocabulary, and two of them common.
+pub(crate) const TOKENS: [u32; 4] = [49, 7, 40, 22];
+
 /// The folders of this repository's own fixtures.
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity")
@@ -70,7 +73,12 @@ impl Parity {
 
     /// With the modules of `adapter`.
     pub(crate) fn program(&self) -> Program {
-        Program::new(&self.config, &self.lora_config("adapter").target_modules).expect("targets")
+        self.program_of("adapter")
+    }
+
+    /// With the modules and the tokens of an adapter.
+    pub(crate) fn program_of(&self, adapter: &str) -> Program {
+        Program::for_adapter(&self.config, &self.lora_config(adapter)).expect("targets")
     }
 
     pub(crate) fn engine(&self, dtype: DType) -> CandleEngine {

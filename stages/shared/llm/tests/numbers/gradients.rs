@@ -1,6 +1,6 @@
 //! The backward against central differences in f64 and against candle's autograd, and fast ops against plain ones.
 
-use crate::common::{FAMILIES, Parity, fixtures, relative_difference};
+use crate::common::{FAMILIES, Parity, TOKENS, fixtures, relative_difference};
 use candle_core::{DType, Device, Tensor, Var};
 use pipe_llm::config::{Activation, Rope, RopeScaling, Scores};
 use pipe_llm::engine::{DropoutKey, GradientSum};
@@ -9,7 +9,7 @@ use pipe_llm::ops::dropout::{Dropout, Mask};
 use pipe_llm::ops::linear::{self, LowRank};
 use pipe_llm::ops::rope::{Direction, Positions, RopeTable};
 use pipe_llm::ops::{gated_mlp, gelu, head, layer_norm, rms_norm, rope, slice, softcap};
-use pipe_llm::{CandleEngine, Program, Sequence};
+use pipe_llm::{CandleEngine, Program, Sequence, new_tokens};
 
 /// Central differences of five points in f64, good to about 1e-9 relative to the largest on these models.
 const DIFFERENCE_TOLERANCE: f64 = 1e-6;
@@ -31,19 +31,34 @@ fn random(seed: u64, shape: &[usize], dtype: DType) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).expect("a tensor")
 }
 
-/// All linear modules adapted, in f64, with dropout: the whole backward at once.
+/// All linear modules adapted and some tokens, in f64, with dropout: the whole backward at once.
 fn everything(family: &str) -> (Parity, CandleEngine, pipe_llm::Adapter) {
     let parity = Parity::open(fixtures().join(family));
     let targets = Program::all_linear(&parity.config);
-    let program = Program::new(&parity.config, &targets).expect("targets");
-    let engine = parity.engine_for(program, DType::F64);
+    let indices = new_tokens::indices(&parity.config, &TOKENS);
+    let program = Program::new(&parity.config, &targets).and_then(|program| program.with_tokens(&indices));
+    let engine = parity.engine_for(program.expect("targets and tokens"), DType::F64);
     let config = pipe_llm::LoraConfig { lora_rank: 3, target_modules: targets, ..parity.lora_config("adapter") };
-    let mut adapter = pipe_llm::Adapter::fresh(config, engine.program(), 1, &Device::Cpu).expect("an adapter");
+    let rows = engine.program().tokens.iter().map(|_| vec![0.0; TOKENS.len() * parity.config.hidden_size]).collect();
+    let mut adapter = pipe_llm::Adapter::fresh(config, engine.program(), rows, 1, &Device::Cpu).expect("an adapter");
+    for (tokens_idx, tokens) in adapter.tokens.iter_mut().enumerate() {
+        tokens.rows = (random(1000 + tokens_idx as u64, tokens.rows.dims(), DType::F64) * 0.1).expect("scaled");
+    }
     for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
         module.a = module.a.to_dtype(DType::F64).expect("cast");
         module.b = (random(module_idx as u64, module.b.dims(), DType::F64) * 0.1).expect("scaled");
     }
     (parity, engine, adapter)
+}
+
+/// A and B of each module, then the rows of tokens.
+fn parameter(adapter: &mut pipe_llm::Adapter, parameter_idx: usize) -> &mut Tensor {
+    let n_modules = adapter.modules.len();
+    match adapter.modules.get_mut(parameter_idx / 2) {
+        Some(module) if parameter_idx.is_multiple_of(2) => &mut module.a,
+        Some(module) => &mut module.b,
+        None => &mut adapter.tokens[parameter_idx - 2 * n_modules].rows,
+    }
 }
 
 fn loss_with(engine: &CandleEngine, adapter: &pipe_llm::Adapter, sequence: &Sequence, key: DropoutKey) -> f64 {
@@ -59,26 +74,22 @@ fn the_backward_equals_central_differences() {
         let key = DropoutKey { seed: 3, optimizer_step: 5, probability: 0.1 };
         let mut sums = GradientSum::new(engine.program());
         engine.loss_and_gradients(Some(&adapter), sequence, Some(key), &mut sums).expect("gradients");
-        for module_idx in 0..adapter.modules.len() {
-            for is_b in [false, true] {
-                let gradient = sums.tensors[2 * module_idx + usize::from(is_b)].as_ref().expect("written");
-                let direction = random(100 + module_idx as u64, gradient.dims(), DType::F64);
-                let along = (gradient * &direction).and_then(|t| t.sum_all()?.to_scalar::<f64>()).expect("a number");
-                let moved = |by: f64| {
-                    let mut adapter = adapter.clone();
-                    let module = &mut adapter.modules[module_idx];
-                    let tensor = if is_b { &mut module.b } else { &mut module.a };
-                    *tensor = (&*tensor + (&direction * by).expect("scaled")).expect("moved");
-                    loss_with(&engine, &adapter, sequence, key)
-                };
-                let difference = derivative(moved);
-                let error = (difference - along).abs() / along.abs().max(1e-3);
-                let path = &adapter.modules[module_idx].path;
-                assert!(
-                    error < DIFFERENCE_TOLERANCE,
-                    "{family} {path} (B: {is_b}): {along} against {difference}, {error:e}"
-                );
-            }
+        for (parameter_idx, gradient) in sums.tensors.iter().enumerate() {
+            let gradient = gradient.as_ref().expect("written");
+            let direction = random(100 + parameter_idx as u64 / 2, gradient.dims(), DType::F64);
+            let along = (gradient * &direction).and_then(|t| t.sum_all()?.to_scalar::<f64>()).expect("a number");
+            let moved = |by: f64| {
+                let mut adapter = adapter.clone();
+                let tensor = parameter(&mut adapter, parameter_idx);
+                *tensor = (&*tensor + (&direction * by).expect("scaled")).expect("moved");
+                loss_with(&engine, &adapter, sequence, key)
+            };
+            let difference = derivative(moved);
+            let error = (difference - along).abs() / along.abs().max(1e-3);
+            assert!(
+                error < DIFFERENCE_TOLERANCE,
+                "{family} parameter {parameter_idx}: {along} against {difference}, {error:e}"
+            );
         }
     }
 }
@@ -243,7 +254,12 @@ fn each_backward_equals_candles_autograd() {
     assert_close("lora B", &ours.d_b, &theirs[2], AUTOGRAD_TOLERANCE);
 }
 
-const BOTH: head::Wanted = head::Wanted { input: true, weight: true };
+const BOTH: head::Wanted = head::Wanted { input: true, weight: true, rows: false };
+
+/// A head without rows of tokens.
+fn plain_head(weight: &Tensor, cap: Option<f64>) -> head::Head<'_> {
+    head::Head { weight, tokens: None, cap }
+}
 
 #[test]
 fn the_loss_of_the_head_equals_candles() {
@@ -257,14 +273,14 @@ fn the_loss_of_the_head_equals_candles() {
     // candle's is the mean.
     let loss = candle_nn::loss::cross_entropy(&logits, &index).and_then(|l| l * targets.len() as f64).expect("a loss");
     let theirs = loss.backward().expect("gradients");
-    let ours = head::loss(&x, &weight, None, &rows, &targets, BOTH).expect("a loss");
+    let ours = head::loss(&x, plain_head(&weight, None), &rows, &targets, BOTH).expect("a loss");
     assert!((ours.loss_sum / loss.to_scalar::<f64>().expect("a number") - 1.0).abs() < 1e-12);
     assert_close("head", &ours.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), AUTOGRAD_TOLERANCE);
     let theirs_weight = theirs.get(&weight_var).expect("a gradient");
     assert_close("head weight", ours.d_weight.as_ref().expect("wanted"), theirs_weight, AUTOGRAD_TOLERANCE);
     // The fast head in f32 on the same numbers.
     let cast = |t: &Tensor| t.to_dtype(DType::F32).expect("cast");
-    let fast = head::loss(&cast(&x), &cast(&weight), None, &rows, &targets, BOTH).expect("a loss");
+    let fast = head::loss(&cast(&x), plain_head(&cast(&weight), None), &rows, &targets, BOTH).expect("a loss");
     assert!((fast.loss_sum / ours.loss_sum - 1.0).abs() < 1e-6, "{} against {}", fast.loss_sum, ours.loss_sum);
     assert_close("fast head weight", fast.d_weight.as_ref().expect("wanted"), theirs_weight, FAST_TOLERANCE);
     assert_close("fast head", &fast.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), FAST_TOLERANCE);
@@ -280,13 +296,13 @@ fn a_capped_head_equals_candles() {
     let index = Tensor::new(targets.as_slice(), &Device::Cpu).expect("targets");
     let loss = candle_nn::loss::cross_entropy(&capped, &index).and_then(|l| l * targets.len() as f64).expect("a loss");
     let theirs = loss.backward().expect("gradients");
-    let ours = head::loss(&x, &weight, Some(2.0), &rows, &targets, BOTH).expect("a loss");
+    let ours = head::loss(&x, plain_head(&weight, Some(2.0)), &rows, &targets, BOTH).expect("a loss");
     assert!((ours.loss_sum / loss.to_scalar::<f64>().expect("a number") - 1.0).abs() < 1e-12);
     assert_close("head", &ours.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), AUTOGRAD_TOLERANCE);
     let theirs_weight = theirs.get(&weight_var).expect("a gradient");
     assert_close("head weight", ours.d_weight.as_ref().expect("wanted"), theirs_weight, AUTOGRAD_TOLERANCE);
     let cast = |t: &Tensor| t.to_dtype(DType::F32).expect("cast");
-    let fast = head::loss(&cast(&x), &cast(&weight), Some(2.0), &rows, &targets, BOTH).expect("a loss");
+    let fast = head::loss(&cast(&x), plain_head(&cast(&weight), Some(2.0)), &rows, &targets, BOTH).expect("a loss");
     assert!((fast.loss_sum / ours.loss_sum - 1.0).abs() < 1e-6, "{} against {}", fast.loss_sum, ours.loss_sum);
     assert_close("fast head", &fast.d_input.expect("wanted"), theirs.get(&var).expect("a gradient"), FAST_TOLERANCE);
     assert_close("fast head weight", fast.d_weight.as_ref().expect("wanted"), theirs_weight, FAST_TOLERANCE);

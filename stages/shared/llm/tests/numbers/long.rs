@@ -45,6 +45,7 @@ impl Job {
             lora_dropout: 0.05,
             use_rslora: false,
             target_modules: targets.to_vec(),
+            trainable_token_indices: pipe_llm::adapter::TokenIndices::new(),
             fan_in_fan_out: false,
             base_model: None,
             revision: None,
@@ -54,7 +55,7 @@ impl Job {
     }
 
     fn adapter(&self, seed: u64) -> Adapter {
-        Adapter::fresh(self.lora.clone(), &self.program, seed, &Device::Cpu).expect("an adapter")
+        Adapter::fresh(self.lora.clone(), &self.program, vec![], seed, &Device::Cpu).expect("an adapter")
     }
 
     /// The packs of an optimizer step: another order for each seed and epoch.

@@ -16,3 +16,5 @@ mod native;
 mod parity;
 /// Frequencies of rotary positions against transformers'.
 mod rope;
+/// Rows of tokens in embedding and head against PEFT's `trainable_token_indices`.
+mod tokens;

@@ -7,9 +7,9 @@ use pipe_llm::engine::{DropoutKey, Sums};
 use pipe_llm::optimizer::AdamWSettings;
 use pipe_llm::schedule::{Schedule, ScheduleType};
 use pipe_llm::trainer::{Trained, Trainer};
-use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence};
+use pipe_llm::{Adapter, CandleEngine, LlmError, LoraConfig, NativeEngine, Program, Sequence, new_tokens};
 
-use crate::common::{FAMILIES, Parity, documents_of, fixtures, relative_difference};
+use crate::common::{FAMILIES, Parity, TOKENS, documents_of, fixtures, relative_difference};
 
 /// Two orders of adding the same f32 numbers.
 const TOLERANCE: f64 = 1e-5;
@@ -47,7 +47,8 @@ impl Case {
         let adapted = self.program.adapted.iter().flat_map(|m| ["A", "B"].map(|which| format!("{}.{which}", m.path)));
         let trained = self.program.trained.iter().map(|&w| self.program.weights[w].name.clone());
         let tensors = sums.gradients.iter().map(|g| g.clone().expect("the backward wrote it"));
-        adapted.chain(trained).zip(tensors).collect()
+        let tokens = self.program.tokens.iter().map(|tokens| format!("{}.tokens", tokens.path));
+        adapted.chain(tokens).chain(trained).zip(tensors).collect()
     }
 }
 
@@ -75,23 +76,35 @@ fn cases_of(family: &str) -> Vec<Case> {
         _ => (&[], &[&[]]),
     };
     let listed = some.iter().map(|names| names.split(',').map(str::to_string).collect::<Vec<_>>());
-    let adapters = listed.chain([all]).map(|targets| {
-        let parity = open();
-        let program = Program::new(&parity.config, &targets).expect("targets");
-        let config = LoraConfig { lora_rank: 3, target_modules: targets.clone(), ..parity.lora_config("adapter") };
-        let mut adapter = Adapter::fresh(config, &program, 1, &Device::Cpu).expect("an adapter");
-        for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
-            module.b = random(module_idx as u64, module.b.dims());
-        }
-        Case { name: format!("{family} {targets:?}"), parity, program, adapter: Some(adapter) }
-    });
+    let adapters = listed.chain([all.clone()]).map(|targets| adapted(open(), family, &targets, &[]));
+    // With and without a head of its own, with a scale of the embedding, with capped logits, with positions that are embedded.
+    let has_tokens = ["llama", "qwen2", "gemma2", "gpt2"].contains(&family);
+    let tokens = has_tokens.then(|| adapted(open(), family, &all, &TOKENS));
     let full = freeze.iter().map(|freeze| {
         let parity = open();
         let freeze: Vec<String> = freeze.iter().map(|p| (*p).to_string()).collect();
         let program = Program::full(&parity.config, &freeze).expect("some are left");
         Case { name: format!("{family} without {freeze:?}"), parity, program, adapter: None }
     });
-    adapters.chain(full).collect()
+    adapters.chain(tokens).chain(full).collect()
+}
+
+/// An adapter on `targets` with B not zero, and rows of `tokens` in embedding and head.
+fn adapted(parity: Parity, family: &str, targets: &[String], tokens: &[u32]) -> Case {
+    let indices = new_tokens::indices(&parity.config, tokens);
+    let program = Program::new(&parity.config, targets).and_then(|program| program.with_tokens(&indices));
+    let program = program.expect("targets and tokens");
+    let config = LoraConfig { lora_rank: 3, target_modules: targets.to_vec(), ..parity.lora_config("adapter") };
+    let n_elements = tokens.len() * parity.config.hidden_size;
+    let rows = program.tokens.iter().map(|_| vec![0.0; n_elements]).collect();
+    let mut adapter = Adapter::fresh(config, &program, rows, 1, &Device::Cpu).expect("an adapter");
+    for (module_idx, module) in adapter.modules.iter_mut().enumerate() {
+        module.b = random(module_idx as u64, module.b.dims());
+    }
+    for (tokens_idx, tokens) in adapter.tokens.iter_mut().enumerate() {
+        tokens.rows = random(1000 + tokens_idx as u64, tokens.rows.dims());
+    }
+    Case { name: format!("{family} {targets:?} {tokens:?}"), parity, program, adapter: Some(adapter) }
 }
 
 fn tensor(values: &[f32]) -> Tensor {
@@ -151,7 +164,10 @@ fn trained_bits(case: &Case) -> (Vec<u64>, Vec<u32>) {
     let step = |batch: Vec<Sequence>| trainer.step::<LlmError>(&batch, |_| Ok(())).expect("a step").loss.to_bits();
     let losses = batches.map(step).collect();
     let tensors: Vec<Tensor> = match &trainer.trained {
-        Trained::Adapter(adapter) => adapter.modules.iter().flat_map(|m| [m.a.clone(), m.b.clone()]).collect(),
+        Trained::Adapter(adapter) => {
+            let matrices = adapter.modules.iter().flat_map(|m| [m.a.clone(), m.b.clone()]);
+            matrices.chain(adapter.tokens.iter().map(|tokens| tokens.rows.clone())).collect()
+        }
         Trained::Weights => trainer.engine.trained().into_iter().cloned().collect(),
     };
     let values = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("numbers");

@@ -77,19 +77,31 @@ impl Pass<'_, '_> {
         output: ValueIdx,
         leaves: &mut Leaves<'_>,
     ) {
-        let parameter = self.shared.program.parameter_of(weight).expect("else it would want no gradient");
         if self.is_dry {
             return;
         }
-        let (width, len, n_rows) =
-            (self.shared.program.widths[output], self.len(output), self.shared.program.weights[weight].shape[0]);
+        let shared = self.shared;
+        let (width, len) = (shared.program.widths[output], self.len(output));
+        let tokens = shared.tokens_of(weight);
+        // All rows of the matrix, or those that the adapter has.
+        let trained = match (shared.program.parameter_of(weight), &tokens) {
+            (Some(parameter), _) => Some((parameter, shared.program.weights[weight].shape[0])),
+            (None, Some((parameter, tokens))) => Some((*parameter, tokens.ids.len())),
+            (None, None) => None,
+        };
+        let Some((parameter, n_rows)) = trained else { return };
         let d_y = self.d_output(output);
         let [d_y] = self.work.arena.slices([(d_y, len)]);
         let (ids, scale) = (self.batch.ids(rows), scale.map_or(1.0, |scale| scale as f32));
         for (pack_idx, rows) in self.batch.packs.iter().enumerate() {
             let d_weight = leaves.tensor(pack_idx, parameter, n_rows * width);
             for (id, d_y) in ids[rows.clone()].iter().zip(d_y[rows.start * width..].chunks_exact(width)) {
-                let d_row = &mut d_weight[*id as usize * width..][..width];
+                let row = match &tokens {
+                    Some((_, tokens)) => tokens.row_of(*id),
+                    None => Some(*id as usize),
+                };
+                let Some(row) = row else { continue };
+                let d_row = &mut d_weight[row * width..][..width];
                 d_row.iter_mut().zip(d_y).for_each(|(sum, d_y)| *sum += scale * d_y);
             }
         }

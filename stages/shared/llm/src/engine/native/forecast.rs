@@ -106,7 +106,9 @@ impl NativeEngine {
         let values = 4 * (Pass::n_elements(&shared, &batch, true) * n_side_by_side) as u64;
 
         let lora_rank = adapter.map_or(0, |adapter| adapter.config.lora_rank);
-        let n_adapter: usize = program.adapted.iter().map(|m| lora_rank * (m.n_in + m.n_out)).sum();
+        let n_low_rank: usize = program.adapted.iter().map(|m| lora_rank * (m.n_in + m.n_out)).sum();
+        let n_tokens: usize = program.tokens.iter().map(|tokens| tokens.ids.len()).sum();
+        let n_adapter = n_low_rank + n_tokens * program.config.hidden_size;
         // A chain has one buffer; a tree one sum per level, and the leaves of a pass.
         let n_gradients = match Order::of(program) {
             Order::Chain => 1,

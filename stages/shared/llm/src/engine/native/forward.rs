@@ -52,8 +52,12 @@ impl Pass<'_, '_> {
         if !self.is_dry {
             let view = &self.shared.weights[weight];
             let [y] = self.work.arena.slices([(y, len)]);
+            let tokens = self.shared.tokens_of(weight).map(|(_, tokens)| tokens);
             for (y, id) in y.chunks_exact_mut(width).zip(self.batch.ids(rows)) {
-                view.copy_row(*id as usize, y);
+                match tokens.and_then(|tokens| Some((tokens, tokens.row_of(*id)?))) {
+                    Some((tokens, row)) => tokens.rows.copy_row(row, y),
+                    None => view.copy_row(*id as usize, y),
+                }
             }
             if let Some(scale) = scale {
                 reduce::scale(y, scale as f32);

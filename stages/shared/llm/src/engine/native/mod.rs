@@ -36,7 +36,7 @@ use crate::program::{Liveness, Op, Program};
 use crate::sequence::Sequence;
 use batch::Batch;
 use gradients::{Gradients, Order, Tree};
-use pass::{Leaves, LowRankView, Pass, Shared, Workspace};
+use pass::{Leaves, LowRankView, Pass, Shared, TokenRowsView, Workspace};
 use schedule::WalkPlan;
 use weight::View;
 
@@ -252,9 +252,10 @@ impl NativeEngine {
         }
     }
 
-    /// Where the head is trained, its gradient is a sum over such chunks of rows, so their length is part of the result.
+    /// Where the head is trained, or rows of it, its gradient is a sum over such chunks of rows, so their length is part of the result.
     fn head_rows_max(&self) -> usize {
-        let is_trained = |weight: &usize| self.program.parameter_of(*weight).is_some();
+        let is_trained =
+            |weight: &usize| self.program.parameter_of(*weight).is_some() || self.program.tokens_of(*weight).is_some();
         match self.program.ops.last() {
             Some(Op::Head { weight, .. }) if is_trained(weight) => HEAD_ROWS,
             _ => self.execution.head_rows_max,
@@ -302,6 +303,7 @@ impl NativeEngine {
 
     fn shared<'t>(&'t self, adapter: Option<&'t Adapter>, dropout: Option<DropoutKey>) -> Shared<'t> {
         let adapters = adapter.map(|adapter| &adapter.modules[..]).unwrap_or_default();
+        let tokens = adapter.map(|adapter| &adapter.tokens[..]).unwrap_or_default();
         let mask = |module_idx| dropout.and_then(|key| key.mask(module_idx));
         Shared {
             program: &self.program,
@@ -310,6 +312,13 @@ impl NativeEngine {
             tables: &self.tables,
             weights: self.weights.iter().map(Weight::view).collect(),
             adapters: adapters.iter().map(|m| LowRankView { a: View::of(&m.a), b: View::of(&m.b) }).collect(),
+            tokens: self
+                .program
+                .tokens
+                .iter()
+                .zip(tokens)
+                .map(|(t, own)| TokenRowsView::new(&t.ids, &own.rows))
+                .collect(),
             lora_rank: adapter.map_or(0, |adapter| adapter.config.lora_rank),
             lora_scale: adapter.map_or(0.0, |adapter| adapter.config.scale() as f32),
             masks: (0..self.program.adapted.len()).map(mask).collect(),

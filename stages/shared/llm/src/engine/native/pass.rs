@@ -3,8 +3,10 @@
 //! A *dry* pass takes and gives the same blocks in the same order and computes nothing: its highest mark is the memory that the real one needs.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Instant;
 
+use candle_core::Tensor;
 use pipe_kernels::dropout::Mask;
 use pipe_kernels::{attention, gemm};
 
@@ -31,6 +33,26 @@ pub(super) struct LowRankView<'t> {
     pub(super) b: View<'t>,
 }
 
+/// An adapter's rows of tokens in one matrix.
+pub(super) struct TokenRowsView<'t> {
+    pub(super) ids: &'t [u32],
+    /// Of each id, its row.
+    row_of: HashMap<u32, usize>,
+    /// (n, C).
+    pub(super) rows: View<'t>,
+}
+
+impl<'t> TokenRowsView<'t> {
+    pub(super) fn new(ids: &'t [u32], rows: &'t Tensor) -> Self {
+        TokenRowsView { ids, row_of: ids.iter().copied().zip(0..).collect(), rows: View::of(rows) }
+    }
+
+    /// The row of a token, if it has one here.
+    pub(super) fn row_of(&self, id: u32) -> Option<usize> {
+        self.row_of.get(&id).copied()
+    }
+}
+
 /// What all passes of a call read.
 pub(super) struct Shared<'t> {
     pub(super) program: &'t Program,
@@ -41,6 +63,8 @@ pub(super) struct Shared<'t> {
     pub(super) weights: Vec<View<'t>>,
     /// Per adapted module; empty without an adapter.
     pub(super) adapters: Vec<LowRankView<'t>>,
+    /// As in [`Program::tokens`]; empty without an adapter.
+    pub(super) tokens: Vec<TokenRowsView<'t>>,
     /// r, and what B A is multiplied by.
     pub(super) lora_rank: usize,
     pub(super) lora_scale: f32,
@@ -50,7 +74,13 @@ pub(super) struct Shared<'t> {
     pub(super) head_rows_max: usize,
 }
 
-impl Shared<'_> {
+impl<'t> Shared<'t> {
+    /// The adapter's rows of tokens in a matrix, if it has some, and the parameter that they are.
+    pub(super) fn tokens_of(&self, weight: WeightIdx) -> Option<(ParameterIdx, &TokenRowsView<'t>)> {
+        let tokens_idx = self.program.tokens_of(weight)?;
+        Some((self.program.parameter_of_tokens(tokens_idx), self.tokens.get(tokens_idx)?))
+    }
+
     /// The weight of a norm, or 1 + weight.
     pub(super) fn norm_weight(&self, weight: WeightIdx, adds_one: bool) -> Cow<'_, [f32]> {
         let weight = self.weights[weight].f32();
