@@ -106,6 +106,7 @@ pub fn builtin() -> Registry {
             &pipe_stage_prepare::KIND,
             &pipe_stage_format::KIND,
             &pipe_stage_init::KIND,
+            &pipe_stage_extend::KIND,
             &pipe_stage_analyze::KIND,
             &pipe_stage_tokenize::KIND,
             &pipe_stage_train::KIND,

@@ -23,8 +23,14 @@ const MAY_USE: [(&str, &[&str]); 13] = [
 ];
 
 /// The stages that compute with weights; the others see files and records only.
-const STAGES_WITH_WEIGHTS: [&str; 5] =
-    ["pipe-stage-init", "pipe-stage-train", "pipe-stage-evaluate", "pipe-stage-generate", "pipe-stage-export"];
+const STAGES_WITH_WEIGHTS: [&str; 6] = [
+    "pipe-stage-init",
+    "pipe-stage-extend",
+    "pipe-stage-train",
+    "pipe-stage-evaluate",
+    "pipe-stage-generate",
+    "pipe-stage-export",
+];
 
 /// Heavy libraries, and the only crates that may name them.
 const HEAVY: [(&str, &[&str]); 7] = [

@@ -116,6 +116,23 @@ fn the_exported_adapter_and_the_merged_model_compute_the_same() {
     }
 }
 
+/// Rows of tokens in embedding and head, tied and not, under the names of each family.
+#[test]
+fn rows_of_tokens_are_exported_and_merged() {
+    for family in ["llama", "phi3", "gemma2", "gpt2"] {
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let theirs = fixture_of(family).join("tokens");
+        let adapter = Artifact::from_folder(ArtifactKind::Adapter, &theirs).expect("the fixture");
+        let facts = export(work.path(), "{}", &[("model", model_of(family)), ("adapter", adapter)]).expect("an export");
+        assert!(facts["adapter"].ends_with(", 3 tokens"), "{facts:?}");
+        let (adapter, merged) = (work.path().join("outputs/adapter"), work.path().join("outputs/merged"));
+        let trained = logits(&fixture_of(family), Some(&theirs));
+        assert_eq!(largest_difference(&logits(&fixture_of(family), Some(&adapter)), &trained), 0.0, "{family}");
+        let difference = largest_difference(&logits(&merged, None), &trained);
+        assert!(difference < LOGITS_TOLERANCE, "{family}: merged logits differ by {difference:e}");
+    }
+}
+
 /// Fused matrices, norms with 1 + w, matrices that are stored as `[in, out]`: a merge of each, and PEFT's names.
 #[test]
 fn every_family_is_exported() {

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Reading order is the data path: [`config`], [`program`], [`weights`], [`load`], [`sequence`], [`ops`] (one file each: forward,
-//! backward, and the plain version both are checked against), [`adapter`], [`engine`], [`schedule`], [`optimizer`], [`trainer`],
-//! [`generate`], [`parity`] (a device against the CPU).
+//! backward, and the plain version both are checked against), [`adapter`], [`new_tokens`] (what their rows begin with), [`engine`],
+//! [`schedule`], [`optimizer`], [`trainer`], [`generate`], [`rewrite`] (weights written once more: a merge, rows added), [`parity`] (a
+//! device against the CPU).
 //!
 //! It deliberately has no settings, no files of a run and no progress: the stage kind `train` has those.
 

@@ -38,6 +38,10 @@ pub enum TokenizerError {
     VocabularyTooSmall { vocab_size: usize, n_special: usize },
     #[error("the special token `{token}` is given twice or is empty")]
     BadSpecialToken { token: String },
+    #[error("`{token}` cannot be a new token: {why}")]
+    NewToken { token: String, why: String },
+    #[error("the tokenizer's ids have gaps: a new token does not get the id {id} behind the last one")]
+    Gaps { id: u32 },
 }
 
 impl TokenizerError {
@@ -47,13 +51,16 @@ impl TokenizerError {
             TokenizerError::NoTokenizer | TokenizerError::NoConfig => "missing-file",
             TokenizerError::Io { .. } => "io",
             TokenizerError::Json { .. } | TokenizerError::Field { .. } => "bad-model",
-            TokenizerError::Tokenizer { .. } | TokenizerError::UnknownToken { .. } => "bad-tokenizer",
+            TokenizerError::Tokenizer { .. } | TokenizerError::UnknownToken { .. } | TokenizerError::Gaps { .. } => {
+                "bad-tokenizer"
+            }
             TokenizerError::IdOutsideVocabulary { .. } => "id-outside-vocabulary",
             TokenizerError::SpecialFromText { .. } => "special-from-text",
             TokenizerError::NoSpecialToken { .. } | TokenizerError::LostSpecialToken { .. } => "no-special-token",
             TokenizerError::ReservedCharacter { .. } => "reserved-character",
             TokenizerError::TextTooLong { .. } => "text-too-long",
             TokenizerError::VocabularyTooSmall { .. } | TokenizerError::BadSpecialToken { .. } => "out-of-range",
+            TokenizerError::NewToken { .. } => "new-token",
         }
     }
 
@@ -69,6 +76,7 @@ impl TokenizerError {
                 Some("connect the same model to `format` and here: the template's special tokens are of its tokenizer")
             }
             TokenizerError::ReservedCharacter { .. } => Some("take it out of the data"),
+            TokenizerError::NewToken { .. } => Some("take it off the list"),
             _ => None,
         }
     }

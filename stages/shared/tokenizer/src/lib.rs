@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`xgen`] (one that is built in),
 //! `pieces` (of byte-level tokenizers, fast), `control` (texts with special tokens of a template), [`document`] (what is learned of
-//! an example), [`prompt`] (what a model goes on from), [`bpe`] (training).
+//! an example), [`prompt`] (what a model goes on from), [`bpe`] (training), [`extend`] (new tokens).
 //!
 //! Two rules hold for every text: it can never create a special id (`</s>` in a text is four ordinary characters; a template's
 //! special tokens are named by their place), and the beginning-of-sequence id is at the front at most once.
@@ -20,6 +20,7 @@ pub mod bpe;
 mod control;
 pub mod document;
 mod error;
+pub mod extend;
 pub mod model_tokenizer;
 mod pieces;
 pub mod prompt;
@@ -29,5 +30,6 @@ pub mod xgen;
 pub use bpe::{BpeTrainer, Trained, train_bpe};
 pub use document::{Document, Rules, Supervised};
 pub use error::TokenizerError;
+pub use extend::Extension;
 pub use model_tokenizer::{Encoded, ModelTokenizer};
 pub use prompt::Prompt;

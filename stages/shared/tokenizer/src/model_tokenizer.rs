@@ -137,6 +137,15 @@ impl ModelTokenizer {
         Ok(encoded)
     }
 
+    /// The ids of `text` alone, without what the post-processor adds.
+    ///
+    /// # Errors
+    /// As [`ModelTokenizer::encode`].
+    pub fn pieces_of(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let ids = self.encode(text)?.ids;
+        Ok(ids[self.prefix.len()..ids.len() - self.suffix.len()].to_vec())
+    }
+
     /// The ids of an example's text: [`ModelTokenizer::encode`], with the special tokens that its template wrote. What a
     /// template alone makes has no other ones; a beginning of the sequence is not doubled.
     ///
