@@ -32,6 +32,8 @@ pub(crate) struct StandIns {
     /// Id of a stand-in to the id it stands for.
     ids: HashMap<u32, u32>,
     n: u32,
+    /// Whether none changes what stands beside it.
+    are_plain: bool,
 }
 
 /// A text with stand-ins, and the way back to its characters.
@@ -58,12 +60,19 @@ impl StandIns {
         tokenizer.add_tokens(tokens.clone()).map_err(|e| TokenizerError::Tokenizer { message: e.to_string() })?;
         let id_of = |token: &AddedToken| tokenizer.token_to_id(&token.content);
         let ids = tokens.iter().zip(&special).filter_map(|(token, (id, _))| Some((id_of(token)?, *id))).collect();
-        Ok(StandIns { ids, of_text, n: tokens.len() as u32, tokenizer })
+        let is_plain = |token: &AddedToken| !(token.lstrip || token.rstrip || token.single_word);
+        let are_plain = special.iter().all(|(_, token)| is_plain(token));
+        Ok(StandIns { ids, of_text, n: tokens.len() as u32, tokenizer, are_plain })
     }
 
     /// The id that `id` stands for.
     pub(crate) fn id(&self, id: u32) -> Option<u32> {
         self.ids.get(&id).copied()
+    }
+
+    /// Whether a text between two special tokens is what it would be alone.
+    pub(crate) fn are_plain(&self) -> bool {
+        self.are_plain
     }
 
     /// The special id of a text.
@@ -118,21 +127,20 @@ impl StoodIn {
     }
 }
 
-/// The texts of special tokens, to be looked for in others.
+/// The texts of tokens, to be looked for in others.
 #[derive(Default)]
-pub(crate) struct SpecialWords {
+pub(crate) struct Words {
     by_first_byte: Vec<(u8, Vec<String>)>,
 }
 
-impl SpecialWords {
-    pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
-        let mut words = SpecialWords::default();
-        let special = tokenizer.get_added_tokens_decoder().into_values().filter(|token| token.special);
-        for token in special {
-            let Some(byte) = token.content.bytes().next() else { continue };
+impl Words {
+    pub(crate) fn new(texts: impl IntoIterator<Item = String>) -> Self {
+        let mut words = Words::default();
+        for text in texts {
+            let Some(byte) = text.bytes().next() else { continue };
             match words.by_first_byte.iter_mut().find(|(first, _)| *first == byte) {
-                Some((_, texts)) => texts.push(token.content),
-                None => words.by_first_byte.push((byte, vec![token.content])),
+                Some((_, texts)) => texts.push(text),
+                None => words.by_first_byte.push((byte, vec![text])),
             }
         }
         words

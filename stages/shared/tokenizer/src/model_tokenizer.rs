@@ -4,6 +4,7 @@
 //! Spans then come from the text alone; a byte-level post-processor would trim the white space off them, and a token
 //! that is only a line break would cover nothing and never be supervised.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use pipe_contract::Artifact;
@@ -11,7 +12,7 @@ use pipe_records::{Example, SpecialTokens};
 use rayon::prelude::*;
 use tokenizers::Tokenizer;
 
-use crate::control::{SpecialWords, StandIns};
+use crate::control::{StandIns, Words};
 use crate::pieces::Pieces;
 use crate::special::{BOS, EOS, ModelFiles};
 use crate::{Prompt, TokenizerError, xgen};
@@ -35,7 +36,7 @@ pub struct ModelTokenizer {
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     special_ids: Vec<u32>,
-    special_words: SpecialWords,
+    special_words: Words,
     /// Made for the first text of a template.
     stand_ins: OnceLock<StandIns>,
     unknown_id: Option<u32>,
@@ -91,8 +92,8 @@ impl ModelTokenizer {
                 Some(n_positions) => Some(n_positions),
                 None => files.config_number("n_positions")?,
             },
-            pieces: Pieces::of(&tokenizer),
-            special_words: SpecialWords::new(&tokenizer),
+            pieces: Pieces::of(&tokenizer, tokenizer_json),
+            special_words: Words::new(added.into_values().filter(|token| token.special).map(|token| token.content)),
             stand_ins: OnceLock::new(),
             tokenizer,
             prefix,
@@ -125,7 +126,7 @@ impl ModelTokenizer {
             encoded.spans.push(characters.span(start, end));
             Ok(())
         };
-        match &self.pieces {
+        match self.pieces.as_ref().filter(|pieces| pieces.takes(text)) {
             Some(pieces) => pieces.encode(text, self.tokenizer.get_model(), take)?,
             None => {
                 let encoding = self.tokenizer.encode(text, false).map_err(|e| unusable(&*e))?;
@@ -156,15 +157,36 @@ impl ModelTokenizer {
         if marks.special_tokens == SpecialTokens::Tokenizer {
             return self.encode(&example.text);
         }
-        let stand_ins = self.stand_ins()?;
-        let stood_in = stand_ins.stand_in(&example.text, &marks.control)?;
-        let encoding = stand_ins.tokenizer.encode(stood_in.text.as_str(), false).map_err(|e| unusable(&*e))?;
-        let characters = CharacterIndex::new(&stood_in.text)?;
         let mut encoded = Encoded::default();
-        let (is_shared, mut n_special) = (marks.special_tokens == SpecialTokens::Both, 0);
+        let is_shared = marks.special_tokens == SpecialTokens::Both;
         if is_shared {
             encoded.push_all(&self.prefix, 0);
         }
+        let n_characters = self.encode_with_control(&example.text, &marks.control, &mut encoded)?;
+        if is_shared {
+            encoded.push_all(&self.suffix, n_characters);
+        }
+        encoded.keep_one_beginning(self.bos_id);
+        Ok(encoded)
+    }
+
+    /// The ids of `text` with special tokens at `control`, behind those of `encoded`. Returns the characters of the text.
+    fn encode_with_control(
+        &self,
+        text: &str,
+        control: &[Range<u32>],
+        encoded: &mut Encoded,
+    ) -> Result<u32, TokenizerError> {
+        let stand_ins = self.stand_ins()?;
+        if let Some(pieces) = self.pieces.as_ref().filter(|pieces| pieces.is_anywhere() && pieces.takes(text))
+            && stand_ins.are_plain()
+        {
+            return self.encode_between(pieces, stand_ins, text, control, encoded);
+        }
+        let stood_in = stand_ins.stand_in(text, control)?;
+        let encoding = stand_ins.tokenizer.encode(stood_in.text.as_str(), false).map_err(|e| unusable(&*e))?;
+        let characters = CharacterIndex::new(&stood_in.text)?;
+        let mut n_special = 0;
         for (id, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             let id = match stand_ins.id(*id) {
                 Some(special_id) => {
@@ -181,14 +203,45 @@ impl ModelTokenizer {
             encoded.ids.push(id);
             encoded.spans.push((stood_in.whole(start), stood_in.whole(end)));
         }
-        if n_special != marks.control.len() {
-            return Err(TokenizerError::LostSpecialToken { n_written: marks.control.len(), n_found: n_special });
+        if n_special != control.len() {
+            return Err(TokenizerError::LostSpecialToken { n_written: control.len(), n_found: n_special });
         }
-        if is_shared {
-            encoded.push_all(&self.suffix, stood_in.whole(characters.n_characters));
+        Ok(stood_in.whole(characters.n_characters))
+    }
+
+    /// The same, where what lies between two special tokens is encoded as if it were alone.
+    fn encode_between(
+        &self,
+        pieces: &Pieces,
+        stand_ins: &StandIns,
+        text: &str,
+        control: &[Range<u32>],
+        encoded: &mut Encoded,
+    ) -> Result<u32, TokenizerError> {
+        let characters = CharacterIndex::new(text)?;
+        let model = self.tokenizer.get_model();
+        let mut done = 0;
+        let between = |from: usize, to: usize, encoded: &mut Encoded| {
+            pieces.encode(&text[from..to], model, |id, start, end| {
+                self.check_id(id)?;
+                self.check_ordinary(id)?;
+                encoded.ids.push(id);
+                encoded.spans.push(characters.span(from + start, from + end));
+                Ok(())
+            })
+        };
+        for (span, bytes) in control.iter().zip(byte_ranges(text, control)) {
+            between(done, bytes.start, encoded)?;
+            let token = &text[bytes.clone()];
+            let no_token = || TokenizerError::NoSpecialToken { token: token.to_string() };
+            let id = stand_ins.id_of(token).ok_or_else(no_token)?;
+            self.check_id(id)?;
+            encoded.ids.push(id);
+            encoded.spans.push((span.start, span.end));
+            done = bytes.end;
         }
-        encoded.keep_one_beginning(self.bos_id);
-        Ok(encoded)
+        between(done, text.len(), encoded)?;
+        Ok(characters.n_characters)
     }
 
     /// The special tokens, as texts.
@@ -367,6 +420,21 @@ fn unknown_id(tokenizer_json: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
     }
 }
 
+/// Ranges of characters, rising and apart, as ranges of bytes.
+fn byte_ranges<'t>(text: &'t str, ranges: &'t [Range<u32>]) -> impl Iterator<Item = Range<usize>> + 't {
+    let mut offsets = text.char_indices().map(|(byte, _)| byte).chain([text.len()]).zip(0u32..);
+    let mut byte_of =
+        move |character: u32| offsets.by_ref().find(|(_, at)| *at == character).map_or(text.len(), |(byte, _)| byte);
+    let mut last = (0, 0);
+    ranges.iter().map(move |range| {
+        // A range may begin where the one before it ends.
+        let start = if range.start == last.0 && last.0 > 0 { last.1 } else { byte_of(range.start) };
+        let end = byte_of(range.end);
+        last = (range.end, end);
+        start..end
+    })
+}
+
 /// Byte offsets of a text to character offsets.
 struct CharacterIndex {
     /// Byte to the index of the character it belongs to; nothing where every character is one byte.
@@ -416,6 +484,43 @@ mod tests {
         assert_eq!(index.span(3, 8), (2, 4));
         assert_eq!(index.span(7, 7), (3, 3));
         assert_eq!(index.span(8, 8), (4, 4));
+    }
+
+    #[test]
+    fn ranges_of_characters_are_ranges_of_bytes() {
+        let text = "é<s></s>😀<s>";
+        let ranges = [1..4, 4..8, 9..12];
+        let parts: Vec<&str> = byte_ranges(text, &ranges).map(|range| &text[range]).collect();
+        assert_eq!(parts, ["<s>", "</s>", "<s>"]);
+    }
+
+    /// What lies between special tokens, by pieces and with stand-ins in the whole text.
+    #[test]
+    fn pieces_between_special_tokens_are_those_of_the_whole_text() {
+        use pipe_records::Marks;
+
+        let texts = ["the cat and the hat", "Grüße, 你好 😀\n\n  end", "  two  spaces "];
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let json = crate::train_bpe(&texts, 300, &["<s>", "</s>"]).expect("a tokenizer");
+        std::fs::write(folder.path().join("tokenizer.json"), json).expect("written");
+        std::fs::write(folder.path().join("config.json"), r#"{"vocab_size": 300}"#).expect("written");
+        let model = Artifact::from_folder(pipe_contract::ArtifactKind::Model, folder.path()).expect("a folder");
+        let load = || ModelTokenizer::load(&model).expect("a tokenizer");
+        let (fast, slow) = (load(), ModelTokenizer { pieces: None, ..load() });
+        assert!(fast.pieces.as_ref().is_some_and(Pieces::is_anywhere));
+        let n = |text: &str| text.chars().count() as u32;
+        for first in texts {
+            for second in texts.into_iter().chain([""]) {
+                // A second pair of tokens side by side, and one that is data.
+                let text = format!("<s>{first}</s><s>{second} </s>x</s>");
+                let starts = [0, 3 + n(first), 7 + n(first), 10 + n(first) + n(second) + 5 + 1];
+                let control = starts.into_iter().zip([3, 4, 3, 4]).map(|(start, n)| start..start + n).collect();
+                let marks = Marks { control, special_tokens: SpecialTokens::Template, ..Marks::default() };
+                let example = Example { text, marks, ..Example::default() };
+                let (fast, slow) = (fast.encode_example(&example), slow.encode_example(&example));
+                assert_eq!(fast.expect("ids"), slow.expect("ids"), "{}", example.text);
+            }
+        }
     }
 
     #[test]
