@@ -9,6 +9,9 @@
 //! A stand-in is added to a copy of the tokenizer with the rules of its token (whether it strips white space beside it), and
 //! special tokens stay ordinary characters there as everywhere. So the text is tokenized once and whole, the ids are those of
 //! transformers' `apply_chat_template(tokenize=True)`, and data makes no special id.
+//!
+//! Where a tokenizer encodes what lies between two special tokens as if it were alone, no stand-in is needed: the parts are encoded by
+//! their pieces ([`StandIns::leave_parts`]).
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,6 +19,7 @@ use std::ops::Range;
 use tokenizers::{AddedToken, Tokenizer};
 
 use crate::TokenizerError;
+use crate::pieces::Pieces;
 
 /// The first of the stand-ins: private plane 16.
 const FIRST: u32 = 0x10_0000;
@@ -34,6 +38,8 @@ pub(crate) struct StandIns {
     n: u32,
     /// Whether none changes what stands beside it.
     are_plain: bool,
+    /// Whether one is looked for in normalized text.
+    are_normalized: bool,
 }
 
 /// A text with stand-ins, and the way back to its characters.
@@ -62,7 +68,8 @@ impl StandIns {
         let ids = tokens.iter().zip(&special).filter_map(|(token, (id, _))| Some((id_of(token)?, *id))).collect();
         let is_plain = |token: &AddedToken| !(token.lstrip || token.rstrip || token.single_word);
         let are_plain = special.iter().all(|(_, token)| is_plain(token));
-        Ok(StandIns { ids, of_text, n: tokens.len() as u32, tokenizer, are_plain })
+        let are_normalized = special.iter().any(|(_, token)| token.normalized);
+        Ok(StandIns { ids, of_text, n: tokens.len() as u32, tokenizer, are_plain, are_normalized })
     }
 
     /// The id that `id` stands for.
@@ -70,9 +77,9 @@ impl StandIns {
         self.ids.get(&id).copied()
     }
 
-    /// Whether a text between two special tokens is what it would be alone.
-    pub(crate) fn are_plain(&self) -> bool {
-        self.are_plain
+    /// Whether what lies between two special tokens may be encoded for itself, by these pieces.
+    pub(crate) fn leave_parts(&self, pieces: &Pieces) -> bool {
+        self.are_plain && pieces.takes_parts(self.are_normalized)
     }
 
     /// The special id of a text.

@@ -178,9 +178,8 @@ impl ModelTokenizer {
         encoded: &mut Encoded,
     ) -> Result<u32, TokenizerError> {
         let stand_ins = self.stand_ins()?;
-        if let Some(pieces) = self.pieces.as_ref().filter(|pieces| pieces.is_anywhere() && pieces.takes(text))
-            && stand_ins.are_plain()
-        {
+        let pieces = self.pieces.as_ref().filter(|pieces| stand_ins.leave_parts(pieces) && pieces.takes(text));
+        if let Some(pieces) = pieces {
             return self.encode_between(pieces, stand_ins, text, control, encoded);
         }
         let stood_in = stand_ins.stand_in(text, control)?;
@@ -472,6 +471,9 @@ pub(crate) fn unusable(error: &(dyn std::error::Error + Send + Sync)) -> Tokeniz
 
 #[cfg(test)]
 mod tests {
+    use pipe_records::Marks;
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -494,31 +496,71 @@ mod tests {
         assert_eq!(parts, ["<s>", "</s>", "<s>"]);
     }
 
+    /// Llama 2's form: letters, `▁`, bytes, and two special tokens.
+    fn words_json(normalizer: &Value, pre_tokenizer: &Value) -> Vec<u8> {
+        let merges = [["▁", "a"], ["▁", "▁"], ["▁a", "n"], ["▁an", "d"], ["t", "h"]];
+        let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
+        let letters = "▁abcdefghijklmnopqrstuvwxyz".chars().map(String::from);
+        let texts = ["<s>".to_string(), "</s>".into()].into_iter().chain(bytes).chain(letters);
+        let texts = texts.chain(merges.map(|[left, right]| format!("{left}{right}")));
+        let vocab: serde_json::Map<String, Value> = texts.zip(0..).map(|(text, id)| (text, json!(id))).collect();
+        let special = |id: u32, content: &str| {
+            json!({
+                "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true,
+            })
+        };
+        let json = json!({
+            "version": "1.0", "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
+            "added_tokens": [special(0, "<s>"), special(1, "</s>")],
+            "model": {"type": "BPE", "vocab": vocab, "merges": merges, "byte_fallback": true, "fuse_unk": true},
+        });
+        json.to_string().into_bytes()
+    }
+
     /// What lies between special tokens, by pieces and with stand-ins in the whole text.
     #[test]
     fn pieces_between_special_tokens_are_those_of_the_whole_text() {
-        use pipe_records::Marks;
-
         let texts = ["the cat and the hat", "Grüße, 你好 😀\n\n  end", "  two  spaces "];
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let json = crate::train_bpe(&texts, 300, &["<s>", "</s>"]).expect("a tokenizer");
-        std::fs::write(folder.path().join("tokenizer.json"), json).expect("written");
-        std::fs::write(folder.path().join("config.json"), r#"{"vocab_size": 300}"#).expect("written");
-        let model = Artifact::from_folder(pipe_contract::ArtifactKind::Model, folder.path()).expect("a folder");
-        let load = || ModelTokenizer::load(&model).expect("a tokenizer");
-        let (fast, slow) = (load(), ModelTokenizer { pieces: None, ..load() });
-        assert!(fast.pieces.as_ref().is_some_and(Pieces::is_anywhere));
-        let n = |text: &str| text.chars().count() as u32;
-        for first in texts {
-            for second in texts.into_iter().chain([""]) {
-                // A second pair of tokens side by side, and one that is data.
-                let text = format!("<s>{first}</s><s>{second} </s>x</s>");
-                let starts = [0, 3 + n(first), 7 + n(first), 10 + n(first) + n(second) + 5 + 1];
-                let control = starts.into_iter().zip([3, 4, 3, 4]).map(|(start, n)| start..start + n).collect();
-                let marks = Marks { control, special_tokens: SpecialTokens::Template, ..Marks::default() };
-                let example = Example { text, marks, ..Example::default() };
-                let (fast, slow) = (fast.encode_example(&example), slow.encode_example(&example));
-                assert_eq!(fast.expect("ids"), slow.expect("ids"), "{}", example.text);
+        let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
+        let prepend = json!({"type": "Prepend", "prepend": "▁"});
+        let prepend = json!({"type": "Sequence", "normalizers": [prepend, replace]});
+        let metaspace =
+            |scheme: &str| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false});
+        let forms = [
+            (crate::train_bpe(&texts, 300, &["<s>", "</s>"]).expect("a tokenizer"), true),
+            (words_json(&replace, &Value::Null), true),
+            (words_json(&prepend, &Value::Null), true),
+            (words_json(&Value::Null, &metaspace("always")), true),
+            (words_json(&Value::Null, &metaspace("first")), false),
+        ];
+        for (json, is_fast) in forms {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            std::fs::write(folder.path().join("tokenizer.json"), json).expect("written");
+            std::fs::write(folder.path().join("config.json"), r#"{"vocab_size": 300}"#).expect("written");
+            let model = Artifact::from_folder(pipe_contract::ArtifactKind::Model, folder.path()).expect("a folder");
+            let load = || ModelTokenizer::load(&model).expect("a tokenizer");
+            let (fast, slow) = (load(), ModelTokenizer { pieces: None, ..load() });
+            let pieces = fast.pieces.as_ref().expect("a form that is known");
+            assert_eq!(fast.stand_ins().expect("stand-ins").leave_parts(pieces), is_fast);
+            // The character of a stand-in is one like others where there are none.
+            let marks = Marks { special_tokens: SpecialTokens::Template, ..Marks::default() };
+            let private = Example { text: "a\u{100000}".into(), marks, ..Example::default() };
+            assert_eq!(fast.encode_example(&private).is_ok(), is_fast);
+            let error = slow.encode_example(&private).expect_err("it stands for <s>").to_string();
+            assert!(error.contains("U+100000"), "{error}");
+            let n = |text: &str| text.chars().count() as u32;
+            for first in texts {
+                for second in texts.into_iter().chain([""]) {
+                    // A second pair of tokens side by side, and one that is data.
+                    let text = format!("<s>{first}</s><s>{second} </s>x</s>");
+                    let starts = [0, 3 + n(first), 7 + n(first), 10 + n(first) + n(second) + 5 + 1];
+                    let control = starts.into_iter().zip([3, 4, 3, 4]).map(|(start, n)| start..start + n).collect();
+                    let marks = Marks { control, special_tokens: SpecialTokens::Template, ..Marks::default() };
+                    let example = Example { text, marks, ..Example::default() };
+                    let (fast, slow) = (fast.encode_example(&example), slow.encode_example(&example));
+                    assert_eq!(fast.expect("ids"), slow.expect("ids"), "{}", example.text);
+                }
             }
         }
     }

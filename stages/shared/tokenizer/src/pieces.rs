@@ -91,10 +91,11 @@ enum Cut {
         pattern: SysRegex,
         byte_level: ByteLevel,
     },
-    /// `first`: for the first piece, where it is another.
+    /// `first`: for the first piece, where it is another; `is_of_text`: not of each part of a text between special tokens.
     Words {
         rest: Spaces,
         first: Option<Spaces>,
+        is_of_text: bool,
     },
 }
 
@@ -141,9 +142,13 @@ impl Pieces {
         (!self.is_for_ascii || text.is_ascii()) && !self.ordinary_tokens.is_in(text)
     }
 
-    /// Whether a piece of a text is one of a longer text too, wherever it stands there.
-    pub(crate) fn is_anywhere(&self) -> bool {
-        matches!(self.cut, Cut::Bytes { .. })
+    /// Whether what lies between two special tokens is encoded as a text is. `are_normalized`: whether these are looked for in a text that was
+    /// normalized as a whole.
+    pub(crate) fn takes_parts(&self, are_normalized: bool) -> bool {
+        match self.cut {
+            Cut::Bytes { .. } | Cut::Words { first: None, .. } => true,
+            Cut::Words { is_of_text, .. } => !is_of_text && !are_normalized,
+        }
     }
 
     /// Calls `take` with each id of `text`, which [`Pieces::takes`], and the bytes of `text` that it covers, in order.
@@ -192,7 +197,7 @@ impl Pieces {
         let mut split = PreTokenizedString::from(piece);
         let mapped = match &self.cut {
             Cut::Bytes { byte_level, .. } => byte_level.pre_tokenize(&mut split),
-            Cut::Words { rest, first } => match first.as_ref().filter(|_| is_first).unwrap_or(rest) {
+            Cut::Words { rest, first, .. } => match first.as_ref().filter(|_| is_first).unwrap_or(rest) {
                 Spaces::Normalizer(normalizer) => split.normalize(|text| normalizer.normalize(text)),
                 Spaces::PreTokenizer(pre_tokenizer) => pre_tokenizer.pre_tokenize(&mut split),
             },
@@ -292,7 +297,7 @@ fn by_words(tokenizer: &Tokenizer, normalizer: Option<&Value>, json: &[u8]) -> O
             } else {
                 return None;
             };
-            Cut::Words { rest: wrapper(&replace)?, first }
+            Cut::Words { rest: wrapper(&replace)?, first, is_of_text: false }
         }
         (None, Some(metaspace)) if metaspace["type"] == "Metaspace" && metaspace["split"] == false => {
             if metaspace["replacement"] != json!(SPACE) {
@@ -303,13 +308,13 @@ fn by_words(tokenizer: &Tokenizer, normalizer: Option<&Value>, json: &[u8]) -> O
                 metaspace["prepend_scheme"] = scheme.into();
                 serde_json::from_value(metaspace).ok().map(Spaces::PreTokenizer)
             };
-            let first = match metaspace["prepend_scheme"].as_str()? {
+            let scheme = metaspace["prepend_scheme"].as_str()?;
+            let first = match scheme {
                 "never" => None,
-                // Where special tokens are ordinary characters, a text is one part and its beginning the only one.
                 "first" | "always" => Some(with("always")?),
                 _ => return None,
             };
-            Cut::Words { rest: with("never")?, first }
+            Cut::Words { rest: with("never")?, first, is_of_text: scheme == "first" }
         }
         _ => return None,
     };
@@ -387,7 +392,7 @@ mod tests {
     fn words_are_cut_where_no_merge_crosses() {
         let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
         let inside = [["▁", "▁"], ["▁▁", "a"], ["a", "b"]];
-        assert!(of(replace.clone(), Value::Null, &inside).is_some_and(|pieces| !pieces.is_anywhere()));
+        assert!(of(replace.clone(), Value::Null, &inside).is_some_and(|pieces| pieces.takes_parts(true)));
         assert!(of(replace.clone(), Value::Null, &[["a", "▁"]]).is_none());
         assert!(of(replace.clone(), Value::Null, &[["▁", "▁"], ["▁", "a"], ["▁a", "▁▁"]]).is_none());
         // What else may change a text or cut it is not known here.
