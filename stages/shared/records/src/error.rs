@@ -78,9 +78,7 @@ impl From<RecordsError> for StageError {
             RecordsError::NoDataFiles { .. } => Some(
                 "rows are read from `*.parquet`, `*.arrow`, `*.jsonl`, `*.json`, `*.csv`, `*.tsv` and `*.txt`, all but the first also with `.gz` or `.zst` behind",
             ),
-            RecordsError::BadArrow { source, .. } if source.to_string().contains("compression") => Some(
-                "write it without compressed buffers, for instance `to_feather(path, compression=\"uncompressed\")`",
-            ),
+            RecordsError::BadArrow { .. } => Some("write or download it again, to its end"),
             RecordsError::BadJson { .. } | RecordsError::BadText { .. } => {
                 Some("correct the row, or leave bad rows out with a stage of kind `prepare` and `on_bad_rows: drop`")
             }

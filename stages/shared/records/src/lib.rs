@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Reading order: [`files`] (Parquet with pinned properties), [`source`] (forms of data files), [`rows`], [`bad_rows`], `json`,
-//! `delimited`, `text`, [`ipc`] (Arrow's own files, and batches that wait on the disk), `normal` (types), [`examples`], [`marks`] (what templates know), [`unseen`] (what training did not have),
+//! `delimited`, `text`, [`ipc`] (Arrow's own files, and batches that wait on the disk), `messages`, `normal` (types), [`examples`], [`marks`] (what templates know), [`unseen`] (what training did not have),
 //! [`packed`], [`packing`] (which documents share a pack), [`show`], [`numbers`], [`lines`] (JSON Lines), [`folders`] (what model and adapter folders say about themselves).
 //! The same rows give the same bytes, however they were cut into batches and on any number of threads.
 //!
@@ -25,6 +25,7 @@ pub mod ipc;
 mod json;
 pub mod lines;
 pub mod marks;
+mod messages;
 mod normal;
 pub mod numbers;
 pub mod packed;

@@ -11,7 +11,8 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
-use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use pipe_contract::{Artifact, ArtifactKind, StageError};
 use pipe_records::ipc::{SpoolWriter, read_spool};
 use pipe_records::show::show_rows;
@@ -73,6 +74,15 @@ fn file(batch: &RecordBatch) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
+/// As Feather is written, in version 2 of it.
+fn feather(batch: &RecordBatch, codec: CompressionType) -> Vec<u8> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(codec)).unwrap();
+    let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+    writer.write(batch).unwrap();
+    writer.finish().unwrap();
+    writer.into_inner().unwrap()
+}
+
 /// Two rows of a chat, as `datasets` has them: a list of structs, one null, one with a null in it.
 fn chat() -> RecordBatch {
     let role: ArrayRef = Arc::new(StringArray::from(vec!["user", "assistant", "user"]));
@@ -97,7 +107,7 @@ fn nested_columns_are_the_same_from_every_form_that_has_them() {
     assert_eq!(expected.0, "messages: list<{role: string, content: string}>");
     let list = format!("[{}]", CHAT_JSON.trim_end().replace('\n', ",\n"));
     let (stream, file) = (stream(&chat()), file(&chat()));
-    let forms: [(&str, Vec<u8>); 9] = [
+    let forms: [(&str, Vec<u8>); 11] = [
         ("a.ndjson", CHAT_JSON.into()),
         ("a.json", list.clone().into()),
         ("a.json.gz", gzip(list.as_bytes())),
@@ -107,6 +117,8 @@ fn nested_columns_are_the_same_from_every_form_that_has_them() {
         ("a.feather", file.clone()),
         ("a.arrow.zst", zstd(&file)),
         ("a.ipc.gz", gzip(&stream)),
+        ("lz4.feather", feather(&chat(), CompressionType::LZ4_FRAME)),
+        ("zstd.feather", feather(&chat(), CompressionType::ZSTD)),
     ];
     for (name, bytes) in &forms {
         assert_eq!(shown(&[(name, bytes)]), expected, "{name}");
@@ -116,9 +128,9 @@ fn nested_columns_are_the_same_from_every_form_that_has_them() {
     let rows = open_rows(&artifact).unwrap();
     let mut writer = parquet_writer(&dir.path().join("b.parquet"), rows.schema()).unwrap();
     rows.again().for_each(|batch| writer.write(&batch.unwrap()).unwrap());
-    assert_eq!(writer.finish().unwrap(), 27);
+    assert_eq!(writer.finish().unwrap(), 33);
     let rows = open_rows(&Artifact::from_folder(ArtifactKind::Rows, dir.path()).unwrap()).unwrap();
-    assert_eq!((rows.num_rows(), rows.features()), (54, expected.0));
+    assert_eq!((rows.num_rows(), rows.features()), (66, expected.0));
     // `data-00000-of-00001.arrow` comes behind it.
     assert_eq!(rows.place(24), Some(("b.parquet", 0)));
     assert_eq!(show_rows(rows, 3).unwrap(), expected.1);
