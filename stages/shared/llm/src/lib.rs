@@ -13,6 +13,7 @@
 //! It deliberately has no settings, no files of a run and no progress: the stage kind `train` has those.
 
 pub mod adapter;
+mod claims;
 pub mod config;
 pub mod device;
 pub mod engine;

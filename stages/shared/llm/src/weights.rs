@@ -9,10 +9,10 @@
 //! bf16 until an op needs it (`ops::linear`), so there is never an f32 copy of the model.
 
 use candle_core::{DType, Device, Tensor};
-use pipe_weights::Claim;
 pub use pipe_weights::{TensorEntry, WeightFiles};
 use safetensors::Dtype;
 
+use crate::claims;
 use crate::config::Architecture;
 use crate::engine::native::Weight;
 use crate::error::LlmError;
@@ -25,7 +25,7 @@ use crate::program::{Program, WeightSpec};
 /// # Errors
 /// The first tensor or statement that does not fit.
 pub fn check(program: &Program, files: &WeightFiles) -> Result<(), LlmError> {
-    files.claims().iter().try_for_each(|claim| check_claim(program, claim))?;
+    files.claims().iter().try_for_each(|claim| claims::check(&program.config, claim))?;
     program.weights.iter().try_for_each(|spec| check_tensor(files, spec))?;
     let is_used = |name: &str| program.weights.iter().any(|w| w.name == name);
     // Old checkpoints carry the rotary frequencies or a GPT-2's masks, and some store a tied head a second time: all are derived.
@@ -62,29 +62,6 @@ fn check_tensor(files: &WeightFiles, spec: &WeightSpec) -> Result<(), LlmError> 
     }
 }
 
-/// A GGUF says what shapes do not: how many heads there are, and the base of their rotation.
-fn check_claim(program: &Program, claim: &Claim) -> Result<(), LlmError> {
-    let config = &program.config;
-    let ours = match claim.field {
-        "num_hidden_layers" => config.n_layers as f64,
-        "hidden_size" => config.hidden_size as f64,
-        "num_attention_heads" => config.n_heads as f64,
-        "num_key_value_heads" => config.n_kv_heads as f64,
-        "rms_norm_eps" => config.norm_eps,
-        // A family with several has no GGUF that we read.
-        "rope_theta" => match config.ropes.as_slice() {
-            [rope] => rope.theta,
-            _ => return Ok(()),
-        },
-        _ => return Ok(()),
-    };
-    if ours as f32 == claim.value as f32 {
-        return Ok(());
-    }
-    let why = format!("says that `{}` is {}, but config.json says {ours}", claim.field, claim.value as f32);
-    Err(weights_error(&claim.file, &why))
-}
-
 /// Reads every weight of `program`, in the order of [`Program::weights`].
 ///
 /// # Errors
@@ -99,7 +76,7 @@ pub fn load(program: &Program, files: &WeightFiles, device: &Device) -> Result<V
 }
 
 /// Every weight of `program`, in the order of [`Program::weights`], where it lies in its file. A tensor that no processor could use in place is
-/// read: safetensors does not promise an alignment, and a view of a pickle or the q and k of a GGUF lie in another order.
+/// read: safetensors does not promise an alignment, and a view of a pickle or the q and k of a GGUF lie in another order, and the norms of a Gemma in a GGUF are one more.
 ///
 /// # Errors
 /// As [`load`].
@@ -111,7 +88,7 @@ pub fn map(program: &Program, files: &WeightFiles) -> Result<Vec<Weight>, LlmErr
         let entry = &files.entries()[&spec.name];
         let dtype = candle_dtype(entry.dtype).expect("checked above");
         let offset = usize::try_from(entry.offset).expect("the file is mapped");
-        let in_place = mapped[entry.file_idx].tensor(offset, dtype, &spec.shape).filter(|_| entry.is_contiguous());
+        let in_place = mapped[entry.file_idx].tensor(offset, dtype, &spec.shape).filter(|_| entry.is_in_place());
         Ok(match in_place {
             Some(tensor) => Weight::Mapped(tensor),
             None => {
@@ -131,7 +108,7 @@ fn candle_dtype(dtype: Dtype) -> Option<DType> {
     }
 }
 
-fn weights_error(file: &str, why: &str) -> LlmError {
+pub(crate) fn weights_error(file: &str, why: &str) -> LlmError {
     LlmError::Weights { file: file.to_string(), why: why.to_string() }
 }
 

@@ -1,11 +1,13 @@
 //! A tensor of a weight file: what it is and how it lies there.
 //!
 //! ```text
-//! contiguous  offset, then every element in the order of the shape: it can be mapped where it lies
-//! view        sizes and strides over a run of elements: read, and gathered into the order of the shape
+//! in place  offset, then every element in the order of the shape: it can be mapped where it lies
+//! view      sizes and strides over a run of elements: read, and gathered into the order of the shape
+//! one more  every element has 1 added: read, and 1 subtracted
 //! ```
 //!
-//! A transposed tensor of a pickle is a view; so are q and k of a GGUF, whose rows llama.cpp orders in another way.
+//! A transposed tensor of a pickle is a view; so are q and k of a Llama and the matrices of a GPT-2 in a GGUF. The norms of a Gemma in a GGUF are
+//! one more than the model's.
 
 use safetensors::Dtype;
 
@@ -24,6 +26,8 @@ pub struct TensorEntry {
     pub offset: u64,
     /// How it is gathered; `None` where it lies in the order of its shape.
     pub(crate) view: Option<View>,
+    /// Whether the file has `x + 1` for every element x. Then the dtype is F32.
+    pub(crate) is_one_more: bool,
 }
 
 /// Elements of a run of memory in another order.
@@ -36,9 +40,23 @@ pub(crate) struct View {
 }
 
 impl TensorEntry {
-    /// Whether its bytes lie in the order of its shape, so that they can be used in place.
-    pub fn is_contiguous(&self) -> bool {
-        self.view.is_none()
+    /// Whether its bytes can be used where they lie: in the order of its shape, each as the model means it.
+    pub fn is_in_place(&self) -> bool {
+        self.view.is_none() && !self.is_one_more
+    }
+
+    /// What `span`, the bytes from its first element to its last, means: its elements in the order of its shape.
+    pub(crate) fn decode(&self, span: Vec<u8>) -> Vec<u8> {
+        let mut bytes = match &self.view {
+            None => span,
+            Some(view) => view.gather(&span, width(self.dtype)),
+        };
+        if self.is_one_more {
+            for element in bytes.as_chunks_mut().0 {
+                *element = (f32::from_le_bytes(*element) - 1.0).to_le_bytes();
+            }
+        }
+        bytes
     }
 
     /// Bytes from its first element to its last.

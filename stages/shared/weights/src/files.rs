@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use pipe_contract::Artifact;
 
-use crate::entry::{TensorEntry, width};
+use crate::entry::TensorEntry;
 use crate::error::{Fault, WeightsError};
 use crate::{gguf, safetensors, select, torch};
 
-/// A number that a weight file states beside its tensors, under the name of the field of `config.json` that must agree with it.
+/// What a weight file states beside its tensors, under the name of the field of `config.json` that must agree with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// Name of the file.
     pub file: String,
-    /// `rope_theta`, ...
+    /// `rope_theta`, ...; the file's own name for it where no field says it.
     pub field: &'static str,
-    /// As a float32 where the file has one, so compare as float32.
-    pub value: f64,
+    /// One number, or of the factors of a rope one for each frequency. Float32 in the file, so compare as float32.
+    pub values: Vec<f64>,
 }
 
 /// The open weight files of a model.
@@ -50,7 +50,7 @@ fn named_as_with_head(entries: BTreeMap<String, TensorEntry>) -> BTreeMap<String
 /// What one file has.
 pub(crate) struct Head {
     pub(crate) tensors: Vec<(String, TensorEntry)>,
-    pub(crate) claims: Vec<(&'static str, f64)>,
+    pub(crate) claims: Vec<(&'static str, Vec<f64>)>,
 }
 
 impl WeightFiles {
@@ -83,7 +83,7 @@ impl WeightFiles {
         let (mut entries, mut claims) = (BTreeMap::new(), Vec::new());
         for (file_idx, (name, path)) in files.iter().enumerate() {
             let head = read_head(name, path, file_idx).map_err(|fault| fault.in_file(name, path))?;
-            claims.extend(head.claims.into_iter().map(|(field, value)| Claim { file: name.clone(), field, value }));
+            claims.extend(head.claims.into_iter().map(|(field, values)| Claim { file: name.clone(), field, values }));
             for (tensor, entry) in head.tensors {
                 if let Some(other) = entries.insert(tensor.clone(), entry) {
                     let place = if other.file_idx == file_idx { "twice in it" } else { "in another file too" };
@@ -126,10 +126,7 @@ impl WeightFiles {
         let mut bytes = vec![0; entry.span_bytes()];
         let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, entry.offset));
         read.map_err(|e| WeightsError::io(path, e))?;
-        Ok(match &entry.view {
-            None => bytes,
-            Some(view) => view.gather(&bytes, width(entry.dtype)),
-        })
+        Ok(entry.decode(bytes))
     }
 }
 

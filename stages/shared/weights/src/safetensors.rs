@@ -36,8 +36,15 @@ pub(crate) fn entries(mut file: File, file_idx: usize) -> Result<Vec<(String, Te
             return Err(Fault::broken(format!("it is cut off: `{name}` ends beyond its {file_size} bytes")));
         }
         let (dtype, shape) = (info.dtype, info.shape.clone());
-        let entry =
-            TensorEntry { dtype, shape, size_bytes: end - start, file_idx, offset: begin + start as u64, view: None };
+        let entry = TensorEntry {
+            dtype,
+            shape,
+            size_bytes: end - start,
+            file_idx,
+            offset: begin + start as u64,
+            view: None,
+            is_one_more: false,
+        };
         Ok((name, entry))
     };
     metadata.tensors().into_iter().map(entry).collect()

@@ -159,6 +159,7 @@ impl StateDict<'_> {
             file_idx: self.file_idx,
             offset: storage.offset + (offset * width(storage.dtype)) as u64,
             view: (n_elements > 0 && !view.is_contiguous()).then_some(view),
+            is_one_more: false,
         })
     }
 

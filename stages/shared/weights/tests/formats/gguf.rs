@@ -7,21 +7,87 @@ fn find(bytes: &[u8], needle: &[u8]) -> usize {
     bytes.windows(needle.len()).position(|window| window == needle).expect("it is there")
 }
 
+/// Families whose files have the very numbers of their models.
+const FAMILIES: [&str; 7] = ["llama", "llama3", "mistral", "qwen2", "qwen3", "phi3", "gpt2"];
+
+/// Whether a tensor lies in the file in another order than in the model.
+fn is_turned(family: &str, name: &str) -> bool {
+    let parts: &[&str] = match family {
+        "llama" | "llama3" | "mistral" => &[".q_proj.weight", ".k_proj.weight"],
+        "gpt2" => &[".c_attn.weight", ".c_proj.weight", ".c_fc.weight"],
+        _ => &[],
+    };
+    parts.iter().any(|part| name.ends_with(part))
+}
+
 #[test]
 fn a_gguf_has_the_tensors_of_the_model_it_was_made_of() {
-    for family in ["llama", "qwen2"] {
+    for family in FAMILIES {
         let files = open_path(&fixture(&format!("weights/{family}.gguf"))).unwrap();
         assert_same(&files, &open_path(&fixture(&format!("parity/{family}/model.safetensors"))).unwrap());
-        // Only q and k of a Llama lie in another order.
         for (name, entry) in files.entries() {
-            let is_permuted = family == "llama" && (name.contains(".q_proj.") || name.contains(".k_proj."));
-            assert_eq!(entry.is_contiguous(), !is_permuted, "{family}: {name}");
+            assert_eq!(entry.is_in_place(), !is_turned(family, name), "{family}: {name}");
             assert!(entry.offset.is_multiple_of(32), "{name}");
         }
-        let claim = |field: &str| files.claims().iter().find(|claim| claim.field == field).map(|claim| claim.value);
-        assert_eq!((claim("num_attention_heads"), claim("num_key_value_heads")), (Some(4.0), Some(2.0)), "{family}");
+        let claim =
+            |field: &str| files.claims().iter().find(|claim| claim.field == field).map(|claim| &claim.values[..]);
+        if family == "gpt2" {
+            assert_eq!((claim("n_head"), claim("layer_norm_epsilon")), (Some(&[4.0][..]), Some(&[1e-5][..])));
+            continue;
+        }
+        let heads = (claim("num_attention_heads"), claim("num_key_value_heads"));
+        assert_eq!(heads, (Some(&[4.0][..]), Some(&[2.0][..])), "{family}");
         assert!(claim("rope_theta").is_some() && claim("rms_norm_eps").is_some());
+        assert_eq!(claim("rope_freqs").is_some(), family == "llama3");
+        assert_eq!(claim("long_factor"), (family == "phi3").then_some(&[1.3, 4.0][..]));
     }
+}
+
+/// llama.cpp's converter adds 1 to them, and a sum rounds.
+#[test]
+fn norms_of_a_gemma_are_those_of_the_model_but_for_the_rounding_of_a_sum() {
+    let floats = |bytes: Vec<u8>| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    for family in ["gemma2", "gemma3"] {
+        let files = open_path(&fixture(&format!("weights/{family}.gguf"))).unwrap();
+        let expected = open_path(&fixture(&format!("parity/{family}/model.safetensors"))).unwrap();
+        assert!(files.entries().keys().eq(expected.entries().keys()), "{family}");
+        let mut largest = 0.0_f32;
+        for (name, entry) in files.entries() {
+            let (read, whole) = (files.read(name).unwrap(), expected.read(name).unwrap());
+            assert_eq!((entry.dtype, &entry.shape), (expected.entries()[name].dtype, &expected.entries()[name].shape));
+            assert_eq!(entry.is_in_place(), !name.ends_with("norm.weight"), "{family}: {name}");
+            if entry.is_in_place() {
+                assert_eq!(read, whole, "{family}: {name}");
+                continue;
+            }
+            for (read, whole) in floats(read).into_iter().zip(floats(whole)) {
+                assert_eq!((1.0 + read).to_bits(), (1.0 + whole).to_bits(), "{name}: what the model multiplies by");
+                largest = largest.max((read - whole).abs());
+            }
+        }
+        assert!(0.0 < largest && largest <= f32::EPSILON / 2.0, "{family}: {largest:e}");
+    }
+}
+
+#[test]
+fn a_norm_of_a_gemma_that_is_not_a_float32_is_refused() {
+    let mut whole = std::fs::read(fixture("weights/gemma2.gguf")).unwrap();
+    // Behind the name: the number of sizes, one size, the type.
+    let type_at = find(&whole, b"output_norm.weight") + 18 + 4 + 8;
+    whole[type_at] = 1;
+    let refused = refusal("a.gguf", &whole);
+    assert!(refused.contains("`output_norm.weight` is stored as F16; norms are F32"), "{refused}");
+}
+
+#[test]
+fn factors_that_are_not_a_ropes_are_refused() {
+    let mut whole = std::fs::read(fixture("weights/phi3.gguf")).unwrap();
+    let type_at = find(&whole, b"rope_factors_long.weight") + 24 + 4 + 8;
+    whole[type_at] = 30;
+    let refused = refusal("a.gguf", &whole);
+    assert!(refused.contains("`rope_factors_long.weight` has the shape [2] and the dtype BF16"), "{refused}");
 }
 
 #[test]
@@ -42,7 +108,9 @@ fn a_gguf_that_is_not_read_says_what_to_do() {
     assert!(changed(type_at + 4, &[0xff; 8]).contains("cut off"));
     assert!(changed(find(&whole, b"token_embd.weight"), b"tokem").contains("has the tensor `tokem_embd.weight`"));
     let architecture_at = find(&whole, b"general.architecture") + 20 + 4 + 8;
-    assert!(changed(architecture_at, b"mamba").contains("its architecture is `mamba`"));
+    let refused = changed(architecture_at, b"mamba");
+    let families = "`llama`, `qwen2`, `qwen3`, `phi3`, `gemma2`, `gemma3`, `gpt2`";
+    assert!(refused.contains(&format!("its architecture is `mamba`; of GGUF {families} are read")), "{refused}");
     // Numbers of tensors and keys, a size and a string beyond the file.
     assert!(changed(8, &[0xff; 8]).contains("it claims"));
     assert!(changed(16, &[0xff; 8]).contains("it claims"));

@@ -11,9 +11,9 @@ fn a_state_dict_has_the_tensors_that_pytorch_put_into_it() {
     let files = open_path(&fixture("weights/views.bin")).unwrap();
     assert_same(&files, &open_path(&fixture("weights/views.safetensors")).unwrap());
     let entries = files.entries();
-    let is_contiguous = |name: &str| entries[name].is_contiguous();
-    assert!(["float32", "rows", "parameter", "scalar", "empty"].into_iter().all(is_contiguous));
-    assert!(!["transposed", "columns", "half_transposed"].into_iter().any(is_contiguous));
+    let is_in_place = |name: &str| entries[name].is_in_place();
+    assert!(["float32", "rows", "parameter", "scalar", "empty"].into_iter().all(is_in_place));
+    assert!(!["transposed", "columns", "half_transposed"].into_iter().any(is_in_place));
     // Two names for one storage: nothing is stored twice.
     assert_eq!(entries["same"].offset, entries["float32"].offset);
     assert_eq!(entries["rows"].offset, entries["float32"].offset + 6 * 4);
@@ -25,7 +25,7 @@ fn a_state_dict_has_the_tensors_that_pytorch_put_into_it() {
 fn a_model_is_the_same_from_its_pickle_as_from_its_safetensors() {
     let files = open_path(&fixture("weights/llama.bin")).unwrap();
     assert_same(&files, &open_path(&fixture("parity/llama/model.safetensors")).unwrap());
-    assert!(files.entries().values().all(|entry| entry.is_contiguous()));
+    assert!(files.entries().values().all(|entry| entry.is_in_place()));
 }
 
 #[test]
