@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("pipe-llm", &["pipe-contract", "pipe-kernels", "pipe-weights"]),
     ("pipe-records", &["pipe-contract", "pipe-weights"]),
     ("pipe-template", &["pipe-contract"]),
-    ("pipe-tokenizer", &["pipe-contract", "pipe-records"]),
+    ("pipe-tokenizer", &["pipe-contract", "pipe-records", "pipe-weights"]),
     // Of records only with its feature `forms`, which the runner turns on with its feature `stages`.
     ("pipe-difference", &["pipe-contract", "pipe-records"]),
     ("pipe-lm", &["pipe-cache", "pipe-contract", "pipe-difference", "pipe-settings", "pipe-stage-"]),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use pipe_contract::figures::Facts;
 use pipe_contract::{Artifact, ArtifactKind, Context, Figure, StageError};
-use pipe_records::folders::{self, plain, read_json};
+use pipe_records::folders::{self, plain, read_config, read_json};
 use pipe_records::show::{show_rows, table_of_rows};
 use pipe_records::{OnBadRow, ReadOptions, bytes, open_rows, open_rows_with, thousands};
 
@@ -21,6 +21,9 @@ const CONFIG_FIELDS: [&str; 10] = [
     "max_position_embeddings",
     "torch_dtype",
 ];
+
+/// Fields of `adapter_config.json`, likewise.
+const ADAPTER_FIELDS: [&str; 5] = ["peft_type", "base_model_name_or_path", "r", "lora_alpha", "target_modules"];
 
 /// Rows in a report.
 const ROWS_IN_REPORT: usize = 3;
@@ -53,7 +56,7 @@ pub fn report(artifact: &Artifact, ctx: &Context<'_>) -> Result<(), StageError> 
             ctx.fact("num_rows", thousands(rows.num_rows()));
         }
         ArtifactKind::Model => {
-            let config = read_json(artifact, "config.json");
+            let config = read_config(artifact);
             let architecture =
                 config.as_ref().and_then(|config| config["architectures"][0].as_str()).unwrap_or("unknown");
             ctx.fact("architecture", architecture);
@@ -92,13 +95,11 @@ pub fn show(artifact: &Artifact, n_rows: usize) -> Result<String, StageError> {
         return Ok(text);
     }
     let is_model = artifact.kind == ArtifactKind::Model;
-    let (file, fields) = match is_model {
-        true => ("config.json", &CONFIG_FIELDS[..]),
-        false => {
-            ("adapter_config.json", &["peft_type", "base_model_name_or_path", "r", "lora_alpha", "target_modules"][..])
-        }
+    let (config, fields) = match is_model {
+        true => (read_config(artifact), &CONFIG_FIELDS[..]),
+        false => (read_json(artifact, "adapter_config.json"), &ADAPTER_FIELDS[..]),
     };
-    if let Some(config) = read_json(artifact, file) {
+    if let Some(config) = config {
         for field in fields.iter().filter(|field| !config[**field].is_null()) {
             writeln!(text, "{field}: {}", plain(&config[*field])).expect(NEVER);
         }
@@ -120,8 +121,9 @@ const NEVER: &str = "writing to a String cannot fail";
 /// # Errors
 /// When the artifact cannot be read.
 pub fn figures(artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
-    if artifact.kind == ArtifactKind::Model && artifact.get("config.json").is_none() {
-        // A GGUF file alone: it holds its configuration itself.
+    if artifact.kind == ArtifactKind::Model && artifact.get("config.json").is_none() && read_config(artifact).is_none()
+    {
+        // A GGUF of a model that we do not know.
         let files = artifact.files.keys().cloned().collect::<Vec<_>>().join(", ");
         let size_bytes = artifact.files.values().map(|file| file.size_bytes).sum();
         let facts = vec![("files".to_string(), files), ("size".to_string(), bytes(size_bytes))];

@@ -208,6 +208,15 @@ fn models_of_pickles_or_gguf_are_published_and_described() {
     assert_eq!(KIND.show("model", &gguf, 1).unwrap(), "\n               4  a.gguf\n");
     let [Figure::Facts(facts)] = &KIND.figures("model", &gguf).unwrap()[..] else { panic!("one figure") };
     assert_eq!(facts.facts[0], ("files".to_string(), "a.gguf".to_string()));
+
+    // One that is whole says what it is.
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/weights/llama.gguf");
+    std::fs::copy(fixture, dir.path().join("one/a.gguf")).unwrap();
+    let gguf = Artifact::from_folder(ArtifactKind::Model, &dir.path().join("one")).unwrap();
+    let shown = KIND.show("model", &gguf, 1).unwrap();
+    assert!(shown.starts_with("architectures: LlamaForCausalLM\nmodel_type: llama\nvocab_size: 128\n"), "{shown}");
+    let [Figure::Facts(facts)] = &KIND.figures("model", &gguf).unwrap()[..] else { panic!("one figure") };
+    assert_eq!(facts.facts[0], ("architecture".to_string(), "LlamaForCausalLM".to_string()));
 }
 
 #[test]

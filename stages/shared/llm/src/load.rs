@@ -1,14 +1,16 @@
 //! Artifacts of a model and an adapter to what runs them.
 //!
 //! ```text
-//! model    config.json                           --model_config--> ModelConfig --Program--> list --engine--> CandleEngine
+//! model    config.json, or a *.gguf that says it --model_config--> ModelConfig --Program--> list --engine--> CandleEngine
 //!          *.safetensors, pytorch_model*.bin, *.gguf  --weight_files--------------------------------^
 //! adapter  adapter_config.json, adapter_model.safetensors --adapter--> Adapter
 //! ```
 
 use candle_core::{DType, Device};
 use pipe_contract::{Artifact, StageError};
+use pipe_weights::config::CONFIG;
 
+use crate::claims;
 use crate::device::TrainingDevice;
 use crate::weights::{self, WeightFiles};
 use crate::{Adapter, CandleEngine, Engine, LoraConfig, ModelConfig, NativeEngine, Program};
@@ -16,16 +18,23 @@ use crate::{Adapter, CandleEngine, Engine, LoraConfig, ModelConfig, NativeEngine
 /// Longest table of rotary positions that is made: 65,536 positions of 64 channels take 16 MiB.
 const POSITIONS_MAX: usize = 65_536;
 
-/// Reads `config.json` of a `model` artifact.
+/// Reads `config.json` of a `model` artifact, or what its GGUF says in place of it ([`pipe_weights::config_json`]).
 ///
 /// # Errors
-/// No such file (a GGUF needs it beside it too), or one that [`ModelConfig::from_json`] refuses.
+/// No such file, one that [`ModelConfig::from_json`] refuses, a GGUF that does not say all of it.
 pub fn model_config(model: &Artifact) -> Result<ModelConfig, StageError> {
-    if model.get("config.json").is_none() && model.files.keys().any(|name| name.ends_with(".gguf")) {
-        let help = "put the `config.json` and the tokenizer's files of the model that the GGUF was made of beside it";
-        return Err(StageError::user("missing-file", "the model is a GGUF without a `config.json`").help(help));
+    let Some(text) = pipe_weights::config_json(model)? else {
+        return Err(model.file(CONFIG).expect_err("there is no such file"));
+    };
+    let config = ModelConfig::from_json(&text)?;
+    if model.get(CONFIG).is_none() {
+        let check = |claim| claims::check(&config, claim);
+        weight_files(model)?.claims().iter().try_for_each(check).map_err(|error| {
+            let help = "its metadata does not say all of the model: put the `config.json` of the model that the GGUF was made of beside it";
+            StageError::from(error).help(help)
+        })?;
     }
-    Ok(ModelConfig::from_json(&text(model, "config.json")?)?)
+    Ok(config)
 }
 
 /// Reads `adapter_config.json` of an `adapter` artifact.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use pipe_contract::Artifact;
+use pipe_weights::config::CONFIG;
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value, json};
 
@@ -54,7 +55,7 @@ fn copy<'n>(model: &Artifact, folder: &Path, names: impl Iterator<Item = &'n &'s
     Ok(())
 }
 
-/// Writes `config.json` of `model` into `folder`, with another dtype if one is given.
+/// Writes `config.json` of `model`, which its GGUF may stand for, into `folder`, with another dtype if one is given.
 ///
 /// # Errors
 /// No such file, one that is not a JSON object, one that cannot be written.
@@ -81,13 +82,11 @@ pub fn edit_config(
     folder: &Path,
     edit: impl FnOnce(&mut Map<String, Value>),
 ) -> Result<(), LlmError> {
-    let name = "config.json";
-    let path = model.get(name).ok_or_else(|| LlmError::config("", "is missing"))?;
-    let text = std::fs::read_to_string(path).map_err(|e| LlmError::io("read", path, e))?;
+    let text = pipe_weights::config_json(model)?.ok_or_else(|| LlmError::config("", "is missing"))?;
     let value = serde_json::from_str(&text).map_err(|source| LlmError::ConfigSyntax { source })?;
     let Value::Object(mut config) = value else { return Err(LlmError::config("", "is not a JSON object")) };
     edit(&mut config);
-    write_json(&folder.join(name), &Value::Object(config))
+    write_json(&folder.join(CONFIG), &Value::Object(config))
 }
 
 /// Writes `tensors` in their order into `model.safetensors`, or into files of at most `max_shard_size_bytes` (or of one

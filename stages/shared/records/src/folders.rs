@@ -1,7 +1,7 @@
 //! Model and adapter folders: what their small files and the heads of their weight files say.
 //!
 //! ```text
-//! config.json            architecture, layers, vocabulary      -> facts for `pipe show` and reports
+//! config.json            architecture, layers, vocabulary      -> facts for `pipe show` and reports; a GGUF may stand for it
 //! *.safetensors          names, shapes and dtypes of tensors   -> how many parameters, in which dtype
 //! pytorch_model*.bin, *.gguf   likewise, where there is no safetensors
 //! adapter_config.json    r, alpha, target modules
@@ -104,6 +104,11 @@ pub fn read_json(artifact: &Artifact, name: &str) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(artifact.get(name)?).ok()?).ok()
 }
 
+/// The config of a model folder: of its `config.json`, or of its GGUF. `None` where there is none, or not a valid one.
+pub fn read_config(model: &Artifact) -> Option<Value> {
+    serde_json::from_str(&pipe_weights::config_json(model).ok()??).ok()
+}
+
 /// A JSON value without quotes and brackets around it.
 pub fn plain(value: &Value) -> String {
     match value {
@@ -122,8 +127,14 @@ pub fn figures(artifact: &Artifact) -> Result<Vec<Figure>, StageError> {
         ArtifactKind::Adapter => ("Adapter", "adapter_config.json", &ADAPTER_FACTS[..]),
         _ => ("Model", "config.json", &MODEL_FACTS[..]),
     };
-    artifact.file(file)?;
-    let config = read_json(artifact, file)
+    let config = match artifact.kind {
+        ArtifactKind::Adapter => read_json(artifact, file),
+        _ => read_config(artifact),
+    };
+    if config.is_none() {
+        artifact.file(file)?;
+    }
+    let config = config
         .ok_or_else(|| StageError::user("bad-folder", format!("`{file}` of the {} is not valid", artifact.kind)))?;
     let mut facts = Vec::new();
     let mut fact = |name: &str, value: String| facts.push((name.to_string(), value));
@@ -251,5 +262,16 @@ mod tests {
             assert_eq!((value("parameters"), value("tensors")), (Some("31,392"), Some("21")), "{file}");
             assert_eq!(value("stored as"), Some("float32"), "{file}");
         }
+    }
+
+    #[test]
+    fn a_gguf_alone_is_described_by_what_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/weights/llama.gguf");
+        std::fs::copy(fixture, folder.path().join("model.gguf")).unwrap();
+        let facts = facts(ArtifactKind::Model, folder.path());
+        let value = |name: &str| facts.iter().find(|(fact, _)| fact == name).map(|(_, value)| value.as_str());
+        assert_eq!((value("architecture"), value("layers")), (Some("LlamaForCausalLM"), Some("2")));
+        assert_eq!((value("vocabulary (tokens)"), value("tied embeddings")), (Some("128"), Some("false")));
     }
 }

@@ -12,6 +12,8 @@ pub enum TokenizerError {
     NoTokenizer,
     #[error("the model has no `config.json`")]
     NoConfig,
+    #[error("{0}")]
+    Config(#[from] pipe_weights::WeightsError),
     #[error("failed to read `{}`", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("`{file}` is not valid JSON")]
@@ -49,6 +51,7 @@ impl TokenizerError {
     fn slug(&self) -> &'static str {
         match self {
             TokenizerError::NoTokenizer | TokenizerError::NoConfig => "missing-file",
+            TokenizerError::Config(error) => error.slug(),
             TokenizerError::Io { .. } => "io",
             TokenizerError::Json { .. } | TokenizerError::Field { .. } => "bad-model",
             TokenizerError::Tokenizer { .. } | TokenizerError::UnknownToken { .. } | TokenizerError::Gaps { .. } => {
@@ -64,8 +67,9 @@ impl TokenizerError {
         }
     }
 
-    fn help(&self) -> Option<&'static str> {
+    fn help(&self) -> Option<&str> {
         match self {
+            TokenizerError::Config(error) => error.help(),
             TokenizerError::NoTokenizer => Some(
                 "a model with only `tokenizer.model` or tiktoken code is not supported (but for XGen, whose `tokenizer_config.json` says `XgenTokenizer`): convert it with `AutoTokenizer.from_pretrained(..).save_pretrained(..)`; a GGUF needs the tokenizer's files of its model beside it",
             ),

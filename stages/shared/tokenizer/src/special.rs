@@ -6,6 +6,8 @@
 //! bos: likewise
 //! ```
 //!
+//! Where a GGUF has no `config.json` beside it, its metadata stands for that file.
+//!
 //! The padding token is never read: labels come from spans, so nothing depends on it.
 
 use pipe_contract::Artifact;
@@ -37,15 +39,14 @@ pub(crate) const BOS: SpecialKey = SpecialKey { token: "bos_token", id: "bos_tok
 pub(crate) const EOS: SpecialKey = SpecialKey { token: "eos_token", id: "eos_token_id" };
 
 impl ModelFiles {
-    /// Reads what is there; `config.json` must be.
+    /// Reads what is there; `config.json` must be, or a GGUF that says it.
     pub(crate) fn read(model: &Artifact) -> Result<Self, TokenizerError> {
-        if model.get("config.json").is_none() {
-            return Err(TokenizerError::NoConfig);
-        }
-        let read_both = |names: [&'static str; 2]| -> Result<[Value; 2], TokenizerError> {
-            Ok([read_json(model, names[0])?, read_json(model, names[1])?])
-        };
-        Ok(ModelFiles { token_files: read_both(TOKEN_FILES)?, id_files: read_both(ID_FILES)? })
+        let config = pipe_weights::config_json(model)?.ok_or(TokenizerError::NoConfig)?;
+        let json = |source| TokenizerError::Json { file: ID_FILES[1].to_string(), source };
+        let config = serde_json::from_str(&config).map_err(json)?;
+        let read = |name: &str| read_json(model, name);
+        let token_files = [read(TOKEN_FILES[0])?, read(TOKEN_FILES[1])?];
+        Ok(ModelFiles { token_files, id_files: [read(ID_FILES[0])?, config] })
     }
 
     /// The id that `key` stands for, or nothing where no file says it. `token_to_id` looks a token up.
@@ -202,5 +203,22 @@ mod tests {
         assert!(bad_id.special_id(EOS, lookup).unwrap_err().to_string().contains("`\"two\"`, which is not an id"));
         let bad_size = files(Value::Null, Value::Null, Value::Null, json!({"vocab_size": 0}));
         assert!(bad_size.config_number("vocab_size").is_err());
+    }
+
+    #[test]
+    fn a_gguf_alone_stands_for_the_config() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = || Artifact::from_folder(pipe_contract::ArtifactKind::Model, folder.path()).unwrap();
+        assert!(matches!(ModelFiles::read(&model()), Err(TokenizerError::NoConfig)));
+        let fixture =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/weights/qwen2.gguf");
+        std::fs::copy(fixture, folder.path().join("a.gguf")).unwrap();
+        let files = ModelFiles::read(&model()).unwrap();
+        assert_eq!(files.config_number("vocab_size").unwrap(), Some(128));
+        assert_eq!(files.config_number("max_position_embeddings").unwrap(), Some(64));
+        assert_eq!(
+            (files.special_id(BOS, lookup).unwrap(), files.special_id(EOS, lookup).unwrap()),
+            (Some(1), Some(2))
+        );
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Reading order: [`files`] (the face), [`select`] (which files of a model folder), [`entry`] (a tensor and how it lies), then a module
-//! per format: [`safetensors`], [`zip`], [`pickle`] and [`torch`], [`gguf`].
+//! per format: [`safetensors`], [`zip`], [`pickle`] and [`torch`], [`gguf`]; [`config`] (what a model is, which a GGUF says itself).
 //!
 //! Opening reads the heads only: a model of 27 GB takes milliseconds. What a head claims is checked against the file before anything
 //! is taken for it, so memory is bounded by the file and no input can make it panic. A pickle is data here: nothing in it is executed.
@@ -15,6 +15,7 @@
 //! It deliberately knows no model: which tensors there should be is the program's to say (pipe-llm). It converts no dtype,
 //! unpacks no quantized block, and reads no file that it would have to unpack first.
 
+pub mod config;
 pub mod entry;
 mod error;
 pub mod files;
@@ -25,6 +26,7 @@ pub mod select;
 pub mod torch;
 pub mod zip;
 
+pub use config::config_json;
 pub use entry::TensorEntry;
 pub use error::WeightsError;
 pub use files::{Claim, WeightFiles};

@@ -149,13 +149,3 @@ fn a_gguf_that_says_another_thing_than_its_config_is_refused() {
     let why = "`a.gguf`: says that `num_attention_heads` is 4, but config.json says 2";
     assert_eq!((error.slug, error.message.as_str()), ("weights", why));
 }
-
-#[test]
-fn a_gguf_alone_says_what_it_needs() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    std::fs::copy(path_of("llama.gguf"), folder.path().join("a.gguf")).expect("a copy");
-    let model = Artifact::from_folder(ArtifactKind::Model, folder.path()).expect("a folder");
-    let error = load::model_config(&model).expect_err("no config");
-    assert_eq!((error.slug, error.message.as_str()), ("missing-file", "the model is a GGUF without a `config.json`"));
-    assert!(error.help.is_some_and(|help| help.contains("config.json")));
-}

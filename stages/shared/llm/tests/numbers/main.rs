@@ -6,6 +6,8 @@ mod common;
 mod formats;
 /// The cache against whole passes; greedy ids against transformers'.
 mod generation;
+/// The config that a GGUF alone says.
+mod gguf;
 /// Backward against central differences and autograd; fast ops against plain ones; documents apart.
 mod gradients;
 /// 500 optimizer steps against f64.

@@ -21,10 +21,13 @@
 //! from w by what the converter rounded away, at most 2^-24 = 6e-8 where |w| < 1 (nothing where w was a bfloat16 of 2^-16 or more), and 1 + (s - 1), which
 //! is what the model multiplies by, is s to the bit: the logits are those of the original weights, bit for bit.
 //!
+//! The numbers that the file states are claims that the `config.json` beside it must agree with. Where there is none, the metadata makes
+//! one ([`config_json`]). The tokenizer is that of `tokenizer.json` beside the file.
+//!
 //! It deliberately unpacks no quantized blocks: what was rounded away is not in them, and training on it would not be training of the
-//! model that was meant. Configuration and tokenizer are those of `config.json` and `tokenizer.json` beside the file; the numbers that the
-//! file states are claims that `config.json` must agree with.
+//! model that was meant.
 
+mod config;
 mod names;
 mod reader;
 
@@ -113,8 +116,7 @@ impl Family {
 pub(crate) fn head(file: &File, file_idx: usize) -> Result<Head, Fault> {
     let raw = Raw::read(file)?;
     let model = Model::new(&raw)?;
-    let begin = raw.size_bytes.next_multiple_of(model.alignment);
-    let space = Space { begin, end: raw.file_bytes, alignment: model.alignment, file_idx };
+    let space = model.space(&raw, file_idx);
     let (mut tensors, mut claims) = (Vec::new(), model.claims(&raw));
     for tensor in &raw.listed {
         match FACTORS.iter().find(|(name, _)| *name == tensor.name) {
@@ -123,6 +125,43 @@ pub(crate) fn head(file: &File, file_idx: usize) -> Result<Head, Fault> {
         }
     }
     Ok(Head { tensors, claims })
+}
+
+/// The text of a `config.json` that says what the metadata and the list of tensors say.
+pub(crate) fn config_json(file: &File) -> Result<String, Fault> {
+    let raw = Raw::read(file)?;
+    let model = Model::new(&raw)?;
+    let space = model.space(&raw, 0);
+    let listed = |name: &str| raw.listed.iter().find(|tensor| tensor.name == name);
+    let numbers = |name: &str| listed(name).map(|tensor| factors(file, tensor, &space)).transpose();
+    let [freqs, long, short] = FACTORS.map(|(name, _)| numbers(name));
+    let factors = config::Factors { freqs: freqs?, long: long?, short: short? };
+    let is_tied = match (listed("output.weight"), listed("token_embd.weight")) {
+        (None, _) => true,
+        // The converter of a GPT-2 may write the embedding twice.
+        (Some(head), Some(embedding)) if model.family == Family::Gpt2 => {
+            (head.type_id, &head.shape) == (embedding.type_id, &embedding.shape)
+                && same_bytes(file, &space.place(head)?, &space.place(embedding)?)?
+        }
+        _ => false,
+    };
+    let config = config::config(&raw, (&model.architecture, model.family), is_tied, &factors)?;
+    Ok(serde_json::to_string_pretty(&config).expect("a JSON value can be written") + "\n")
+}
+
+/// Whether two tensors of one size have the same bytes.
+fn same_bytes(file: &File, one: &TensorEntry, other: &TensorEntry) -> Result<bool, Fault> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let (mut ours, mut theirs) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
+    for at in (0..one.size_bytes).step_by(PIECE_BYTES) {
+        let n_bytes = PIECE_BYTES.min(one.size_bytes - at);
+        file.read_exact_at(&mut ours[..n_bytes], one.offset + at as u64)?;
+        file.read_exact_at(&mut theirs[..n_bytes], other.offset + at as u64)?;
+        if ours[..n_bytes] != theirs[..n_bytes] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Where the data lies.
@@ -207,6 +246,11 @@ impl Model {
             _ => None,
         };
         Ok(Model { family, architecture: architecture.to_string(), alignment, permuted_heads })
+    }
+
+    fn space(&self, raw: &Raw, file_idx: usize) -> Space {
+        let begin = raw.size_bytes.next_multiple_of(self.alignment);
+        Space { begin, end: raw.file_bytes, alignment: self.alignment, file_idx }
     }
 
     fn claims(&self, raw: &Raw) -> Vec<(&'static str, Vec<f64>)> {
