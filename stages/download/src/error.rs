@@ -47,6 +47,31 @@ pub enum DownloadError {
     NoSplit { place: String, split: String, subset: Option<String>, found: Vec<String> },
     #[error("{place} has several configurations of the split `{split}`: {}", listed(found))]
     SeveralConfigurations { place: String, split: String, found: Vec<String> },
+    #[error(
+        "{place} has several configurations, and its README.md says of none that it is the default: {}",
+        listed(found)
+    )]
+    NoDefault { place: String, found: Vec<String> },
+    #[error("the README.md of {place} says of several configurations that they are the default: {}", listed(found))]
+    SeveralDefaults { place: String, found: Vec<String> },
+    #[error("{place} has no configuration `{name}`; its configurations are {}", listed(found))]
+    UnknownConfiguration { place: String, name: String, meant: Option<String>, found: Vec<String> },
+    #[error("{place} has no split `{split}` in the configuration `{configuration}`; its splits are {}", listed(found))]
+    UnknownSplit { place: String, split: String, configuration: String, found: Vec<String> },
+    #[error(
+        "{place} has no data file that its README.md promises for {wanted}{}; its data files are {}",
+        by_patterns(patterns),
+        listed(found)
+    )]
+    ConfigurationLacks { place: String, wanted: String, patterns: Vec<String>, found: Vec<String> },
+    #[error("{place} has for {wanted} files {problem}: {}", listed(found))]
+    UnreadFiles { place: String, wanted: String, problem: &'static str, found: Vec<String> },
+    #[error(
+        "the README.md of {place} has the configuration `{configuration}` read with `{option}: {value}`, which is not done here"
+    )]
+    UnreadOption { place: String, configuration: String, option: String, value: String },
+    #[error("the README.md of {place} cannot be used: {problem}")]
+    BadReadme { place: String, problem: String },
     #[error("{place} has several weights: {}", listed(found))]
     SeveralWeights { place: String, found: Vec<String> },
     #[error("no file of {place} matches {}; its files are {}", listed(patterns), listed(found))]
@@ -93,10 +118,16 @@ impl DownloadError {
             DownloadError::Certificates { .. } => "certificates",
             DownloadError::Proxy { .. } => "proxy",
             DownloadError::NotAName { .. } | DownloadError::NotFoundLocally { .. } => "not-found",
-            DownloadError::NoSplit { .. } => "no-split",
-            DownloadError::SeveralConfigurations { .. } => "several-configurations",
+            DownloadError::NoSplit { .. } | DownloadError::UnknownSplit { .. } => "no-split",
+            DownloadError::SeveralConfigurations { .. }
+            | DownloadError::NoDefault { .. }
+            | DownloadError::SeveralDefaults { .. } => "several-configurations",
+            DownloadError::UnknownConfiguration { .. } => "unknown-configuration",
+            DownloadError::UnreadFiles { .. } => "unread-files",
+            DownloadError::UnreadOption { .. } => "unread-option",
+            DownloadError::BadReadme { .. } => "bad-readme",
             DownloadError::SeveralWeights { .. } => "several-weights",
-            DownloadError::NoMatch { .. } => "no-match",
+            DownloadError::NoMatch { .. } | DownloadError::ConfigurationLacks { .. } => "no-match",
             DownloadError::OnlyPickle { .. } => "only-pickle",
             DownloadError::Incomplete { .. } => "incomplete",
             DownloadError::Io { .. } => "io",
@@ -158,7 +189,21 @@ impl DownloadError {
             DownloadError::NoSplit { .. } => {
                 Some("name one with `split:`, or the files with `files: [\"*.parquet\"]`".to_string())
             }
-            DownloadError::SeveralConfigurations { .. } => Some("choose one with `config:`".to_string()),
+            DownloadError::SeveralConfigurations { .. }
+            | DownloadError::NoDefault { .. }
+            | DownloadError::SeveralDefaults { .. }
+            | DownloadError::UnknownConfiguration { meant: None, .. } => Some("choose one with `name:`".to_string()),
+            DownloadError::UnknownConfiguration { meant: Some(meant), .. } => Some(format!("did you mean `{meant}`?")),
+            DownloadError::UnknownSplit { .. } => Some("name one with `split:`".to_string()),
+            DownloadError::ConfigurationLacks { .. } | DownloadError::BadReadme { .. } => Some(
+                "with `files:` the README.md is not asked; its form is at \
+                 https://huggingface.co/docs/hub/datasets-manual-configuration"
+                    .to_string(),
+            ),
+            DownloadError::UnreadFiles { .. } => Some("name those that are wanted with `files:`".to_string()),
+            DownloadError::UnreadOption { .. } => {
+                Some("if the files can be read without it, name them with `files:`".to_string())
+            }
             DownloadError::NoMatch { .. } => Some(
                 "in `files` `*` is any text, also across folders; in a path it stays in its folder, and `**` is any folders"
                     .to_string(),
@@ -209,6 +254,10 @@ fn listed(names: &[String]) -> String {
         text.push_str(&format!(" and {} more", names.len() - N_LISTED_MAX));
     }
     text
+}
+
+fn by_patterns(patterns: &[String]) -> String {
+    if patterns.is_empty() { String::new() } else { format!(" ({})", listed(patterns)) }
 }
 
 fn of_subset(subset: Option<&String>) -> String {

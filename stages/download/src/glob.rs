@@ -40,6 +40,8 @@ pub fn split_pattern(pattern: &str) -> (&str, &str) {
 fn matches_folders(pattern: &[&str], name: &[&str]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
+        // What is below a folder is not the folder.
+        (Some((&"**", [])), _) => !name.is_empty(),
         (Some((&"**", rest)), _) => {
             matches_folders(rest, name) || name.split_first().is_some_and(|(_, below)| matches_folders(pattern, below))
         }
@@ -150,6 +152,9 @@ mod tests {
             ("**/*.jsonl", "a.jsonl", true),
             ("**/*.jsonl", "x/y/a.jsonl", true),
             ("x/**", "x/y/a.jsonl", true),
+            ("x/**", "x", false),
+            ("x/**/**", "x", false),
+            ("**", "x", true),
             ("x/[ab]?/*.json", "x/a1/t.json", true),
         ] {
             assert_eq!(matches_path(pattern, name), expected, "{pattern} {name}");

@@ -8,12 +8,13 @@
 //! model: ./my-model           names below that folder, by reference; their content is the key
 //! ```
 //!
-//! Reading order: [`settings`], [`local`] (what a value means), [`select`] (which files), [`environment`], `net` (one GET,
+//! Reading order: [`settings`], [`local`] (what a value means), [`select`] (which files), [`configs`] (what a README says of them), [`environment`], `net` (one GET,
 //! one file), `hub`, `web`, `s3`, [`run`], [`summary`] (what it says about what it got).
 //!
 //! Files are never copied: the artifact refers to the cache that other Hugging Face tools share. It deliberately loads no
 //! pickle, uploads nothing and asks nothing of the hub that the cache can answer.
 
+pub mod configs;
 pub mod environment;
 pub mod error;
 pub mod glob;
@@ -45,7 +46,7 @@ impl StageKind for DownloadKind {
     }
 
     fn version(&self) -> u32 {
-        1 // The first.
+        2 // The README of a data set may say which files are meant.
     }
 
     fn inputs(&self) -> &'static [InputPort] {

@@ -8,6 +8,7 @@ use pipe_contract::{
     Unit,
 };
 
+use crate::configs;
 use crate::environment::Environment;
 use crate::error::DownloadError;
 use crate::hub::Hub;
@@ -115,7 +116,16 @@ impl Download {
         if path.is_file() {
             return Ok((root, names));
         }
-        let names = select(&self.settings, &format!("`{}`", self.settings.from), &names)?;
+        let place = format!("`{}`", self.settings.from);
+        let has_readme = configs::matter_to(&self.settings) && names.iter().any(|name| name == configs::README);
+        let configurations = if has_readme {
+            let path = root.join(configs::README);
+            let readme = std::fs::read(&path).map_err(DownloadError::io("read", &path))?;
+            configs::read(&place, &String::from_utf8_lossy(&readme))?
+        } else {
+            Vec::new()
+        };
+        let names = select(&self.settings, &place, &names, &configurations)?;
         Ok((root, names))
     }
 }

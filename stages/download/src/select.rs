@@ -12,27 +12,43 @@
 //! ```
 //!
 //! Data files follow the rules of Hugging Face `datasets` for names: `data/SPLIT-00000-of-00001*`; else a name or folder
-//! with the split as a word; else, for `train`, all files where no name speaks of a split. It deliberately does not read
-//! the `configs` of a data set's README, and never takes code (`*.py`).
+//! with the split as a word; else, for `train`, all files where no name speaks of a split. Where the README of a data set has
+//! `configs`, those say it: see [`crate::configs`]. It deliberately never takes code (`*.py`).
 
 use std::collections::BTreeSet;
 
+use pipe_records::source::data_format;
+
+use crate::configs::{self, Configuration};
 use crate::error::DownloadError;
 use crate::glob::matches_pattern;
 use crate::settings::{Settings, Wanted};
 
-/// The names of `all` that `settings` asks for, sorted. `place` names the repository or folder in messages.
+/// The names of `all` that `settings` asks for, sorted. `place` names the repository or folder in messages; `configurations`
+/// are those of its README.
 ///
 /// # Errors
-/// `NoMatch`, `NoSplit`, `SeveralConfigurations`, `OnlyPickle`, `Incomplete`: each lists what is there.
-pub fn select(settings: &Settings, place: &str, all: &[String]) -> Result<Vec<String>, DownloadError> {
-    let is_ignored = |name: &&String| settings.ignore_patterns.iter().any(|pattern| matches_pattern(pattern, name));
-    let all = &all.iter().filter(|name| !is_ignored(name)).cloned().collect::<Vec<_>>()[..];
+/// `NoMatch`, `NoSplit`, `SeveralConfigurations`, `OnlyPickle`, `Incomplete`, and those of a configuration: each lists what is
+/// there.
+pub fn select(
+    settings: &Settings,
+    place: &str,
+    all: &[String],
+    configurations: &[Configuration],
+) -> Result<Vec<String>, DownloadError> {
+    let is_ignored = |name: &str| settings.ignore_patterns.iter().any(|pattern| matches_pattern(pattern, name));
+    let kept: Vec<String> = all.iter().filter(|name| !is_ignored(name)).cloned().collect();
     let mut selected = match (&settings.files, settings.wanted) {
-        (Some(patterns), _) => matching(patterns, place, all)?,
-        (None, Wanted::Dataset) => data_files(settings, place, all)?,
-        (None, Wanted::Model) => model_files(place, all)?,
-        (None, Wanted::Adapter) => adapter_files(place, all)?,
+        (Some(patterns), _) => matching(patterns, place, &kept)?,
+        (None, Wanted::Dataset) if !configurations.is_empty() => {
+            let files = configs::files(settings, place, configurations, all)?;
+            let files: Vec<String> = files.into_iter().filter(|name| !is_ignored(name)).collect();
+            // None is left: said as where there is no README.
+            if files.is_empty() { data_files(settings, place, &[])? } else { files }
+        }
+        (None, Wanted::Dataset) => data_files(settings, place, &kept)?,
+        (None, Wanted::Model) => model_files(place, &kept)?,
+        (None, Wanted::Adapter) => adapter_files(place, &kept)?,
     };
     selected.sort();
     Ok(selected)
@@ -62,6 +78,23 @@ fn data_files(settings: &Settings, place: &str, all: &[String]) -> Result<Vec<St
     if let Some(subset) = subset {
         candidates.retain(|name| name.split('/').rev().skip(1).any(|folder| folder == subset));
     }
+    let chosen = of_split(candidates, split);
+    let (place, split) = (place.to_string(), split.to_string());
+    if chosen.is_empty() {
+        return Err(DownloadError::NoSplit { place, split, subset: settings.subset.clone(), found });
+    }
+    let folders: BTreeSet<&str> = chosen.iter().filter_map(|name| subset_folder(name, &split)).collect();
+    let has_several =
+        folders.len() > 1 || (folders.len() == 1 && chosen.iter().any(|name| subset_folder(name, &split).is_none()));
+    if subset.is_none() && has_several {
+        let found = folders.into_iter().map(str::to_string).collect();
+        return Err(DownloadError::SeveralConfigurations { place, split, found });
+    }
+    Ok(chosen.into_iter().cloned().collect())
+}
+
+/// The data files of `candidates` that belong to the split by their names, of one format.
+pub(crate) fn of_split<'a>(candidates: Vec<&'a String>, split: &str) -> Vec<&'a String> {
     let standard: Vec<&String> = candidates.iter().copied().filter(|name| is_standard_shard(name, split)).collect();
     let of_split: Vec<&String> =
         candidates.iter().copied().filter(|name| words(name).any(|word| word == split)).collect();
@@ -75,19 +108,7 @@ fn data_files(settings: &Settings, place: &str, all: &[String]) -> Result<Vec<St
     } else {
         Vec::new()
     };
-    let chosen = of_one_format(chosen);
-    let (place, split) = (place.to_string(), split.to_string());
-    if chosen.is_empty() {
-        return Err(DownloadError::NoSplit { place, split, subset: settings.subset.clone(), found });
-    }
-    let folders: BTreeSet<&str> = chosen.iter().filter_map(|name| subset_folder(name, &split)).collect();
-    let has_several =
-        folders.len() > 1 || (folders.len() == 1 && chosen.iter().any(|name| subset_folder(name, &split).is_none()));
-    if subset.is_none() && has_several {
-        let found = folders.into_iter().map(str::to_string).collect();
-        return Err(DownloadError::SeveralConfigurations { place, split, found });
-    }
-    Ok(chosen.into_iter().cloned().collect())
+    of_one_format(chosen)
 }
 
 /// `(configuration, split)` of a file that the hub has converted: `default/train/0000.parquet`, or `default/partial-train/...`
@@ -146,24 +167,16 @@ fn subset_folder<'a>(name: &'a str, split: &str) -> Option<&'a str> {
     folders.split('/').find(|folder| *folder != "data" && *folder != split)
 }
 
-/// Formats of rows, most wanted first.
-const FORMATS: [&str; 7] = ["parquet", "arrow", "jsonl", "json", "csv", "tsv", "txt"];
-
-/// The files of the first of [`FORMATS`] that is there: one format, as the columns must agree. A compressed file whose
+/// The files of the most wanted form that is there: one form, as the columns must agree. A compressed file whose
 /// uncompressed twin is there, too, is left out: the rows would be taken twice.
 fn of_one_format(names: Vec<&String>) -> Vec<&String> {
-    for format in FORMATS {
-        let is_of_format = |name: &&String| extension_of(without_compression(name)).eq_ignore_ascii_case(format);
-        let of_format: Vec<&String> = names.iter().copied().filter(is_of_format).collect();
-        if !of_format.is_empty() {
-            let is_twin = |name: &str| {
-                let plain = without_compression(name);
-                plain != name && of_format.iter().any(|other| *other == plain)
-            };
-            return of_format.iter().copied().filter(|name| !is_twin(name)).collect();
-        }
-    }
-    Vec::new()
+    let Some(wanted) = names.iter().filter_map(|name| data_format(name)).min() else { return Vec::new() };
+    let of_format: Vec<&String> = names.into_iter().filter(|name| data_format(name) == Some(wanted)).collect();
+    let is_twin = |name: &str| {
+        let plain = without_compression(name);
+        plain != name && of_format.iter().any(|other| *other == plain)
+    };
+    of_format.iter().copied().filter(|name| !is_twin(name)).collect()
 }
 
 /// `rows.jsonl.gz` is `rows.jsonl`.
@@ -204,10 +217,6 @@ fn is_standard_shard(name: &str, split: &str) -> bool {
 /// The words of a path: `data/my_train.v2.jsonl` has data, my, train, v, jsonl. Digits part words as in `train2`.
 fn words(name: &str) -> impl Iterator<Item = &str> {
     name.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty())
-}
-
-fn extension_of(name: &str) -> &str {
-    name.rsplit_once('.').map_or("", |(_, extension)| extension)
 }
 
 /// Beside `tokenizer*.json` and the weights: what tokenizers and generation need.
@@ -332,7 +341,7 @@ mod tests {
     fn rows(change: impl FnOnce(&mut Settings), all: &str) -> Result<Vec<String>, String> {
         let mut settings = settings(Wanted::Dataset);
         change(&mut settings);
-        select(&settings, "it", &names(all)).map_err(|error| error.to_string())
+        select(&settings, "it", &names(all), &[]).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -403,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_model_is_its_safetensors_configuration_and_tokenizer() {
-        let select = |all: &str| select(&settings(Wanted::Model), "it", &names(all)).map_err(|e| e.to_string());
+        let select = |all: &str| select(&settings(Wanted::Model), "it", &names(all), &[]).map_err(|e| e.to_string());
         let sharded = "config.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors model.safetensors.index.json";
         let all = format!(
             "README.md consolidated.safetensors onnx/model.safetensors pytorch_model.bin tokenizer.json tokenizer_config.json {sharded}"
@@ -423,7 +432,7 @@ mod tests {
 
     #[test]
     fn pickles_and_gguf_are_taken_where_there_is_nothing_better() {
-        let select = |all: &str| select(&settings(Wanted::Model), "it", &names(all)).map_err(|e| e.to_string());
+        let select = |all: &str| select(&settings(Wanted::Model), "it", &names(all), &[]).map_err(|e| e.to_string());
         let xgen = "config.json pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin pytorch_model.bin.index.json tokenizer_config.json";
         assert_eq!(select(&format!("README.md tokenization_xgen.py {xgen}")), Ok(names(xgen)));
         assert_eq!(
@@ -448,7 +457,7 @@ mod tests {
     fn an_adapter_is_two_files() {
         let all = names("README.md adapter_config.json adapter_model.safetensors tokenizer.json");
         assert_eq!(
-            select(&settings(Wanted::Adapter), "it", &all).unwrap(),
+            select(&settings(Wanted::Adapter), "it", &all, &[]).unwrap(),
             names("adapter_config.json adapter_model.safetensors")
         );
     }
@@ -459,7 +468,8 @@ mod tests {
             |all: &str| -> Vec<String> { of_one_format(names(all).iter().collect()).into_iter().cloned().collect() };
         assert_eq!(one("a.csv b.jsonl.gz c.jsonl.zst d.txt"), names("b.jsonl.gz c.jsonl.zst"));
         assert_eq!(one("a.csv a.csv.gz b.csv.zst x.tsv"), names("a.csv b.csv.zst"));
-        assert_eq!(one("a.arrow a.jsonl"), names("a.arrow"));
+        assert_eq!(one("a.arrow a.jsonl b.feather"), names("a.arrow b.feather"));
+        assert_eq!(one("a.json b.NDJSON"), names("b.NDJSON"));
         assert!(!is_data_file("requirements.txt") && !is_data_file("sub/LICENSE.txt"));
     }
 }

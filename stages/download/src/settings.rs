@@ -46,7 +46,7 @@ pub struct Settings {
     pub revision: String,
     /// Data sets only.
     pub split: String,
-    /// Data sets only: the configuration, a folder of the data set.
+    /// Data sets only: the configuration, by its name in the README, or else a folder of the data set.
     pub subset: Option<String>,
     /// Patterns of the files to take, instead of choosing them.
     pub files: Option<Vec<String>>,

@@ -158,6 +158,36 @@ fn a_pattern_takes_what_matches_in_its_folder() {
 }
 
 #[test]
+fn the_readme_of_a_local_folder_says_which_files_are_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["train.jsonl", "more/a.jsonl", "more/b.jsonl"] {
+        write(dir.path(), &format!("rows/{name}"), "{\"text\": \"a\"}\n");
+    }
+    let names = |yaml: &str| match stage(yaml).source(dir.path()) {
+        Ok(Source::Files { names, .. }) => Ok(names.join(" ")),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(format!("{}: {error}", error.slug)),
+    };
+    assert_eq!(names("{ dataset: rows }").as_deref(), Ok("train.jsonl"));
+    let configs =
+        "configs: [{ config_name: a, data_dir: more, data_files: '*' }, { config_name: b, data_files: more/b.* }]";
+    write(dir.path(), "rows/README.md", &format!("---\n{configs}\n---\n"));
+    let told = "several-configurations: `rows` has several configurations, and its README.md says of none that it is the default: `a`, `b`";
+    assert_eq!(names("{ dataset: rows }"), Err(told.into()));
+    assert_eq!(names("{ dataset: rows, name: a }").as_deref(), Ok("more/a.jsonl more/b.jsonl"));
+    assert_eq!(names("{ dataset: rows, config: b }").as_deref(), Ok("more/b.jsonl"));
+    assert_eq!(names("{ dataset: rows, files: train.* }").as_deref(), Ok("train.jsonl"));
+    // A pattern and a file are what they say.
+    assert_eq!(names("{ dataset: rows/*.jsonl }").as_deref(), Ok("train.jsonl"));
+
+    let emit = |_| ();
+    let mut ctx = Context::new(dir.path(), &emit);
+    stage("{ dataset: rows, name: b }").run(&mut ctx).unwrap();
+    let files = ctx.take_external();
+    assert_eq!((files.len(), files[0].name.as_str()), (1, "more/b.jsonl"));
+}
+
+#[test]
 fn what_is_not_there_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let error = |yaml: &str| {

@@ -4,7 +4,7 @@
 //! resolve   main -> 0123...                          the commit
 //!           main -> refs/convert/parquet@0123...     where the commit has no data file that we read, but the hub's own
 //!                                                    conversion has
-//! files     0123... -> listing -> select -> cache
+//! files     0123... -> listing, README.md -> select -> cache
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use super::client::Client;
 use super::listing::{RepoFile, list_files, resolve_revision};
 use super::transfer::{Fetched, fetch_all, offline};
 use super::{CONVERTED, Repository, is_commit};
+use crate::configs::{self, Configuration};
 use crate::environment::Environment;
 use crate::error::DownloadError;
 use crate::net::Net;
@@ -118,12 +119,7 @@ impl<'a> Hub<'a> {
         }
         let total: u64 = wanted.iter().map(|file| file.size_bytes).sum();
         let on_bytes = |n_bytes: u64| ctx.progress(n_bytes, total, Unit::Bytes);
-        let fetched = fetch_all(&client, &self.repository, commit, &wanted, &on_bytes).inspect_err(|error| {
-            if matches!(error, DownloadError::Corrupt { .. } | DownloadError::EntryNotFound { .. }) {
-                // Perhaps it is not the file that is wrong.
-                self.cache.forget_listing(commit);
-            }
-        })?;
+        let fetched = self.fetch(&client, commit, &wanted, &on_bytes)?;
         ctx.progress(total, total, Unit::Bytes);
         let n_received: u64 = fetched.iter().map(|file| file.n_received_bytes).sum();
         ctx.log(arrived(&format!("{place} at {commit}"), wanted.len(), total, n_received));
@@ -136,8 +132,9 @@ impl<'a> Hub<'a> {
     /// The files to take, from the cached listing of the commit or from the hub.
     fn wanted(&self, client: &Client, commit: &str) -> Result<Vec<RepoFile>, DownloadError> {
         let pick = |listing: Vec<RepoFile>| -> Result<Vec<RepoFile>, DownloadError> {
+            let configurations = self.configurations(client, commit, &listing)?;
             let names: Vec<String> = listing.iter().map(|file| file.path.clone()).collect();
-            let names = select(self.settings, &self.repository.describe(), &names)?;
+            let names = select(self.settings, &self.repository.describe(), &names, &configurations)?;
             Ok(listing.into_iter().filter(|file| names.contains(&file.path)).collect())
         };
         let lacking = |missing: &str| offline(&self.cache, &self.repository, commit, missing);
@@ -148,10 +145,7 @@ impl<'a> Hub<'a> {
         }
         if let Some(listing) = self.cache.read_listing(commit) {
             let wanted = pick(listing)?;
-            let is_there = |file: &RepoFile| {
-                self.cache.blob(&file.etag).exists() || self.cache.snapshot_file(commit, &file.path).exists()
-            };
-            return match wanted.iter().find(|file| !is_there(file)) {
+            return match wanted.iter().find(|file| !self.has(commit, file)) {
                 Some(missing) => Err(lacking(&format!("`{}`", missing.path))),
                 None => Ok(wanted),
             };
@@ -159,6 +153,44 @@ impl<'a> Hub<'a> {
         // Another tool may have left all of it, or a part; a part that does not suffice is what is missing.
         let listing = self.cache.read_snapshot(commit).ok_or_else(|| lacking("every file"))?;
         pick(listing).map_err(|error| lacking(&format!("files ({error})")))
+    }
+
+    /// What the README of a data set says of its files. It is fetched, kept and checked as they are, but not published.
+    fn configurations(
+        &self,
+        client: &Client,
+        commit: &str,
+        listing: &[RepoFile],
+    ) -> Result<Vec<Configuration>, DownloadError> {
+        let readme = listing.iter().find(|file| file.path == configs::README);
+        let Some(readme) = readme.filter(|_| configs::matter_to(self.settings)) else { return Ok(Vec::new()) };
+        if self.environment.is_offline && !self.has(commit, readme) {
+            return Err(offline(&self.cache, &self.repository, commit, &format!("`{}`", configs::README)));
+        }
+        let fetched = self.fetch(client, commit, std::slice::from_ref(readme), &|_| ())?;
+        let path = &fetched[0].path;
+        let text = std::fs::read(path).map_err(DownloadError::io("read", path))?;
+        configs::read(&self.repository.describe(), &String::from_utf8_lossy(&text))
+    }
+
+    fn fetch(
+        &self,
+        client: &Client,
+        commit: &str,
+        files: &[RepoFile],
+        on_bytes: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<Fetched>, DownloadError> {
+        fetch_all(client, &self.repository, commit, files, on_bytes).inspect_err(|error| {
+            if matches!(error, DownloadError::Corrupt { .. } | DownloadError::EntryNotFound { .. }) {
+                // Perhaps it is not the file that is wrong.
+                self.cache.forget_listing(commit);
+            }
+        })
+    }
+
+    /// Whether the cache has it.
+    fn has(&self, commit: &str, file: &RepoFile) -> bool {
+        self.cache.blob(&file.etag).exists() || self.cache.snapshot_file(commit, &file.path).exists()
     }
 
     /// The files of `commit`, remembered.

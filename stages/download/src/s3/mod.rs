@@ -188,7 +188,7 @@ impl<'a> S3<'a> {
         let is_folder = !is_pattern(self.path) && (self.path.ends_with('/') || self.path.is_empty());
         if is_folder {
             let names: Vec<String> = named.iter().map(|(name, _)| name.clone()).collect();
-            let chosen = select(self.settings, &format!("`{}`", self.settings.from), &names)?;
+            let chosen = select(self.settings, &format!("`{}`", self.settings.from), &names, &[])?;
             named.retain(|(name, _)| chosen.contains(name));
         }
         named.sort_by(|a, b| a.0.cmp(&b.0));
