@@ -6,7 +6,7 @@ use std::path::Path;
 use pipe_contract::{Artifact, ArtifactKind, Context, OutputPort, Stage, StageError};
 use pipe_llm::new_tokens::NewTokens;
 use pipe_llm::{Adapter, ModelConfig, Program, load, model_folder, rewrite, weights};
-use pipe_tokenizer::xgen;
+use pipe_tokenizer::{TokenizerError, generated};
 
 use crate::error::ExportError;
 use crate::probe::{self, Comparison};
@@ -59,7 +59,7 @@ impl Export {
         let folder = ctx.output_dir("adapter")?;
         exported.save(&folder)?;
         let model = ctx.input("model")?;
-        write_generated(model, &folder)?;
+        write_generated(ctx, model, &folder)?;
         // Nobody else has the new tokens; and PEFT's `AutoPeftModelForCausalLM` adds as many rows to the base as this tokenizer has tokens.
         if NewTokens::of(model)?.is_some() {
             model_folder::copy_tokenizer(model, &folder)?;
@@ -90,7 +90,7 @@ impl Export {
         let Settings { dtype, max_shard_size_bytes, .. } = self.settings;
         model_folder::write_config(model, &folder, dtype)?;
         model_folder::copy_companions(model, &folder)?;
-        write_generated(model, &folder)?;
+        write_generated(ctx, model, &folder)?;
         let changes = adapter.map(|adapter| rewrite::merging(adapter, &program)).transpose()?.unwrap_or_default();
         rewrite::write(ctx, &files, &program, &changes, dtype, max_shard_size_bytes, &folder)?;
         ctx.fact("merged", format!("{} tensors", program.weights.len()));
@@ -100,9 +100,17 @@ impl Export {
     }
 }
 
-/// A tokenizer that is built in for `model` has no file to copy, and nobody else has it built in: it is written out.
-fn write_generated(model: &Artifact, folder: &Path) -> Result<(), StageError> {
-    for (name, bytes) in xgen::generated_files(model)? {
+/// A tokenizer that is built in for `model`, or made from its GGUF, has no file to copy, and nobody else makes it: it is written out. Weights can
+/// be exported without one: a vocabulary that makes none is a warning.
+fn write_generated(ctx: &Context<'_>, model: &Artifact, folder: &Path) -> Result<(), StageError> {
+    let files = match generated::files(model) {
+        Err(error @ TokenizerError::Gguf { .. }) => {
+            ctx.warn(format!("no tokenizer is exported: {error}"));
+            return Ok(());
+        }
+        files => files?,
+    };
+    for (name, bytes) in files {
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(|e| StageError::io("write", &path, e))?;
     }

@@ -222,6 +222,27 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
+fn a_gguf_alone_gives_the_same_model() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let base = work.path().join("base");
+    std::fs::create_dir(&base).expect("a folder");
+    std::fs::copy(fixture().join("../../weights/llama.gguf"), base.join("a.gguf")).expect("a copy");
+    let alone = Artifact::from_folder(ArtifactKind::Model, &base).expect("a folder");
+    let (ours, plain) = (work.path().join("alone"), work.path().join("plain"));
+    export(&ours, "{}", &[("model", alone), ("adapter", adapter())]).expect("an export");
+    export(&plain, "{}", &[("model", model()), ("adapter", adapter())]).expect("an export");
+    let read = |folder: &Path, name: &str| std::fs::read(folder.join("outputs/merged").join(name)).expect("a file");
+    assert!(read(&ours, "model.safetensors") == read(&plain, "model.safetensors"), "the weights differ");
+    let config = |folder: &Path| {
+        let text = String::from_utf8(read(folder, "config.json")).expect("text");
+        ModelConfig::from_json(&text).expect("a config")
+    };
+    assert_eq!(config(&ours), config(&plain));
+    // Its tokens have no merges, and no expression that cuts texts: there is a warning, and no tokenizer.
+    assert!(!ours.join("outputs/merged/tokenizer.json").exists());
+}
+
+#[test]
 fn a_base_of_pickles_gives_the_same_files_and_a_tokenizer_that_is_built_in_is_written_out() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let base = work.path().join("base");

@@ -18,6 +18,8 @@ pub enum TokenizerError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("`{file}` is not valid JSON")]
     Json { file: String, source: serde_json::Error },
+    #[error("the vocabulary of the GGUF makes no `tokenizer.json`: {why}")]
+    Gguf { why: String },
     #[error("`tokenizer.json` cannot be used: {message}")]
     Tokenizer { message: String },
     #[error("`{file}` has `{key}`: `{value}`, which is not {expected}")]
@@ -54,9 +56,10 @@ impl TokenizerError {
             TokenizerError::Config(error) => error.slug(),
             TokenizerError::Io { .. } => "io",
             TokenizerError::Json { .. } | TokenizerError::Field { .. } => "bad-model",
-            TokenizerError::Tokenizer { .. } | TokenizerError::UnknownToken { .. } | TokenizerError::Gaps { .. } => {
-                "bad-tokenizer"
-            }
+            TokenizerError::Tokenizer { .. }
+            | TokenizerError::UnknownToken { .. }
+            | TokenizerError::Gaps { .. }
+            | TokenizerError::Gguf { .. } => "bad-tokenizer",
             TokenizerError::IdOutsideVocabulary { .. } => "id-outside-vocabulary",
             TokenizerError::SpecialFromText { .. } => "special-from-text",
             TokenizerError::NoSpecialToken { .. } | TokenizerError::LostSpecialToken { .. } => "no-special-token",
@@ -71,8 +74,11 @@ impl TokenizerError {
         match self {
             TokenizerError::Config(error) => error.help(),
             TokenizerError::NoTokenizer => Some(
-                "a model with only `tokenizer.model` or tiktoken code is not supported (but for XGen, whose `tokenizer_config.json` says `XgenTokenizer`): convert it with `AutoTokenizer.from_pretrained(..).save_pretrained(..)`; a GGUF needs the tokenizer's files of its model beside it",
+                "a model with only `tokenizer.model` or tiktoken code is not supported (but for XGen, whose `tokenizer_config.json` says `XgenTokenizer`): convert it with `AutoTokenizer.from_pretrained(..).save_pretrained(..)`; a GGUF without a vocabulary needs the tokenizer's files of its model beside it",
             ),
+            TokenizerError::Gguf { .. } => {
+                Some("put the `tokenizer.json` of the model that the GGUF was made of beside it")
+            }
             TokenizerError::IdOutsideVocabulary { .. } => {
                 Some("the tokenizer and the weights are not from the same model")
             }

@@ -16,7 +16,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use crate::model_tokenizer::unusable;
 use crate::special::read_json;
-use crate::{ModelTokenizer, TokenizerError, xgen};
+use crate::{ModelTokenizer, TokenizerError, generated};
 
 /// A tokenizer with new tokens.
 pub struct Extension {
@@ -108,7 +108,7 @@ struct Files {
 impl Files {
     fn read(model: &Artifact) -> Result<Self, TokenizerError> {
         let added = read_json(model, "added_tokens.json")?;
-        let generated = xgen::generated_files(model)?;
+        let generated = generated::files(model)?;
         let file = |name: &str| generated.iter().find(|(generated, _)| *generated == name).map(|(_, bytes)| bytes);
         let config = match file("tokenizer_config.json") {
             Some(bytes) => serde_json::from_slice(bytes).map_err(|e| unusable(&e))?,

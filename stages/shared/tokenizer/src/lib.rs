@@ -7,7 +7,8 @@
 //! texts --BpeTrainer--> tokenizer.json
 //! ```
 //!
-//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`xgen`] (one that is built in),
+//! Reading order: [`special`] (which ids mean beginning and end), [`model_tokenizer`] (encoding), [`generated`] (what is made where there is no
+//! `tokenizer.json`: [`xgen`], which is built in, and `gguf`),
 //! `pieces` (of byte-level tokenizers, fast), `control` (texts with special tokens of a template), [`document`] (what is learned of
 //! an example), [`prompt`] (what a model goes on from), [`bpe`] (training), [`extend`] (new tokens).
 //!
@@ -21,6 +22,8 @@ mod control;
 pub mod document;
 mod error;
 pub mod extend;
+pub mod generated;
+mod gguf;
 pub mod model_tokenizer;
 mod pieces;
 pub mod prompt;

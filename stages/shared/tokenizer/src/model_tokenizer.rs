@@ -15,7 +15,7 @@ use tokenizers::Tokenizer;
 use crate::control::{StandIns, Words};
 use crate::pieces::Pieces;
 use crate::special::{BOS, EOS, ModelFiles};
-use crate::{Prompt, TokenizerError, xgen};
+use crate::{Prompt, TokenizerError, generated};
 
 /// A text's ids, and the characters each covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,19 +48,12 @@ pub struct ModelTokenizer {
 }
 
 impl ModelTokenizer {
-    /// Loads the tokenizer of a `model` artifact: its `tokenizer.json`, or the one that is built in ([`crate::xgen`]).
+    /// Loads the tokenizer of a `model` artifact: its `tokenizer.json`, or the one that is made in its place ([`crate::generated`]).
     ///
     /// # Errors
     /// A missing `tokenizer.json` or `config.json`, one that cannot be read, or a special token that does not exist.
     pub fn load(model: &Artifact) -> Result<Self, TokenizerError> {
-        let bytes = match model.get("tokenizer.json") {
-            Some(path) => {
-                std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })?
-            }
-            None if xgen::is_built_in(model)? => xgen::xgen_json()?,
-            None => return Err(TokenizerError::NoTokenizer),
-        };
-        ModelTokenizer::from_parts(&bytes, &ModelFiles::read(model)?)
+        ModelTokenizer::from_parts(&generated::tokenizer_json(model)?, &ModelFiles::read(model)?)
     }
 
     fn from_parts(tokenizer_json: &[u8], files: &ModelFiles) -> Result<Self, TokenizerError> {

@@ -1,4 +1,4 @@
-//! The `config.json` of a model: the file, or what its GGUF says.
+//! The `config.json` of a model: the file, or what its GGUF says. Likewise the vocabulary of a GGUF.
 //!
 //! ```text
 //! config.json                 -> its text
@@ -12,6 +12,7 @@ use std::fs::File;
 use pipe_contract::Artifact;
 
 use crate::error::{Fault, WeightsError};
+use crate::gguf::Vocabulary;
 use crate::{gguf, select};
 
 /// The file.
@@ -25,11 +26,24 @@ pub fn config_json(model: &Artifact) -> Result<Option<String>, WeightsError> {
     if let Some(path) = model.get(CONFIG) {
         return std::fs::read_to_string(path).map(Some).map_err(|source| WeightsError::io(path, source));
     }
+    of_gguf(model, gguf::config_json)
+}
+
+/// The vocabulary of the GGUF that the weights of a `model` artifact are; `None` where they are none, or it has none.
+///
+/// # Errors
+/// A file that cannot be read; lists of the vocabulary that do not fit together.
+pub fn gguf_vocabulary(model: &Artifact) -> Result<Option<Vocabulary>, WeightsError> {
+    Ok(of_gguf(model, gguf::vocabulary)?.flatten())
+}
+
+/// What `read` makes of the GGUF that the weights of `model` are.
+fn of_gguf<T>(model: &Artifact, read: impl FnOnce(&File) -> Result<T, Fault>) -> Result<Option<T>, WeightsError> {
     if !model.files.keys().any(|name| select::is_gguf(name)) {
         return Ok(None);
     }
     let selected = select::weight_files(model)?;
     let Some((name, path)) = selected.files.first().filter(|(name, _)| select::is_gguf(name)) else { return Ok(None) };
-    let made = File::open(path).map_err(Fault::Io).and_then(|file| gguf::config_json(&file));
+    let made = File::open(path).map_err(Fault::Io).and_then(|file| read(&file));
     made.map(Some).map_err(|fault| fault.in_file(name, path))
 }

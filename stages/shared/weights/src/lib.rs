@@ -26,7 +26,8 @@ pub mod select;
 pub mod torch;
 pub mod zip;
 
-pub use config::config_json;
+pub use config::{config_json, gguf_vocabulary};
 pub use entry::TensorEntry;
 pub use error::WeightsError;
 pub use files::{Claim, WeightFiles};
+pub use gguf::{TokenType, Vocabulary};

@@ -15,9 +15,9 @@
 //!
 //! It deliberately does not say whether the numbers fit together: that is for whoever reads a `config.json`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Family;
 use super::reader::{Metadata, Raw};
@@ -32,9 +32,8 @@ const GEMMA2_SIZES: [[u64; 3]; 3] = [[26, 256, 256], [42, 256, 256], [46, 128, 1
 /// Likewise: 270M, 1B, 4B, 12B, 27B.
 const GEMMA3_SIZES: [[u64; 3]; 5] = [[18, 256, 256], [26, 256, 256], [34, 256, 256], [48, 256, 256], [62, 128, 168]];
 
-/// What Llama 3.1, 3.2 and 3.3 say of their rope beside the factor; whether it is so is seen by the frequencies in the file.
-const LLAMA3: [(&str, u64); 3] =
-    [("low_freq_factor", 1), ("high_freq_factor", 4), ("original_max_position_embeddings", 8192)];
+/// The fields of a config, sorted.
+type Fields = BTreeMap<String, Value>;
 
 /// Numbers of a rope that are tensors.
 #[derive(Default)]
@@ -53,8 +52,8 @@ pub(super) fn config(
     (architecture, family): (&str, Family),
     is_tied: bool,
     factors: &Factors,
-) -> Result<Map<String, Value>, Fault> {
-    let mut maker = Maker { raw, architecture, seen: BTreeSet::new(), fields: Map::new() };
+) -> Result<Fields, Fault> {
+    let mut maker = Maker { raw, architecture, seen: BTreeSet::new(), fields: Fields::new() };
     maker.set("tie_word_embeddings", is_tied);
     match family {
         Family::Gpt2 => maker.gpt2()?,
@@ -81,7 +80,7 @@ struct Maker<'r> {
     architecture: &'r str,
     /// Keys of the model that were looked at.
     seen: BTreeSet<String>,
-    fields: Map<String, Value>,
+    fields: Fields,
 }
 
 impl<'r> Maker<'r> {
@@ -310,8 +309,11 @@ impl<'r> Maker<'r> {
             (scaling, None) => scaling,
             (None, Some(freqs)) => {
                 let factor = freqs.iter().copied().fold(1.0, f64::max);
-                let mut scaling = json!({ "rope_type": "llama3", "factor": factor });
-                LLAMA3.iter().for_each(|(key, value)| scaling[*key] = (*value).into());
+                // What Llama 3.1, 3.2 and 3.3 say beside the factor; whether it is so is seen by the frequencies in the file.
+                let scaling = json!({
+                    "factor": factor, "high_freq_factor": 4, "low_freq_factor": 1, "original_max_position_embeddings": 8192,
+                    "rope_type": "llama3",
+                });
                 // All are 1 where nothing is scaled.
                 Some(scaling).filter(|_| factor > 1.0)
             }
@@ -333,11 +335,14 @@ impl<'r> Maker<'r> {
         };
         match kind.as_str() {
             "none" => Ok(None),
-            "linear" => Ok(Some(json!({ "rope_type": "linear", "factor": self.required("rope.scaling.factor")? }))),
+            "linear" => Ok(Some(json!({ "factor": self.required("rope.scaling.factor")?, "rope_type": "linear" }))),
             "yarn" => {
-                let mut scaling = json!({ "rope_type": "yarn", "factor": self.required("rope.scaling.factor")? });
-                scaling["original_max_position_embeddings"] =
-                    self.required_size("rope.scaling.original_context_length")?.into();
+                let original = self.required_size("rope.scaling.original_context_length")?;
+                let mut scaling = BTreeMap::from([
+                    ("factor", Value::from(self.required("rope.scaling.factor")?)),
+                    ("original_max_position_embeddings", original.into()),
+                    ("rope_type", "yarn".into()),
+                ]);
                 let optional = [
                     ("attention_factor", "rope.scaling.yarn_attn_factor"),
                     ("beta_fast", "rope.scaling.yarn_beta_fast"),
@@ -345,10 +350,10 @@ impl<'r> Maker<'r> {
                 ];
                 for (field, key) in optional {
                     if let Some(number) = self.number(key)? {
-                        scaling[field] = number.into();
+                        scaling.insert(field, number.into());
                     }
                 }
-                Ok(Some(scaling))
+                Ok(Some(scaling.into_iter().map(|(field, value)| (field.to_string(), value)).collect()))
             }
             other => {
                 Err(self.cannot("rope.scaling.type", &format!("is `{}`, which this family has not", shown(other))))
@@ -374,7 +379,7 @@ impl<'r> Maker<'r> {
             (None, None, _) => Ok(()),
             (Some(long), Some(short), Some(_)) => {
                 // The name that Phi3Config of transformers 4 asks for.
-                self.set("rope_scaling", json!({ "type": "longrope", "long_factor": long, "short_factor": short }));
+                self.set("rope_scaling", json!({ "long_factor": long, "short_factor": short, "type": "longrope" }));
                 Ok(())
             }
             (Some(_), Some(_), None) => Err(self.cannot("rope.scaling.original_context_length", "is missing")),

@@ -22,7 +22,7 @@
 //! is what the model multiplies by, is s to the bit: the logits are those of the original weights, bit for bit.
 //!
 //! The numbers that the file states are claims that the `config.json` beside it must agree with. Where there is none, the metadata makes
-//! one ([`config_json`]). The tokenizer is that of `tokenizer.json` beside the file.
+//! one ([`config_json`]), and the vocabulary, for whoever makes a tokenizer of it ([`Vocabulary`]).
 //!
 //! It deliberately unpacks no quantized blocks: what was rounded away is not in them, and training on it would not be training of the
 //! model that was meant.
@@ -30,6 +30,7 @@
 mod config;
 mod names;
 mod reader;
+mod vocabulary;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -39,7 +40,8 @@ use ::safetensors::Dtype;
 use crate::entry::{TensorEntry, View, width};
 use crate::error::{Fault, shown};
 use crate::files::Head;
-use reader::{Listed, Raw, shortest};
+use reader::{Listed, Lists, Raw, shortest};
+pub use vocabulary::{TokenType, Vocabulary};
 
 /// Frequencies of a rope: half the channels of a head, some tens.
 const N_FACTORS_MAX: usize = 1 << 16;
@@ -114,7 +116,7 @@ impl Family {
 
 /// Entries and claims of a file. `file_idx`: for the entries.
 pub(crate) fn head(file: &File, file_idx: usize) -> Result<Head, Fault> {
-    let raw = Raw::read(file)?;
+    let raw = Raw::read(file, Lists::PassedOver)?;
     let model = Model::new(&raw)?;
     let space = model.space(&raw, file_idx);
     let (mut tensors, mut claims) = (Vec::new(), model.claims(&raw));
@@ -129,7 +131,7 @@ pub(crate) fn head(file: &File, file_idx: usize) -> Result<Head, Fault> {
 
 /// The text of a `config.json` that says what the metadata and the list of tensors say.
 pub(crate) fn config_json(file: &File) -> Result<String, Fault> {
-    let raw = Raw::read(file)?;
+    let raw = Raw::read(file, Lists::PassedOver)?;
     let model = Model::new(&raw)?;
     let space = model.space(&raw, 0);
     let listed = |name: &str| raw.listed.iter().find(|tensor| tensor.name == name);
@@ -147,6 +149,11 @@ pub(crate) fn config_json(file: &File) -> Result<String, Fault> {
     };
     let config = config::config(&raw, (&model.architecture, model.family), is_tied, &factors)?;
     Ok(serde_json::to_string_pretty(&config).expect("a JSON value can be written") + "\n")
+}
+
+/// The vocabulary in the metadata; `None` where there is none.
+pub(crate) fn vocabulary(file: &File) -> Result<Option<Vocabulary>, Fault> {
+    vocabulary::read(&Raw::read(file, Lists::Kept)?)
 }
 
 /// Whether two tensors of one size have the same bytes.

@@ -4,7 +4,7 @@
 //! "GGUF" version n_tensors n_metadata | key type value ... | name n_dims dims type offset ... | padding | data
 //! ```
 //!
-//! Sizes are stored innermost first. Memory is bounded: long lists and lists of strings (the tokenizer's) are passed over.
+//! Sizes are stored innermost first. Memory is bounded: lists are passed over, but for the tokenizer's where somebody asks for them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,10 +18,18 @@ const N_DIMS_MAX: u32 = 4;
 const KEY_BYTES_MAX: u64 = 65_535;
 /// Of a string that is kept: a chat template has some thousands.
 const STRING_BYTES_MAX: u64 = 1 << 20;
-/// Of all strings that are kept.
-const METADATA_BYTES_MAX: u64 = 16 << 20;
+/// Of all strings that are kept: a vocabulary of 262,144 tokens with its merges has some 10 MB.
+const METADATA_BYTES_MAX: u64 = 64 << 20;
+/// Of a list that is kept: four times the largest vocabulary's merges.
+const N_LISTED_MAX: u64 = 1 << 21;
+/// Of keys whose lists are kept where somebody asks for them.
+const TOKENIZER: &str = "tokenizer.ggml.";
 /// Of tensors and of keys: a model of 405 billion parameters has some 1,100 tensors, and no model has 100 keys.
 const N_ITEMS_MAX: u64 = 1 << 16;
+/// The type of lists.
+const LIST: u32 = 9;
+/// Of strings.
+const STRING: u32 = 8;
 /// Lists in lists: no key has any, and each is a call.
 const LIST_DEPTH_MAX: usize = 4;
 
@@ -31,8 +39,17 @@ pub(crate) enum Metadata {
     /// A float32 is the shortest decimal that names it: 0.00001 and not 0.0000099999997.
     Number(f64),
     Text(String),
-    /// Passed over.
+    Numbers(Vec<f64>),
+    Texts(Vec<String>),
+    /// A list that was passed over.
     List,
+}
+
+/// What becomes of the tokenizer's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lists {
+    PassedOver,
+    Kept,
 }
 
 /// A tensor as the head lists it.
@@ -57,7 +74,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    pub(crate) fn read(file: &File) -> Result<Self, Fault> {
+    pub(crate) fn read(file: &File, lists: Lists) -> Result<Self, Fault> {
         let mut reader = Reader { size: file.metadata()?.len(), at: 0, kept: 0, file: BufReader::new(file) };
         if reader.bytes::<4>()? != *b"GGUF" {
             return Err(Fault::broken("it does not begin with `GGUF`"));
@@ -77,7 +94,10 @@ impl Raw {
         for _ in 0..n_metadata {
             let key = reader.text(KEY_BYTES_MAX)?;
             let type_id = reader.u32()?;
-            let value = reader.value(type_id, 0)?;
+            let value = match lists == Lists::Kept && type_id == LIST && key.starts_with(TOKENIZER) {
+                true => reader.kept_list()?,
+                false => reader.value(type_id, 0)?,
+            };
             if metadata.insert(key.clone(), value).is_some() {
                 return Err(Fault::broken(format!("it has the key `{}` twice", shown(&key))));
             }
@@ -162,14 +182,32 @@ impl Reader<'_> {
             5 => f64::from(i32::from_le_bytes(self.bytes()?)),
             6 => shortest(f32::from_le_bytes(self.bytes()?)),
             7 => f64::from(self.bytes::<1>()?[0]),
-            8 => return Ok(Metadata::Text(self.text(STRING_BYTES_MAX)?)),
-            9 => return self.skip_list(depth),
+            STRING => return Ok(Metadata::Text(self.text(STRING_BYTES_MAX)?)),
+            LIST => return self.skip_list(depth),
             10 => self.u64()? as f64,
             11 => i64::from_le_bytes(self.bytes()?) as f64,
             12 => f64::from_le_bytes(self.bytes()?),
             other => return Err(Fault::broken(format!("it has metadata of the type {other}, which there is not"))),
         };
         Ok(Metadata::Number(number))
+    }
+
+    /// A list of strings or of numbers; any other is passed over.
+    fn kept_list(&mut self) -> Result<Metadata, Fault> {
+        let (type_id, n_items) = (self.u32()?, self.u64()?);
+        if n_items > N_LISTED_MAX {
+            return Err(Fault::broken(format!("it has a list of {n_items} items in its tokenizer")));
+        }
+        if type_id == STRING {
+            let texts = (0..n_items).map(|_| self.text(STRING_BYTES_MAX));
+            return texts.collect::<Result<_, _>>().map(Metadata::Texts);
+        }
+        let number = |value: Metadata| match value {
+            Metadata::Number(number) => Ok(number),
+            _ => Err(Fault::broken("it has a list of lists in its tokenizer")),
+        };
+        let numbers = (0..n_items).map(|_| self.value(type_id, LIST_DEPTH_MAX).and_then(number));
+        numbers.collect::<Result<_, _>>().map(Metadata::Numbers)
     }
 
     fn skip_list(&mut self, depth: usize) -> Result<Metadata, Fault> {
@@ -188,7 +226,7 @@ impl Reader<'_> {
         }
         for _ in 0..n_items {
             match type_id {
-                8 => {
+                STRING => {
                     let n_bytes = self.u64()?;
                     self.skip(n_bytes)?;
                 }

@@ -128,3 +128,36 @@ fn a_gguf_cut_off_anywhere_is_refused() {
     }
     assert!(open_bytes("whole.gguf", &whole).is_ok());
 }
+
+#[test]
+fn a_vocabulary_is_read_whole_or_refused() {
+    let read = |bytes: &[u8]| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.gguf"), bytes).unwrap();
+        let kind = pipe_contract::ArtifactKind::Model;
+        pipe_weights::gguf_vocabulary(&pipe_contract::Artifact::from_folder(kind, folder.path()).unwrap())
+    };
+    let whole = std::fs::read(fixture("weights/llama.gguf")).unwrap();
+    let vocabulary = read(&whole).unwrap().expect("it has one");
+    assert_eq!((vocabulary.model.as_str(), vocabulary.architecture.as_str()), ("gpt2", "llama"));
+    assert_eq!((vocabulary.tokens.len(), vocabulary.tokens[127].as_str()), (128, "t127"));
+    assert_eq!(vocabulary.special, [Some(1), Some(2), None, None]);
+    // The data, and what may lie before it to fill up.
+    let head_ends = whole.len() - 125_568 - 32;
+    for cut in (0..head_ends).step_by(13) {
+        assert!(read(&whole[..cut]).is_err(), "{cut}");
+    }
+    let changed = |key: &[u8], offset: usize, bytes: &[u8]| {
+        let mut copy = whole.clone();
+        let at = find(&copy, key) + key.len() + offset;
+        copy[at..at + bytes.len()].copy_from_slice(bytes);
+        read(&copy).unwrap_err().to_string()
+    };
+    // Behind a key: the type of its value; of a list the type of its items, and how many there are.
+    let refused = changed(b"tokenizer.ggml.bos_token_id", 4, &[200]);
+    assert!(refused.contains("its `bos_token_id` is 200, of 128 tokens"), "{refused}");
+    let refused = changed(b"tokenizer.ggml.tokens", 8, &[0xff; 8]);
+    assert!(refused.contains("a list of 18446744073709551615 items"), "{refused}");
+    let refused = changed(b"tokenizer.ggml.tokens", 4, &[9]);
+    assert!(refused.starts_with("`a.gguf`: "), "{refused}");
+}
