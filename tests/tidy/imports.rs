@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("pipe-weights", &["pipe-contract"]),
     ("pipe-llm", &["pipe-contract", "pipe-kernels", "pipe-weights"]),
     ("pipe-records", &["pipe-contract", "pipe-weights"]),
-    ("pipe-template", &["pipe-contract"]),
+    ("pipe-template", &["pipe-contract", "pipe-weights"]),
     ("pipe-tokenizer", &["pipe-contract", "pipe-records", "pipe-weights"]),
     // Of records only with its feature `forms`, which the runner turns on with its feature `stages`.
     ("pipe-difference", &["pipe-contract", "pipe-records"]),

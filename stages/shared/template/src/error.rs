@@ -36,6 +36,8 @@ pub enum TemplateError {
     NoChatTemplate,
     #[error("the model has several chat templates and none of them is called `default`: {}", names.join(", "))]
     NoDefault { names: Vec<String> },
+    #[error("{0}")]
+    Weights(#[from] pipe_weights::WeightsError),
     #[error("failed to read `{}`", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("`{file}` is not valid JSON")]
@@ -58,6 +60,7 @@ impl TemplateError {
             TemplateError::MarksVisible { .. } => "special-token-in-data",
             TemplateError::NoTurn { .. } => "no-turn",
             TemplateError::NoChatTemplate | TemplateError::NoDefault { .. } => "no-chat-template",
+            TemplateError::Weights(error) => error.slug(),
             TemplateError::Io { .. } => "io",
             TemplateError::Json { .. } | TemplateError::Field { .. } => "bad-model",
             TemplateError::BadDate { .. } => "bad-date",
@@ -65,8 +68,9 @@ impl TemplateError {
     }
 
     /// How to fix it, if we know.
-    pub fn help(&self) -> Option<&'static str> {
+    pub fn help(&self) -> Option<&str> {
         match self {
+            TemplateError::Weights(error) => error.help(),
             TemplateError::NeedsDate { .. } => Some("say which date it is to be: `date: 2026-07-26`"),
             TemplateError::BadDate { .. } => Some("write it as year, month and day: `2026-07-26`"),
             TemplateError::ReservedCharacter { .. } => {

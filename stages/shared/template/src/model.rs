@@ -4,6 +4,7 @@
 //! chat_template.jinja  (additional_chat_templates/NAME.jinja)      since transformers 4.50
 //! chat_template.json       {"chat_template": "..."}                 of processors
 //! tokenizer_config.json    "chat_template": "..."  or  [{"name": "default", "template": "..."}, ...]
+//! *.gguf                   tokenizer.chat_template, where there is no tokenizer_config.json
 //! ```
 //!
 //! The first that is there counts, as in transformers' `tokenization_utils_base.py`. Of several, `tool_use` is for
@@ -38,18 +39,28 @@ impl ModelTemplates {
     /// Reads the small files of `model`; having no template is no error here.
     ///
     /// # Errors
-    /// `Io`, `Json`, and `Field` for a template that is no text.
+    /// `Io`, `Json`, `Weights` for a GGUF that cannot be read, and `Field` for a template that is no text.
     pub fn read(model: &Artifact) -> Result<Self, TemplateError> {
         let config = read_json(model, CONFIG_FILE)?;
         let mut tokens = token_texts(&read_json(model, MAP_FILE)?);
         tokens.extend(token_texts(&config));
-        let templates = match files(model)? {
+        let mut templates = match files(model)? {
             templates if !templates.is_empty() => templates,
             _ => match read_json(model, PROCESSOR_FILE)?.get("chat_template") {
                 Some(template) if !template.is_null() => named(PROCESSOR_FILE, template)?,
                 _ => named(CONFIG_FILE, &config["chat_template"])?,
             },
         };
+        if model.get(CONFIG_FILE).is_none()
+            && let Some(vocabulary) = pipe_weights::gguf_vocabulary(model)?
+        {
+            for (name, text) in vocabulary.special_tokens() {
+                tokens.entry(name.to_string()).or_insert_with(|| text.to_string());
+            }
+            if templates.is_empty() {
+                templates.extend(vocabulary.chat_template.map(|source| (DEFAULT.to_string(), source)));
+            }
+        }
         Ok(ModelTemplates { templates, tokens })
     }
 
@@ -181,5 +192,37 @@ mod tests {
         assert_eq!(read(&[]).unwrap().chat(false).unwrap_err().slug(), "no-chat-template");
         assert_eq!(read(&[(CONFIG_FILE, r#"{"chat_template": 3}"#)]).unwrap_err().slug(), "bad-model");
         assert_eq!(read(&[(CONFIG_FILE, "{")]).unwrap_err().slug(), "bad-model");
+    }
+
+    #[test]
+    fn a_gguf_has_its_template_and_tokens_in_its_metadata() {
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        let string = |key: &str, value: &str| [&text(key)[..], &8_u32.to_le_bytes(), &text(value)].concat();
+        let (list, strings) = (9_u32.to_le_bytes(), 8_u32.to_le_bytes());
+        let bytes = [
+            &b"GGUF"[..],
+            &3_u32.to_le_bytes(),
+            &[0_u64, 4].map(u64::to_le_bytes).concat(),
+            &string("tokenizer.chat_template", "{{ eos_token }}"),
+            &string("tokenizer.ggml.model", "gpt2"),
+            &text("tokenizer.ggml.tokens"),
+            &[list, strings].concat(),
+            &2_u64.to_le_bytes(),
+            &[text("a"), text("</s>")].concat(),
+            &text("tokenizer.ggml.eos_token_id"),
+            &[4_u32, 1].map(u32::to_le_bytes).concat(),
+        ]
+        .concat();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.gguf"), bytes).unwrap();
+        let read =
+            || ModelTemplates::read(&Artifact::from_folder(ArtifactKind::Model, folder.path()).unwrap()).unwrap();
+        assert_eq!(read().chat(false).unwrap(), ("default", "{{ eos_token }}"));
+        assert_eq!(read().tokens, BTreeMap::from([("eos_token".to_string(), "</s>".to_string())]));
+        // Files beside it go before.
+        std::fs::write(folder.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
+        assert_eq!(read().chat(false).unwrap().1, "{{ messages }}");
+        std::fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
+        assert!(read().tokens.is_empty());
     }
 }

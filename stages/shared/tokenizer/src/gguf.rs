@@ -12,7 +12,7 @@
 //! Refused too, since the file does not tell what matters: SentencePiece of a Phi-3 (its special tokens take the white space behind them) and of
 //! a Gemma (the order of its merges is not that of the scores).
 //!
-//! It deliberately has no chat template: `files` hands it on in `tokenizer_config.json`.
+//! It deliberately reads no chat template: `files` hands it on in `tokenizer_config.json`, and pipe-template reads the GGUF itself.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -78,11 +78,7 @@ pub(crate) fn files(model: &Artifact) -> Result<Vec<(&'static str, Vec<u8>)>, To
             ("clean_up_tokenization_spaces", json!(false)),
             ("tokenizer_class", json!("PreTrainedTokenizerFast")),
         ]);
-        for (key, id) in ["bos_token", "eos_token", "unk_token", "pad_token"].into_iter().zip(vocabulary.special) {
-            if let Some(id) = id {
-                config.insert(key, vocabulary.tokens[id as usize].as_str().into());
-            }
-        }
+        config.extend(vocabulary.special_tokens().map(|(name, token)| (name, token.into())));
         if let Some(template) = &vocabulary.chat_template {
             config.insert("chat_template", template.as_str().into());
         }

@@ -57,6 +57,14 @@ pub struct Vocabulary {
     pub chat_template: Option<String>,
 }
 
+impl Vocabulary {
+    /// Hugging Face's name of each special token, and its text.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let names = ["bos_token", "eos_token", "unk_token", "pad_token"];
+        names.into_iter().zip(self.special).filter_map(|(name, id)| Some((name, self.tokens[id? as usize].as_str())))
+    }
+}
+
 /// The names of [`Vocabulary::special`] in the keys.
 const SPECIAL: [&str; 4] = ["bos", "eos", "unknown", "padding"];
 
