@@ -114,12 +114,9 @@ impl Files {
             Some(bytes) => serde_json::from_slice(bytes).map_err(|e| unusable(&e))?,
             None => read_json(model, "tokenizer_config.json")?,
         };
-        let tokenizer = match (file("tokenizer.json"), model.get("tokenizer.json")) {
-            (Some(bytes), _) => bytes.clone(),
-            (None, Some(path)) => {
-                std::fs::read(path).map_err(|source| TokenizerError::Io { path: path.to_path_buf(), source })?
-            }
-            (None, None) => return Err(TokenizerError::NoTokenizer),
+        let tokenizer = match file("tokenizer.json") {
+            Some(bytes) => bytes.clone(),
+            None => generated::tokenizer_json(model)?,
         };
         Ok(Files { tokenizer, config, added })
     }

@@ -1,13 +1,15 @@
 //! Tokenizers made from the vocabulary of a GGUF, against those of the models that they are of.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+/// The texts of the test data.
+mod data;
 
-use arrow::array::AsArray as _;
+use std::path::Path;
+
 use pipe_contract::{Artifact, ArtifactKind, StageError};
-use pipe_records::open_rows;
 use pipe_tokenizer::{ModelTokenizer, generated};
 use serde_json::{Value, json};
+
+use crate::data::{each_text, test_data};
 
 /// One of so many texts of the data is looked at: vocabulary and merges are compared whole.
 const EVERY: usize = 10;
@@ -18,14 +20,6 @@ const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 const UNUSED: u64 = 5;
-
-fn test_data(test: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
-    if folder.is_none() {
-        writeln!(std::io::stderr(), "SKIPPED {test}: PIPE_TEST_DATA is not set").expect("stderr can be written to");
-    }
-    folder
-}
 
 /// A GGUF of a small `llama` with these keys behind `tokenizer.` and an embedding with `n_rows` rows.
 fn gguf(tokenizer: &Value, architecture: &str, n_rows: u64) -> Vec<u8> {
@@ -129,21 +123,7 @@ fn compare(data: &Path, ours: &ModelTokenizer, theirs: &ModelTokenizer) {
             n_ids += encoded.ids.len();
         }
     };
-    for name in ["alpaca_small_hf", "alpaca_en_demo_hf"] {
-        let rows = Artifact::from_folder(ArtifactKind::Rows, &data.join("data").join(name)).unwrap();
-        for batch in open_rows(&rows).unwrap() {
-            for column in batch.unwrap().columns() {
-                let texts = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).unwrap();
-                texts.as_string::<i32>().iter().flatten().for_each(&mut check);
-            }
-        }
-    }
-    let is_text =
-        |path: &PathBuf| path.extension().is_some_and(|e| ["json", "jsonl", "txt"].contains(&e.to_str().unwrap()));
-    let files = std::fs::read_dir(data.join("data")).unwrap().map(|entry| entry.unwrap().path());
-    for path in files.filter(is_text) {
-        std::fs::read_to_string(path).unwrap().split_inclusive('\n').for_each(&mut check);
-    }
+    each_text(data, &mut check);
     for text in ["", " ", "  two", "a  b\n\n c", "\u{1f600} e\u{301}", "naïve\tx"] {
         assert_eq!(ours.encode(text).unwrap(), theirs.encode(text).unwrap(), "{text:?}");
     }

@@ -1,13 +1,15 @@
 //! The tokenizer of XGen that is built in, against the checked one of PIPE_TEST_DATA/tokenizers/xgen.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+/// The texts of the test data.
+mod data;
 
-use arrow::array::AsArray as _;
+use std::path::Path;
+
 use pipe_contract::{Artifact, ArtifactKind};
-use pipe_records::open_rows;
 use pipe_tokenizer::{ModelTokenizer, xgen};
 use proptest::prelude::*;
+
+use crate::data::{each_text, test_data};
 
 const CONFIG: &str = r#"{"vocab_size": 51200, "bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": 0}"#;
 /// What the model's folder has on the hub, as far as it is known.
@@ -15,14 +17,6 @@ const TOKENIZER_CONFIG: &str = r#"{"add_eos_token": false, "auto_map": {"AutoTok
     "model_max_length": 8192, "pad_token": null, "tokenizer_class": "XgenTokenizer"}"#;
 /// Ids that no text may create: `<|endoftext|>`, and all from `<fim_prefix>` on.
 const FIRST_SPECIAL_ID: u32 = 50_295;
-
-fn test_data(test: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
-    if folder.is_none() {
-        writeln!(std::io::stderr(), "SKIPPED {test}: PIPE_TEST_DATA is not set").expect("stderr can be written to");
-    }
-    folder
-}
 
 fn folder_of(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Artifact) {
     let folder = tempfile::tempdir().unwrap();
@@ -110,23 +104,7 @@ fn ids_of_all_the_data_are_those_of_the_checked_file() {
         n_ids += check(&ours, Some(&reference), text);
         n_texts += 1;
     };
-    for name in ["alpaca_small_hf", "alpaca_en_demo_hf"] {
-        for batch in
-            open_rows(&Artifact::from_folder(ArtifactKind::Rows, &data.join("data").join(name)).unwrap()).unwrap()
-        {
-            for column in batch.unwrap().columns() {
-                let texts = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).unwrap();
-                texts.as_string::<i32>().iter().flatten().for_each(&mut check_text);
-            }
-        }
-    }
-    let is_text =
-        |path: &PathBuf| path.extension().is_some_and(|e| ["json", "jsonl", "txt"].contains(&e.to_str().unwrap()));
-    let files = std::fs::read_dir(data.join("data")).unwrap().map(|entry| entry.unwrap().path());
-    for path in files.filter(is_text) {
-        // Lines of a file of JSON have its escapes and indentation in them: more to get right.
-        std::fs::read_to_string(path).unwrap().split_inclusive('\n').for_each(&mut check_text);
-    }
+    each_text(&data, &mut check_text);
     assert!(n_texts > 25_000 && n_ids > 1_500_000, "{n_texts} texts, {n_ids} ids");
 }
 
