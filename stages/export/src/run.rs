@@ -67,8 +67,10 @@ impl Export {
         let artifact = Artifact::from_folder(ArtifactKind::Adapter, &folder)?;
         let back = load::adapter(config, &artifact)?;
         check_same(&exported, &back)?;
-        let n_tokens = back.config.trainable_token_indices.values().map(Vec::len).max();
-        let tokens = n_tokens.map_or_else(String::new, |n_tokens| format!(", {n_tokens} tokens"));
+        let tokens = match back.config.n_tokens() {
+            0 => String::new(),
+            n_tokens => format!(", {n_tokens} tokens"),
+        };
         ctx.fact("adapter", format!("{} modules, r = {}{tokens}", back.modules.len(), back.config.lora_rank));
         Ok(())
     }
@@ -80,10 +82,7 @@ impl Export {
         model: &Artifact,
         adapter: Option<&Adapter>,
     ) -> Result<(), StageError> {
-        let program = match adapter {
-            Some(adapter) => Program::for_adapter(config, &adapter.config)?,
-            None => Program::new(config, &[])?,
-        };
+        let program = Program::for_adapter(config, adapter.map(|adapter| &adapter.config))?;
         let files = load::weight_files(model)?;
         weights::check(&program, &files)?;
         let folder = ctx.output_dir("merged")?;

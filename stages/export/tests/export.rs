@@ -66,11 +66,7 @@ fn logits(model: &Path, adapter: Option<&Path>) -> Tensor {
     let config = ModelConfig::from_json(&text(model.join("config.json"))).expect("a config");
     let lora =
         adapter.map(|folder| LoraConfig::from_json(&text(folder.join("adapter_config.json"))).expect("an adapter"));
-    let program = match &lora {
-        Some(lora) => Program::for_adapter(&config, lora),
-        None => Program::new(&config, &[]),
-    };
-    let program = program.expect("targets");
+    let program = Program::for_adapter(&config, lora.as_ref()).expect("targets");
     let artifact = Artifact::from_folder(ArtifactKind::Model, model).expect("a folder");
     let files = artifact
         .files

@@ -185,7 +185,7 @@ impl Train {
             None => fresh_config(settings, targets, tokens),
             Some(adapter) => start_config(settings, &targets, &tokens, adapter)?,
         };
-        let program = Program::for_adapter(config, &lora)?;
+        let program = Program::for_adapter(config, Some(&lora))?;
         let model = ctx.input("model")?;
         let rows = if start.is_none() { new_tokens::adapter_rows(model, &program)? } else { vec![] };
         let engine = self.engine(model, program, device)?;
@@ -280,8 +280,10 @@ fn describe(ctx: &Context<'_>, trainer: &Trainer, batches: &Batches, packs: &Pac
     // An adapter comes on top of the model's own.
     let (n_all, place) = match trainer.adapter() {
         Some(adapter) => {
-            let n_tokens = adapter.config.trainable_token_indices.values().map(Vec::len).max().unwrap_or(0);
-            let tokens = if n_tokens == 0 { String::new() } else { format!(" and {n_tokens} tokens") };
+            let tokens = match adapter.config.n_tokens() {
+                0 => String::new(),
+                n_tokens => format!(" and {n_tokens} tokens"),
+            };
             (n_all + n_trainable, format!("{} modules{tokens}", adapter.modules.len()))
         }
         None => (n_all, format!("{} of {} tensors", program.trained.len(), program.weights.len())),

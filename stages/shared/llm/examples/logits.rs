@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let config = ModelConfig::from_json(&std::fs::read_to_string(model.join("config.json"))?)?;
     let lora = LoraConfig::from_json(&std::fs::read_to_string(adapter.join("adapter_config.json"))?)?;
-    let program = Program::for_adapter(&config, &lora)?;
+    let program = Program::for_adapter(&config, Some(&lora))?;
     let files = load::weight_files(&Artifact::from_folder(ArtifactKind::Model, model)?)?;
     let weights = weights::load(&program, &files, &Device::Cpu)?;
     let engine = CandleEngine::new(program, weights, config.max_positions, Device::Cpu, DType::F32)?;

@@ -17,7 +17,7 @@ use pipe_kernels::random::Stream;
 use serde_json::{Map, Value, json};
 
 use crate::error::LlmError;
-use crate::program::{AdaptedModule, Program, TrainedTokens};
+use crate::program::{AdaptedModule, Program, TrainedTokens, last_part};
 
 /// What PEFT prefixes module paths with.
 const PREFIX: &str = "base_model.model.";
@@ -56,12 +56,17 @@ pub struct LoraConfig {
 impl LoraConfig {
     /// The same for the matrices of a program.
     fn of(self, program: &Program) -> Self {
-        let name = |path: &str| path.rsplit('.').next().unwrap_or_default().to_string();
+        let named = |tokens: &TrainedTokens| (last_part(&tokens.path).to_string(), tokens.ids.clone());
         LoraConfig {
             fan_in_fan_out: program.config.architecture.fan_in_fan_out(),
-            trainable_token_indices: program.tokens.iter().map(|t| (name(&t.path), t.ids.clone())).collect(),
+            trainable_token_indices: program.tokens.iter().map(named).collect(),
             ..self
         }
+    }
+
+    /// How many tokens have rows of their own.
+    pub fn n_tokens(&self) -> usize {
+        self.trainable_token_indices.values().map(Vec::len).max().unwrap_or(0)
     }
 
     /// What B A is multiplied by.

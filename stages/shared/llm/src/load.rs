@@ -87,7 +87,7 @@ pub fn training_engine(
 /// As [`lora_config`] and [`Adapter::load`].
 pub fn adapter(config: &ModelConfig, adapter: &Artifact) -> Result<Adapter, StageError> {
     let lora = lora_config(adapter)?;
-    let program = Program::for_adapter(config, &lora)?;
+    let program = Program::for_adapter(config, Some(&lora))?;
     adapter_with(lora, adapter, &program, &Device::Cpu)
 }
 
@@ -115,11 +115,7 @@ pub fn engine_and_adapter(
 ) -> Result<(CandleEngine, Option<Adapter>), StageError> {
     let config = model_config(model)?;
     let lora = adapter.map(lora_config).transpose()?;
-    let program = match &lora {
-        Some(lora) => Program::for_adapter(&config, lora)?,
-        None => Program::new(&config, &[])?,
-    };
-    let engine = engine(model, program, device)?;
+    let engine = engine(model, Program::for_adapter(&config, lora.as_ref())?, device)?;
     let Some((artifact, lora)) = adapter.zip(lora) else { return Ok((engine, None)) };
     let adapter = adapter_with(lora, artifact, engine.program(), device)?;
     Ok((engine, Some(adapter)))

@@ -167,11 +167,7 @@ impl CandleEngine {
         let (_, weight) = self.program.vocabulary_weights();
         let parameter = self.program.parameter_of(weight);
         let rows_parameter = self.tokens(&pass, weight).map(|(parameter, _)| parameter);
-        let wanted = Wanted {
-            input: self.liveness.needs_gradient[input],
-            weight: parameter.is_some(),
-            rows: rows_parameter.is_some(),
-        };
+        let wanted = Wanted { input: self.liveness.needs_gradient[input], weight: parameter.is_some() };
         let started = Instant::now();
         let output = self.head(&tape, &pass, wanted)?;
         for (parameter, gradient) in [(parameter, output.d_weight), (rows_parameter, output.d_rows)] {

@@ -24,19 +24,17 @@ pub struct HeadOutput {
     pub d_input: Option<Tensor>,
     /// Its gradient in the weight: (V, C), likewise.
     pub d_weight: Option<Tensor>,
-    /// Its gradient in the rows of tokens: (n, C), likewise, where there are some.
+    /// Its gradient in the rows of tokens: (n, C), with that in the input, where there are some.
     pub d_rows: Option<Tensor>,
 }
 
 /// Which gradients to compute with the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// In the input.
+    /// In the input, and in rows of tokens.
     pub input: bool,
     /// In the weight.
     pub weight: bool,
-    /// In the rows of tokens.
-    pub rows: bool,
 }
 
 /// What makes logits of the last hidden states.
@@ -90,7 +88,7 @@ pub fn loss(
         };
         loss_sum += losses.iter().sum::<f64>();
         let mut d_x_rows = None;
-        if let Some(tokens) = tokens.filter(|_| wanted.input || wanted.rows) {
+        if let Some(tokens) = tokens.filter(|_| wanted.input) {
             let (rest, own) = tokens.split(&d_logits)?;
             d_logits = rest;
             d_x_rows = Some(tokens.d_x(&own)?);
@@ -111,7 +109,7 @@ pub fn loss(
             *sum = (&*sum + linear::weight_gradient(&d_logits, &x_rows)?)?;
         }
     }
-    Ok(HeadOutput { loss_sum, d_input, d_weight, d_rows: d_rows.filter(|_| wanted.rows) })
+    Ok(HeadOutput { loss_sum, d_input, d_weight, d_rows })
 }
 
 /// logits: (N, V), overwritten where it can be. Returns the N losses and their gradient (N, V).

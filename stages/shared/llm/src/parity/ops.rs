@@ -122,7 +122,7 @@ fn run(device: &Device) -> Result<Vec<(&'static str, Tensor)>, LlmError> {
 
     let head_weight = tensor("head", &[VOCAB_SIZE, WIDTH])?;
     let tokens = TokenRows::new(&[4, 1], &tensor("tokens", &[2, WIDTH])?, DType::F32)?;
-    let wanted = head::Wanted { input: true, weight: true, rows: true };
+    let wanted = head::Wanted { input: true, weight: true };
     for (names, tokens, cap) in [
         (["head", "head d_x", "head d_weight", ""], None, None),
         (["capped head", "capped head d_x", "capped head d_weight", ""], None, Some(8.0)),

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AdaptedModule, Architecture, Layout, Op, Program, Rows, ValueIdx, WeightIdx, WeightSpec, gemma, gpt2, llama, phi3,
+    AdaptedModule, Architecture, Layout, Op, Program, Rows, ValueIdx, WeightIdx, WeightSpec, gemma, gpt2, last_part,
+    llama, phi3,
 };
 use crate::config::{Layer, ModelConfig};
 
@@ -103,7 +104,7 @@ impl<'t> Builder<'t> {
         };
         let weight = self.weight(format!("{path}.weight"), shape);
         let bias = has_bias.then(|| self.weight(format!("{path}.bias"), vec![n_out]));
-        let name = path.rsplit('.').next().unwrap_or(&path);
+        let name = last_part(&path);
         if !self.linear_names.iter().any(|known| known == name) {
             self.linear_names.push(name.to_string());
         }

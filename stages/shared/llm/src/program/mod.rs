@@ -236,12 +236,15 @@ impl Program {
         }
     }
 
-    /// The program that an adapter is for: [`Program::new`], and the tokens that it has rows of.
+    /// The program that an adapter is for: [`Program::new`], and the tokens that it has rows of. Without one, that of the base.
     ///
     /// # Errors
     /// As [`Program::new`] and [`Program::with_tokens`].
-    pub fn for_adapter(config: &ModelConfig, lora: &LoraConfig) -> Result<Self, LlmError> {
-        Program::new(config, &lora.target_modules)?.with_tokens(&lora.trainable_token_indices)
+    pub fn for_adapter(config: &ModelConfig, lora: Option<&LoraConfig>) -> Result<Self, LlmError> {
+        match lora {
+            Some(lora) => Program::new(config, &lora.target_modules)?.with_tokens(&lora.trainable_token_indices),
+            None => Program::new(config, &[]),
+        }
     }
 
     /// The same with rows of tokens that an adapter has its own of. `indices`: the last part of a module's path (`embed_tokens`, which is
@@ -254,10 +257,9 @@ impl Program {
         let error = |why: String| Err(LlmError::Adapter { why: format!("`trainable_token_indices` {why}") });
         let (embedding, head) = self.vocabulary_weights();
         let path = |weight: WeightIdx| self.weights[weight].name.trim_end_matches(".weight").to_string();
-        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_string();
         let mut tokens: Vec<TrainedTokens> = Vec::new();
         for (name, ids) in indices {
-            let is_embedding = name == EMBEDDING || *name == last(&path(embedding));
+            let is_embedding = name == EMBEDDING || name == last_part(&path(embedding));
             let weight = if is_embedding { embedding } else { head };
             if !is_embedding && name != HEAD {
                 return error(format!("names `{name}`; it may name `{EMBEDDING}` and `{HEAD}`"));
@@ -424,6 +426,11 @@ impl Program {
 /// Name and shape of every weight of the model, as Hugging Face stores them, in the order of the list.
 pub fn tensor_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     Builder::run(config, &[]).program.weights.into_iter().map(|weight| (weight.name, weight.shape)).collect()
+}
+
+/// The last part of a module's path, by which PEFT names it.
+pub(crate) fn last_part(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
 }
 
 /// What to keep and what to compute backward.

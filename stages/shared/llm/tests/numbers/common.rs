@@ -78,7 +78,7 @@ impl Parity {
 
     /// With the modules and the tokens of an adapter.
     pub(crate) fn program_of(&self, adapter: &str) -> Program {
-        Program::for_adapter(&self.config, &self.lora_config(adapter)).expect("targets")
+        Program::for_adapter(&self.config, Some(&self.lora_config(adapter))).expect("targets")
     }
 
     pub(crate) fn engine(&self, dtype: DType) -> CandleEngine {

@@ -254,7 +254,7 @@ fn each_backward_equals_candles_autograd() {
     assert_close("lora B", &ours.d_b, &theirs[2], AUTOGRAD_TOLERANCE);
 }
 
-const BOTH: head::Wanted = head::Wanted { input: true, weight: true, rows: false };
+const BOTH: head::Wanted = head::Wanted { input: true, weight: true };
 
 /// A head without rows of tokens.
 fn plain_head(weight: &Tensor, cap: Option<f64>) -> head::Head<'_> {
